@@ -1,0 +1,45 @@
+from pathlib import Path
+
+from setuptools import find_packages, setup
+
+LITERT = ["ai-edge-litert>=2.1"]
+ONNX = ["onnx>=1.17", "onnxruntime>=1.20"]
+
+setup(
+    name="t2i_kd",
+    version="0.1.0",
+    description="Text-to-image generators that are taught by pretrained networks",
+    long_description=Path(__file__).with_name("README.md").read_text("utf-8"),
+    long_description_content_type="text/markdown",
+    license="Apache-2.0",
+    python_requires=">=3.11",
+    packages=find_packages(include=["t2i_kd", "t2i_kd.*"]),
+    package_data={"t2i_kd.teachers": ["weights/*.npz"]},
+    # LiteRT and ONNX runtimes are here, not only extras, because every export is proven on them.
+    install_requires=[
+        "tensorflow>=2.20",
+        "keras>=3.12",
+        "tensorflow-datasets>=4.9.9",
+        "tensorflow-hub>=0.16.1",
+        "setuptools<82",  # tensorflow-hub imports pkg_resources
+        "tensorboard>=2.20",
+        "tf2onnx>=1.17",
+        "absl-py>=2.1",
+        "numpy>=2.0",
+        "importlib_resources>=6",  # tensorflow-datasets needs it to prepare a set and does not declare it
+        "pillow>=11",
+        "scikit-learn>=1.5",
+        "tqdm>=4.66",
+        *LITERT,
+        *ONNX,
+    ],
+    extras_require={
+        "litert": LITERT,
+        "onnx": ONNX,
+        # preparing caltech_birds2011 and oxford_flowers102 from their original archives
+        "datasets": ["opencv-python-headless>=4.10", "scipy>=1.14"],
+        "serving": ["tensorflow-serving-api>=2.19"],
+        "jax": ["jax>=0.5"],
+        "test": ["pytest>=8", "pytest-xdist>=3.6", "ruff>=0.9", "scipy>=1.14"],
+    },
+)

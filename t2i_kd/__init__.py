@@ -1,0 +1,3 @@
+"""Text-to-image generators that are taught by pretrained networks."""
+
+__version__ = "0.1.0"

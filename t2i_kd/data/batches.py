@@ -1,0 +1,71 @@
+"""Batches for training: which picture, which caption and which flip comes at a step follows from (seed, step) alone."""
+
+import keras
+import numpy as np
+
+# Independent random streams of one seed.
+_ORDER, _FLIP, _NOISE = range(3)
+
+
+def caption_pairs(dataset):
+    """Every (image, caption) pair of a set: int64 [pairs, 2], the image's index and the caption's index in it."""
+    return np.array([(i, j) for i, captions in enumerate(dataset.captions) for j in range(len(captions))])
+
+
+def pairs_at(step, batch_size, pair_count, seed):
+    """The positions of a step's pairs: an endless walk through the pairs, shuffled anew for each epoch.
+
+    Position p of the walk is entry p mod `pair_count` of the permutation that (seed, p div `pair_count`) draws, so
+    that every pair comes once an epoch and any step can be computed without those before it.
+
+    Returns:
+        int64 [batch_size].
+    """
+    positions = np.arange(step * batch_size, (step + 1) * batch_size)
+    epochs, offsets = np.divmod(positions, pair_count)
+    chosen = np.empty(batch_size, np.int64)
+    for epoch in np.unique(epochs):
+        here = epochs == epoch
+        chosen[here] = np.random.default_rng([seed, _ORDER, epoch]).permutation(pair_count)[offsets[here]]
+    return chosen
+
+
+class Batches(keras.utils.PyDataset):
+    """The batches of steps `first_step` to `last_step` (exclusive), for `keras.Model.fit` on any backend.
+
+    A batch is a dict: `image` uint8 [batch, resolution, resolution, 3]; the text features under the front end's
+    input name; `noise` float32 [batch, noise_dim] from N(0, 1) where the student takes noise.
+
+    Args:
+        dataset: `CaptionedImages`.
+        front_end: the text front end; its `features` are computed once for all captions.
+        batch_size, seed: of the recipe.
+        first_step, last_step: global steps, counted over all stages.
+        flip: mirror a random half of the images.
+        noise_dim: 0 for none.
+    """
+
+    def __init__(self, dataset, front_end, batch_size, seed, first_step, last_step, flip=False, noise_dim=0):
+        super().__init__()
+        self.dataset, self.batch_size, self.seed = dataset, batch_size, seed
+        self.first_step, self.last_step = first_step, last_step
+        self.flip, self.noise_dim = flip, noise_dim
+        self.input_name = front_end.input_name
+        self.pairs = caption_pairs(dataset)
+        self.features = front_end.features(dataset.all_captions)
+
+    def __len__(self):
+        return self.last_step - self.first_step
+
+    def __getitem__(self, index):
+        step = self.first_step + index
+        chosen = pairs_at(step, self.batch_size, len(self.pairs), self.seed)
+        images = np.stack([self.dataset.images[i] for i in self.pairs[chosen, 0]])
+        if self.flip:
+            mirrored = np.random.default_rng([self.seed, _FLIP, step]).random(self.batch_size) < 0.5
+            images[mirrored] = images[mirrored, :, ::-1]
+        batch = {"image": images, self.input_name: self.features[chosen]}
+        if self.noise_dim:
+            rng = np.random.default_rng([self.seed, _NOISE, step])
+            batch["noise"] = rng.standard_normal((self.batch_size, self.noise_dim), np.float32)
+        return batch

@@ -1,0 +1,38 @@
+"""What every data set is to the rest of the project: pictures with captions, reachable by index."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+
+
+@dataclass(frozen=True)
+class CaptionedImages:
+    """A captioned set of images.
+
+    Attributes:
+        name: `DATASET/SPLIT`.
+        images: `images[i]` is the i-th picture, uint8 RGB [resolution, resolution, 3] in 0-255: an array, or a
+            reader that decodes on demand.
+        captions: for each picture its captions, at least one, none empty.
+        labels: int32 [n], each picture's class.
+        label_names: the classes' names, by label.
+        attributes: for each picture what is in it, by the attribute's name (`captioned_shapes`); else empty.
+        file_names: each picture's path inside the set, where it came from a file; else empty.
+    """
+
+    name: str
+    images: Sequence
+    captions: tuple[tuple[str, ...], ...]
+    labels: np.ndarray
+    label_names: tuple[str, ...]
+    attributes: tuple[dict[str, str], ...] = field(default=())
+    file_names: tuple[str, ...] = ()
+
+    def __len__(self):
+        return len(self.captions)
+
+    @property
+    def all_captions(self):
+        """Every caption of every picture, in order."""
+        return [caption for captions in self.captions for caption in captions]

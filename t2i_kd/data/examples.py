@@ -1,0 +1,139 @@
+"""What every reader of files shares: examples are checked one by one, then reachable by index."""
+
+import operator
+import time
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from absl import logging
+
+from t2i_kd.data.captioned_images import CaptionedImages
+from t2i_kd.data.decoding import decode_square
+from t2i_kd.errors import UserError
+from t2i_kd.text.tokenizer import check_caption
+
+# Decoded pictures kept in memory; what goes beyond is decoded from its file at each use.
+CACHE_BYTES = 2**30
+SECONDS_BETWEEN_PROGRESS = 5
+
+
+@dataclass(frozen=True)
+class Example:
+    """A picture and its captions as a reader found them, unchecked.
+
+    Attributes:
+        name: file name; names the example in reports and orders the set.
+        captions: text, or bytes that should be UTF-8.
+        label: the picture's class.
+        read: gives the encoded picture, or raises `UserError` with the reason.
+    """
+
+    name: str
+    captions: Sequence[str | bytes]
+    label: int
+    read: Callable[[], bytes]
+
+
+class Pictures(Sequence):
+    """`pictures[i]` is a read-only uint8 RGB [resolution, resolution, 3]: from memory, or decoded at each use."""
+
+    def __init__(self, held, resolution):
+        """`held`: for each picture its array, or the `Example` that reads it."""
+        self._held = held
+        self._resolution = resolution
+
+    def __len__(self):
+        return len(self._held)
+
+    def __getitem__(self, index):
+        held = self._held[operator.index(index)]
+        if isinstance(held, np.ndarray):
+            return held
+        try:
+            return decode_square(held.read(), self._resolution)
+        except UserError as error:
+            raise UserError(f"{held.name} {error}") from None
+
+
+def collect(name, examples: Iterable[Example], label_names, resolution, max_bad_examples=0, total=0):
+    """A data set of the examples that pass: every picture is decoded once and every caption checked.
+
+    A picture that cannot be decoded is left out; so is a caption that is empty, too long or not UTF-8, and a picture
+    without a caption left. Each is counted, and all are named in a warning. Pictures are ordered by name. The first
+    `CACHE_BYTES` of decoded pictures stay in memory; no other ones replace them, because training visits every
+    picture equally often.
+
+    Args:
+        name: `DATASET/SPLIT`.
+        examples: what the reader found.
+        label_names: the classes' names, by label.
+        resolution: side of the pictures.
+        max_bad_examples: how many bad pictures and captions may be left out.
+        total: number of examples, for the progress lines; 0 where it is unknown.
+
+    Raises:
+        UserError: naming the first bad example, its reason and how many there are, where there are too many.
+    """
+    bad, good = [], []
+    capacity = CACHE_BYTES // (3 * resolution**2)
+    progress = _Progress(name, total)
+    for example in examples:
+        picture = _check(example, resolution, bad)
+        if picture is not None:
+            kept = picture[0] if len(good) < capacity else example
+            good.append((example.name, picture[1], example.label, kept))
+        progress.advance()
+    _report(name, bad, max_bad_examples)
+    good.sort(key=operator.itemgetter(0))
+    return CaptionedImages(
+        name=name,
+        images=Pictures([kept for *_, kept in good], resolution),
+        captions=tuple(captions for _, captions, _, _ in good),
+        labels=np.array([label for _, _, label, _ in good], dtype=np.int32),
+        label_names=tuple(label_names),
+        file_names=tuple(file_name for file_name, *_ in good),
+    )
+
+
+def _check(example, resolution, bad):
+    """The decoded picture and its good captions, or None; what is wrong is added to `bad`."""
+    captions = []
+    if not example.captions:
+        bad.append(f"{example.name} has no caption")
+    for caption in example.captions:
+        try:
+            captions.append(check_caption(caption))
+        except UserError as error:
+            bad.append(f"{example.name}: {error}")
+    try:
+        picture = decode_square(example.read(), resolution)
+    except UserError as error:
+        bad.append(f"{example.name} {error}")
+        return None
+    picture.flags.writeable = False
+    return (picture, tuple(captions)) if captions else None
+
+
+def _report(name, bad, max_bad_examples):
+    if len(bad) > max_bad_examples:
+        raise UserError(
+            f"--max_bad_examples: {len(bad)} bad pictures or captions in {name}, {max_bad_examples} allowed; "
+            f"the first: {bad[0]}"
+        )
+    if bad:
+        logging.warning("%s: %d bad pictures or captions left out:\n  %s", name, len(bad), "\n  ".join(bad))
+
+
+class _Progress:
+    """Says every few seconds how many examples are checked; silent for a set that is read sooner."""
+
+    def __init__(self, name, total):
+        self._name, self._of = name, f" of {total:,}" if total else ""
+        self._count, self._said = 0, time.monotonic()
+
+    def advance(self):
+        self._count += 1
+        if time.monotonic() - self._said > SECONDS_BETWEEN_PROGRESS:
+            self._said = time.monotonic()
+            logging.info("%s: %s%s pictures checked", self._name, f"{self._count:,}", self._of)

@@ -1,0 +1,152 @@
+"""`--dataset=noto_emoji`: Google's Noto emoji (Apache-2.0), 64 x 64, with captions made from their names.
+
+`--data_dir` is the .tgz that `npm pack emoji-datasource-google@16.0.0` downloads, read in place, or the folder that it
+unpacks to (`emoji.json` and `img/google/64/`, there or in `package/`).
+
+A picture is an emoji, or one of its skin-tone variants; variants that look like the plain emoji are left out, since
+their captions would not be true. Transparent parts become white. Labels are the categories of `emoji.json`.
+
+Splits: `test` is a quarter of the (emoji, skin tone) pairs, about an eighth of all pictures, chosen by
+`t2i_kd.data.holdout` from the picture's code points; `train` is the rest. So each tested emoji is seen in training
+plain or in other tones, each tone on other emoji, the pair never. There is no `validation`.
+"""
+
+import functools
+import json
+from dataclasses import dataclass
+from pathlib import Path
+
+from t2i_kd.data.examples import Example, collect
+from t2i_kd.data.holdout import position
+from t2i_kd.data.sources import FolderSource, TarSource
+from t2i_kd.errors import UserError
+
+PACKAGE = "emoji-datasource-google"
+PICTURES = "img/google/64/"
+HELD_OUT_SHARE = 0.25
+SKIN_TONES = {
+    "1F3FB": "light",
+    "1F3FC": "medium-light",
+    "1F3FD": "medium",
+    "1F3FE": "medium-dark",
+    "1F3FF": "dark",
+}
+
+
+@dataclass(frozen=True)
+class Emoji:
+    """A picture of the package: its code points, its file, what it shows and in which skin tones."""
+
+    code_points: str
+    file_name: str
+    name: str
+    short_names: tuple[str, ...]
+    category: str
+    tones: tuple[str, ...] = ()
+
+
+def load(split, resolution, data_dir, max_bad_examples=0):
+    """The emoji of `train` or `test`.
+
+    Raises:
+        UserError: where `data_dir` is not the package, for a split `validation`, or for more bad pictures than
+            `max_bad_examples`.
+    """
+    if split == "validation":
+        raise UserError("--dataset: noto_emoji has no validation split, only train and test")
+    source = _open_package(Path(data_dir))
+    every = _read_emoji(source)
+    categories = sorted({emoji.category for emoji in every})
+    chosen = [emoji for emoji in every if is_held_out(emoji) == (split == "test")]
+    examples = (
+        Example(
+            emoji.file_name,
+            captions_of(emoji),
+            categories.index(emoji.category),
+            functools.partial(source.read, PICTURES + emoji.file_name),
+        )
+        for emoji in chosen
+    )
+    return collect(f"noto_emoji/{split}", examples, categories, resolution, max_bad_examples, len(chosen))
+
+
+def is_held_out(emoji):
+    """Whether a picture belongs to `test`: a skin-tone variant in the lowest quarter of `holdout.position`."""
+    return bool(emoji.tones) and position(emoji.code_points) < HELD_OUT_SHARE
+
+
+def captions_of(emoji):
+    """Several phrasings of what an emoji shows, its names in lower case and its skin tones in words, none twice."""
+    name = emoji.name.lower()
+    tones = _tones_in_words(emoji.tones)
+    phrases = [f"{name}{tones}", f"an emoji of {name}{tones}", f"{_plain(emoji.category)} emoji: {name}{tones}"]
+    phrases += [f"a picture of {short}{tones}" for short in _spoken(emoji)]
+    if tones:
+        phrases.append(f"{' and '.join(emoji.tones)} skin: {name}")
+    return tuple(dict.fromkeys(phrases))
+
+
+def _tones_in_words(tones):
+    if not tones:
+        return ""
+    if len(tones) == 2 and tones[0] == tones[1]:
+        return f", both with {tones[0]} skin"
+    return " with " + " and ".join(f"{tone} skin" for tone in tones)
+
+
+def _spoken(emoji):
+    """The short names that are words, unlike `fr` of a flag or `+1`; at least the name itself."""
+    words = [_plain(short) for short in emoji.short_names if len(short) > 2 and emoji.category != "Flags"]
+    return words or [emoji.name.lower()]
+
+
+def _plain(text):
+    return text.replace("&", "and").replace("_", " ").replace("-", " ").lower()
+
+
+def _open_package(path):
+    if path.is_file():
+        source = TarSource(path, lambda name: name == "emoji.json" or name.startswith(PICTURES))
+    else:
+        source = FolderSource(path / "package" if (path / "package" / "emoji.json").is_file() else path)
+    if "emoji.json" not in source.names():
+        raise UserError(
+            f"--data_dir: no emoji.json in {path}; give the .tgz of `npm pack {PACKAGE}@16.0.0` or its unpacked folder"
+        )
+    return source
+
+
+def _read_emoji(source):
+    found = []
+    try:
+        for entry in json.loads(source.read("emoji.json")):
+            if not entry["has_img_google"]:
+                continue
+            plain = _emoji(entry, entry)
+            found.append(plain)
+            for code, variation in entry.get("skin_variations", {}).items():
+                tones = tuple(SKIN_TONES[tone] for tone in code.split("-"))
+                variant = _emoji(entry, variation, tones)
+                if variation["has_img_google"] and not _look_alike(source, plain, variant):
+                    found.append(variant)
+    except (ValueError, LookupError, TypeError, AttributeError) as error:
+        raise UserError(f"--data_dir: {source.path}: emoji.json is not that of {PACKAGE}: {error!r}") from None
+    return found
+
+
+def _emoji(entry, picture, tones=()):
+    return Emoji(
+        picture["unified"],
+        picture["image"],
+        entry["name"],
+        tuple(entry["short_names"]),
+        entry["category"],
+        tones,
+    )
+
+
+def _look_alike(source, plain, variant):
+    try:
+        return source.read(PICTURES + plain.file_name) == source.read(PICTURES + variant.file_name)
+    except UserError:
+        return False  # A picture that cannot be read is counted as a bad example later.

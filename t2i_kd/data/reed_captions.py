@@ -1,0 +1,129 @@
+"""Reed's ten captions a picture, joined to the pictures of TensorFlow Datasets by file name.
+
+Source: Reed, Akata, Schiele & Lee, "Learning Deep Representations of Fine-grained Visual Descriptions" (CVPR 2016).
+The archives are linked from the README of github.com/reedscot/cvpr2016 ("birds" and "flowers"); unpacked they hold
+
+    text_c10/CLASS/IMAGE.txt     ten captions, one a line; CLASS is `001.Black_footed_Albatross` or `class_00001`
+    trainvalclasses.txt          the classes to train on, one CLASS a line
+    testclasses.txt              the classes to test on: the field's class-disjoint (zero-shot) split
+
+and more that is not read. Where an archive lacks the two lists they may lie one folder further, as in the
+`cub_icml.tar.gz` and `flowers_icml.tar.gz` of github.com/reedscot/icml2016, which hold the same lists.
+"""
+
+import functools
+import re
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+
+from t2i_kd.data.examples import Example, collect
+from t2i_kd.data.prepared_tfds import open_prepared
+from t2i_kd.errors import UserError
+
+CLASS_LISTS = {"train": "trainvalclasses.txt", "test": "testclasses.txt"}
+
+
+@dataclass(frozen=True)
+class ReedSet:
+    """Where one of the two data sets lies, and under which names.
+
+    Attributes:
+        name: what `--dataset` says.
+        archive: the captions' archive.
+        captions_folder: what the archive unpacks to, in `--data_dir`.
+        lists_folder: another folder in `--data_dir` that may hold the class lists.
+        tfds_name: the pictures' name in TensorFlow Datasets, prepared in `--data_dir`/tfds.
+        file_name_feature: the TFDS feature that holds a picture's file name.
+    """
+
+    name: str
+    archive: str
+    captions_folder: str
+    lists_folder: str
+    tfds_name: str
+    file_name_feature: str
+
+
+def load(reed_set, split, resolution, data_dir, max_bad_examples=0):
+    """The pictures of the split's classes with their captions.
+
+    The official TFDS splits are put together and divided anew by class. A picture without captions is a bad example.
+
+    Args:
+        reed_set: which of the two sets.
+        split: `train` (Reed's trainval classes) or `test`.
+        data_dir: holds `tfds/` and the captions' folder.
+
+    Raises:
+        UserError: that says what to put where, when something is missing; for a split `validation`; for class lists
+            that overlap.
+    """
+    if split not in CLASS_LISTS:
+        raise UserError(f"--dataset: {reed_set.name} has no {split} split, only train and test classes")
+    captions_root = _captions_root(reed_set, data_dir)
+    classes = {name: _read_classes(reed_set, data_dir, name) for name in CLASS_LISTS}
+    both = sorted(set(classes["train"].values()) & set(classes["test"].values()))
+    if both:
+        raise UserError(f"--data_dir: class {both[0]} is in both {' and '.join(CLASS_LISTS.values())}")
+    pictures = open_prepared(reed_set.tfds_name, Path(data_dir) / "tfds", reed_set.file_name_feature)
+    label_names = _label_names(pictures.label_names, {**classes["train"], **classes["test"]})
+    examples = _examples(pictures, captions_root, classes[split])
+    return collect(f"{reed_set.name}/{split}", examples, label_names, resolution, max_bad_examples)
+
+
+def _captions_root(reed_set, data_dir):
+    folder = Path(data_dir) / reed_set.captions_folder / "text_c10"
+    if not folder.is_dir():
+        raise UserError(
+            f"--data_dir: {folder} is missing; unpack {reed_set.archive} (linked from github.com/reedscot/cvpr2016) "
+            f"in {data_dir}, so that {folder}/CLASS/IMAGE.txt holds ten captions a picture"
+        )
+    return folder
+
+
+def _read_classes(reed_set, data_dir, split):
+    """The classes of a split as {label: folder name}; the label is the number in the folder's name minus 1."""
+    name = CLASS_LISTS[split]
+    places = [Path(data_dir) / folder / name for folder in (reed_set.captions_folder, reed_set.lists_folder)]
+    path = next((place for place in places if place.is_file()), None)
+    if path is None:
+        raise UserError(f"--data_dir: the class list {places[0]} is missing (it may also be {places[1]})")
+    classes = {}
+    for number, line in enumerate(path.read_text("utf-8", errors="replace").splitlines(), 1):
+        folder = line.strip()
+        if folder:
+            found = re.fullmatch(r"(\d{1,5})\.\w[\w-]*|class_(\d{1,5})", folder)
+            label = int(found[1] or found[2]) - 1 if found else -1
+            if label < 0:
+                raise UserError(f"--data_dir: {path} line {number}: {folder!r} is not the name of a class folder")
+            classes[label] = folder
+    return classes
+
+
+def _label_names(names, classes):
+    """Each label's name: the class folder's where that is a name, else the pictures' own."""
+    names = list(names) + [str(label) for label in range(len(names), max(classes) + 1)]
+    for label, folder in classes.items():
+        if "." in folder:
+            names[label] = folder.partition(".")[2].replace("_", " ").lower()
+    return names
+
+
+def _examples(pictures, captions_root, classes):
+    for file_name, label, encoded in pictures.records():
+        if label in classes:
+            path = PurePosixPath(classes[label], PurePosixPath(file_name).name)
+            captions = _captions(captions_root / path.with_suffix(".txt"))
+            yield Example(str(path), captions, label, functools.partial(bytes, encoded))
+
+
+def _captions(path):
+    """The captions of a file as bytes, blank lines left out; none where there is no file.
+
+    The replacement characters that the collection holds in place of letters lost in encoding become spaces.
+    """
+    if not path.is_file():
+        return ()
+    content = path.read_bytes().replace("\N{REPLACEMENT CHARACTER}".encode(), b" ")
+    lines = (line.strip() for line in content.split(b"\n"))
+    return tuple(line for line in lines if line)

@@ -1,0 +1,155 @@
+"""Where a data set's files lie: a folder, a .zip or a .tgz, all read in place and never left."""
+
+import os
+import tarfile
+import zipfile
+from pathlib import Path, PurePosixPath, PureWindowsPath
+
+from t2i_kd.errors import UserError
+
+# A single file beyond this is refused: no picture or caption list is so large, and a small zip can claim any size.
+MAX_FILE_BYTES = 256 * 2**20
+
+
+def safe_name(name):
+    """A file name from a data set in its plainest form (`./a.jpg` is `a.jpg`).
+
+    Raises:
+        UserError: for a name that is empty, absolute, or leads out of the folder through `..`.
+    """
+    path = PurePosixPath(name)
+    windows = PureWindowsPath(name)
+    if "\0" in name or "\\" in name or path.is_absolute() or windows.drive or ".." in path.parts:
+        raise UserError(f"file_name {name!r} is not a plain path inside the data set's folder")
+    if not path.parts:
+        raise UserError("file_name is empty")
+    return str(path)
+
+
+def open_source(path):
+    """The files under `--data_dir`.
+
+    Args:
+        path: a folder, or a .zip, which is read in place.
+
+    Returns:
+        A source: `names()`, the sorted names of its files, hidden ones left out, and `read(name)`, a file's bytes.
+
+    Raises:
+        UserError: naming --data_dir, where the path is neither.
+    """
+    path = Path(path)
+    if path.is_dir():
+        return FolderSource(path)
+    if path.is_file() and zipfile.is_zipfile(path):
+        return ZipSource(path)
+    raise UserError(f"--data_dir: {path} is neither a folder nor a readable .zip")
+
+
+def _is_shown(name):
+    return not any(part.startswith(".") or part == "__MACOSX" for part in PurePosixPath(name).parts)
+
+
+class FolderSource:
+    """The files of a folder; a symbolic link out of it is not followed."""
+
+    def __init__(self, path):
+        self.path = Path(path)
+        self._root = self.path.resolve()
+
+    def names(self):
+        found = []
+        for folder, _, files in os.walk(self._root):
+            relative = Path(folder).relative_to(self._root)
+            found.extend((relative / file).as_posix() for file in files)
+        return sorted(filter(_is_shown, found))
+
+    def read(self, name):
+        """A file's bytes. Raises `UserError` with the reason where it cannot be read."""
+        path = (self._root / safe_name(name)).resolve()
+        if not path.is_relative_to(self._root):
+            raise UserError("is a link that leaves the data set's folder")
+        try:
+            if path.stat().st_size > MAX_FILE_BYTES:
+                raise UserError(f"is larger than {MAX_FILE_BYTES:,} bytes")
+            return path.read_bytes()
+        except FileNotFoundError:
+            raise UserError("does not exist") from None
+        except OSError as error:
+            raise UserError(f"cannot be read: {error.strerror}") from None
+
+
+class ZipSource:
+    """The files of a .zip; where `metadata.jsonl` lies one folder down, names start in that folder."""
+
+    def __init__(self, path):
+        self.path = Path(path)
+        self._archive, self._process = None, None
+        entries = [entry.filename for entry in self._open().infolist() if not entry.is_dir()]
+        self._prefix = _single_folder(entries)
+        start = len(self._prefix)
+        self._names = sorted({name[start:] for name in entries if name.startswith(self._prefix) and _is_shown(name)})
+
+    def _open(self):
+        # Forked workers would share the parent's position in the file, so each process opens its own.
+        if self._process != os.getpid():
+            try:
+                self._archive, self._process = zipfile.ZipFile(self.path), os.getpid()
+            except (OSError, zipfile.BadZipFile) as error:
+                raise UserError(f"--data_dir: {self.path} is not a readable .zip: {error}") from None
+        return self._archive
+
+    def names(self):
+        return list(self._names)
+
+    def read(self, name):
+        """A file's bytes. Raises `UserError` with the reason where it cannot be read."""
+        archive = self._open()
+        try:
+            entry = archive.getinfo(self._prefix + safe_name(name))
+            if entry.file_size > MAX_FILE_BYTES:
+                raise UserError(f"is larger than {MAX_FILE_BYTES:,} bytes")
+            return archive.read(entry)
+        except KeyError:
+            raise UserError("does not exist") from None
+        except UserError:
+            raise
+        except Exception as error:  # zipfile and zlib raise many kinds on a damaged or encrypted entry.
+            raise UserError(f"cannot be read: {error}") from None
+
+    def __getstate__(self):
+        return {**self.__dict__, "_archive": None, "_process": None}
+
+
+def _single_folder(names):
+    if "metadata.jsonl" in names:
+        return ""
+    inner = [name for name in names if name.count("/") == 1 and name.endswith("/metadata.jsonl") and _is_shown(name)]
+    return inner[0].partition("/")[0] + "/" if len(inner) == 1 else ""
+
+
+class TarSource:
+    """The wanted files of a .tgz, held in memory; the names start below the archive's own top folder."""
+
+    def __init__(self, path, wanted):
+        """Reads every file whose name `wanted(name)` accepts. Raises `UserError` where the archive is damaged."""
+        self.path = Path(path)
+        self._files = {}
+        try:
+            with tarfile.open(path, "r:*") as archive:
+                for member in archive:
+                    name = member.name.partition("/")[2]
+                    if member.isfile() and member.size <= MAX_FILE_BYTES and wanted(name):
+                        self._files[name] = archive.extractfile(member).read()
+        except (OSError, EOFError, tarfile.TarError) as error:
+            raise UserError(f"--data_dir: {path} is not a readable .tgz: {error}") from None
+
+    def names(self):
+        return sorted(self._files)
+
+    def read(self, name):
+        """A file's bytes. Raises `UserError` with the reason where it is not there."""
+        try:
+            return self._files[safe_name(name)]
+        except KeyError:
+            raise UserError("does not exist") from None

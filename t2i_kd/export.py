@@ -1,0 +1,35 @@
+"""Exports a trained student: `python -m t2i_kd.export --run_dir=DIR --export_dir=saved_models/NAME`."""
+
+import os
+
+from absl import flags
+
+from t2i_kd import commands
+from t2i_kd.errors import UserError
+
+
+def define_flags():
+    """Defines this command's flags."""
+    flags.DEFINE_string("run_dir", "", "run directory of a finished training")
+    flags.DEFINE_string("export_dir", "", "folder of the exported model, saved_models/NAME")
+    flags.DEFINE_integer("version", 1, "version, a sub-folder of --export_dir")
+    flags.DEFINE_boolean("overwrite", False, "replace the version if it exists")
+
+
+def main():
+    """Runs the command; see `t2i_kd.exporting.exporter.export_run`."""
+    values = flags.FLAGS
+    for name in ("run_dir", "export_dir"):
+        if not values[name].value:
+            raise UserError(f"--{name}: missing")
+    # Whatever Keras trained on, only TensorFlow writes these formats.
+    os.environ["KERAS_BACKEND"] = "tensorflow"
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+    from t2i_kd.exporting.exporter import export_run
+
+    export_run(values.run_dir, values.export_dir, values.version, values.overwrite)
+
+
+if __name__ == "__main__":
+    define_flags()
+    commands.run(main)

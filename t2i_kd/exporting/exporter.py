@@ -1,0 +1,182 @@
+"""From a trained student to a published version: convert, prove, and only then rename into place."""
+
+import json
+import os
+import shutil
+from pathlib import Path
+
+from t2i_kd.errors import UserError
+from t2i_kd.exporting import fidelity, manifest
+from t2i_kd.exporting.core import core_inputs
+from t2i_kd.exporting.litert import convert_litert
+from t2i_kd.exporting.onnx import convert_onnx
+from t2i_kd.exporting.runners import KerasRunner, LiteRTRunner, OnnxRunner, SavedModelRunner, require_any_text
+from t2i_kd.exporting.saved_model import write_saved_model
+
+EXTRA = Path(manifest.EXTRA)
+CAPTIONS_FILE = "captions.txt"
+CALIBRATION_CAPTIONS = 64
+# What users type and no training set has; the rest of the 64 checked captions come from the training set.
+AWKWARD_CAPTIONS = ("  UPPER case,with punctuation!?", "ein rotes Fünfeck 红色 🟥", "it's", "unknown " * 60)
+CHECKED_CAPTIONS = 64
+
+
+def export_run(run_dir, export_dir, version=1, overwrite=False, report=print):
+    """Exports a run directory's student, with the captions that its training left in `captions.txt`.
+
+    Args and errors as for `export_student`; also `UserError` when the run is not finished.
+    """
+    run_dir = Path(run_dir)
+    check_export_dir(export_dir, version, overwrite)
+    if not (run_dir / "student.keras").is_file():
+        raise UserError(f"--run_dir: {run_dir} holds no student.keras; is its training finished?")
+    captions = _read_captions(run_dir / CAPTIONS_FILE)
+    from t2i_kd.student import load_student
+
+    checked = _spread(captions, CHECKED_CAPTIONS - len(AWKWARD_CAPTIONS)) + list(AWKWARD_CAPTIONS)
+    calibration = _spread(captions, CALIBRATION_CAPTIONS)
+    return export_student(load_student(run_dir), export_dir, calibration, checked, version, overwrite, report)
+
+
+def export_student(student, export_dir, calibration_captions, check_captions, version=1, overwrite=False, report=print):
+    """Writes `export_dir/version/`: SavedModel, LiteRT files, ONNX, vocabulary, recipe and manifest.
+
+    All is made and proven in a hidden folder beside the version and renamed at the end, so that a server which watches
+    `export_dir` never sees half a version, and nothing appears when anything fails.
+
+    Args:
+        student: a `t2i_kd.student.Student` in float32.
+        export_dir: `saved_models/NAME`; NAME is the model's name in the manifest.
+        calibration_captions: typical captions, from which 8-bit ranges are taken.
+        check_captions: captions on which every artifact is compared with the Keras model; caption i has seed i.
+        version: number of the version.
+        overwrite: replace the version if it exists.
+        report: called with one line of text at each step.
+
+    Returns:
+        The version's folder, a `pathlib.Path`.
+
+    Raises:
+        UserError: when the version exists, `export_dir` cannot be written, or the student cannot read new captions.
+        fidelity.FidelityError: when an artifact differs too much from the Keras model.
+    """
+    require_any_text(student.front_end)
+    target = check_export_dir(export_dir, version, overwrite)
+    _check_backend()
+    temporary = target.with_name(f".exporting-{version}-{os.getpid()}")
+    try:
+        (temporary / EXTRA).mkdir(parents=True)
+        report("Writing the SavedModel")
+        write_saved_model(student, temporary)
+        _write_files(student, temporary / EXTRA, calibration_captions, report)
+        _write_manifest(student, temporary, target, list(check_captions), report)
+        _publish(temporary, target)
+    except OSError as error:
+        raise UserError(f"--export_dir: {target}: {error.strerror or error}") from None
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+    report(f"Published {target}")
+    return target
+
+
+def check_export_dir(export_dir, version=1, overwrite=False):
+    """The version's folder, after making sure that it may be written; cheap enough to call before a training.
+
+    Raises:
+        UserError: naming the flag and the folder.
+    """
+    if version < 1:
+        raise UserError(f"--version: {version} is not a positive number")
+    target = Path(export_dir) / str(version)
+    if target.exists() and not overwrite:
+        raise UserError(f"--export_dir: {target} exists; give another --version, or --overwrite to replace it")
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UserError(f"--export_dir: {export_dir}: {error.strerror}") from None
+    if not os.access(target.parent, os.W_OK):
+        raise UserError(f"--export_dir: {export_dir}: not writable")
+    return target
+
+
+def _check_backend():
+    import keras
+
+    if keras.backend.backend() != "tensorflow":
+        raise UserError(
+            f"KERAS_BACKEND={keras.backend.backend()}: exporting needs TensorFlow; run python -m t2i_kd.export "
+            "--run_dir=... --export_dir=... where it is installed"
+        )
+
+
+def _write_files(student, extra, calibration_captions, report):
+    front_end = student.front_end
+    features = front_end.features(calibration_captions)
+    noise_dim = student.noise_dim
+    inputs = core_inputs(features, range(len(features)), front_end.input_name, noise_dim)
+    report("Converting to LiteRT: float32, float16, int8")
+    contents = convert_litert(student, inputs)
+    report("Converting to ONNX")
+    contents["onnx"] = convert_onnx(student)
+    for kind, content in contents.items():
+        (extra / manifest.FILES[kind]).write_bytes(content)
+    front_end.save(extra)
+    (extra / "recipe.json").write_text(student.recipe.to_json(), "utf-8")
+
+
+def _write_manifest(student, folder, target, captions, report):
+    """Compares every artifact with the Keras model, and writes down what was found."""
+    seeds = list(range(len(captions)))
+    expected = KerasRunner(student).generate(captions, seeds)
+    description = manifest.describe_student(student, target.parent.name, int(target.name))
+    artifacts = {}
+    for kind in ("saved_model", *manifest.FILES):
+        found = fidelity.difference(expected, _open(kind, folder, student, description).generate(captions, seeds))
+        report(f"  {kind}: largest difference {found.largest}/255, mean {found.mean:.4f}/255")
+        fidelity.check(kind, found)
+        artifacts[kind] = manifest.describe_artifact(folder, _files_of(kind, folder), found)
+    support = [EXTRA / name for name in manifest.SUPPORT_FILES if (folder / EXTRA / name).is_file()]
+    description |= {"artifacts": artifacts, "support_files": manifest.describe_files(folder, support)}
+    (folder / EXTRA / manifest.MANIFEST).write_text(json.dumps(description, indent=2) + "\n", "utf-8")
+
+
+def _open(kind, folder, student, description):
+    if kind == "saved_model":
+        return SavedModelRunner(folder, description)
+    runner = OnnxRunner if kind == "onnx" else LiteRTRunner
+    return runner(folder / EXTRA / manifest.FILES[kind], student.front_end.features, description)
+
+
+def _files_of(kind, folder):
+    if kind in manifest.FILES:
+        return [EXTRA / manifest.FILES[kind]]
+    files = (path.relative_to(folder) for path in sorted(folder.rglob("*")) if path.is_file())
+    return [path for path in files if EXTRA not in path.parents]
+
+
+def _publish(temporary, target):
+    replaced = None
+    if target.exists():
+        replaced = target.with_name(f".replaced-{target.name}-{os.getpid()}")
+        os.replace(target, replaced)
+    os.replace(temporary, target)
+    if replaced:
+        shutil.rmtree(replaced, ignore_errors=True)
+
+
+def _read_captions(path):
+    try:
+        lines = path.read_text("utf-8").splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        raise UserError(f"{path}: {error}") from None
+    captions = [line for line in lines if line.strip()]
+    if not captions:
+        raise UserError(f"{path}: holds no caption")
+    return captions
+
+
+def _spread(captions, count):
+    """`count` of the captions at even distances, or all where there are fewer."""
+    if len(captions) <= count:
+        return captions
+    return [captions[index * len(captions) // count] for index in range(count)]

@@ -1,0 +1,70 @@
+"""A student as LiteRT (TensorFlow Lite) files; the only module that knows the converter."""
+
+import tempfile
+import warnings
+
+from t2i_kd.exporting.core import core_function
+
+# Quantisations by the artifact's kind.
+KINDS = ("litert", "litert_float16", "litert_int8")
+
+
+def convert_litert(student, calibration_inputs):
+    """Converts a student for phones.
+
+    The files take `tokens` int32 [1, length] (or `embedding` float32 [1, width]) and, where the student has it, `noise`
+    float32 [1, dim], and give `image` float32 [1, height, width, 3] in 0-255, under the signature `serving_default`.
+    The batch is fixed at 1: with any other, nearest upsampling does not convert. `litert_float16` has weights in half
+    precision; `litert_int8` has weights and activations in 8 bits, with the same float32 and int32 inputs and outputs.
+
+    Args:
+        student: a `t2i_kd.student.Student` in float32.
+        calibration_inputs: {name: array [n, ...]}, n typical inputs; 8-bit ranges come from them.
+
+    Returns:
+        {kind: the file's bytes} for `KINDS`.
+
+    Raises:
+        RuntimeError: when a file would need TensorFlow's own ("Flex") operations, which devices do not have.
+    """
+    import keras
+
+    with tempfile.TemporaryDirectory() as folder:
+        archive = keras.export.ExportArchive()
+        archive.track(student.network)
+        archive.add_endpoint("serving_default", core_function(student, batch=1))
+        archive.write_out(folder, verbose=False)
+        return {kind: _convert(folder, kind, calibration_inputs) for kind in KINDS}
+
+
+def _convert(folder, kind, calibration_inputs):
+    import tensorflow as tf
+
+    # From a SavedModel: from_concrete_functions loses the weights without an error.
+    converter = tf.lite.TFLiteConverter.from_saved_model(folder, signature_keys=["serving_default"])
+    converter.target_spec.supported_ops = [tf.lite.OpsSet.TFLITE_BUILTINS]
+    if kind != "litert":
+        converter.optimizations = [tf.lite.Optimize.DEFAULT]
+    if kind == "litert_float16":
+        converter.target_spec.supported_types = [tf.float16]
+    if kind == "litert_int8":
+        converter.target_spec.supported_ops = [tf.lite.OpsSet.TFLITE_BUILTINS_INT8]
+        count = len(next(iter(calibration_inputs.values())))
+        converter.representative_dataset = lambda: (
+            {name: values[row : row + 1] for name, values in calibration_inputs.items()} for row in range(count)
+        )
+    with warnings.catch_warnings():
+        # The converter calibrates with its own, deprecated interpreter.
+        warnings.simplefilter("ignore")
+        content = converter.convert()
+    _refuse_flex_operations(content, kind)
+    return content
+
+
+def _refuse_flex_operations(content, kind):
+    from ai_edge_litert.interpreter import Interpreter
+
+    operations = {entry["op_name"] for entry in Interpreter(model_content=content)._get_ops_details()}
+    flex = sorted(name for name in operations if name.startswith("Flex"))
+    if flex:
+        raise RuntimeError(f"{kind}: the file needs TensorFlow's own operations: {', '.join(flex)}")

@@ -1,0 +1,144 @@
+"""One way to ask for pictures, whatever the format: captions and seeds in, uint8 pictures out."""
+
+import abc
+
+import numpy as np
+
+from t2i_kd.errors import UserError
+from t2i_kd.exporting.core import core_inputs
+from t2i_kd.exporting.fidelity import keras_pictures
+from t2i_kd.imaging import to_uint8
+
+BATCH = 8
+
+
+class Runner(abc.ABC):
+    """A student that draws.
+
+    Attributes:
+        resolution: side of its pictures in pixels.
+    """
+
+    resolution: int
+
+    def generate(self, captions, seeds):
+        """Draws one picture a caption.
+
+        Args:
+            captions: n strings, at least one.
+            seeds: n integers of 64 bits; without effect for a student without noise.
+
+        Returns:
+            uint8 RGB [n, resolution, resolution, 3].
+        """
+        if len(captions) != len(seeds) or not captions:
+            raise ValueError(f"{len(captions)} captions for {len(seeds)} seeds")
+        starts = range(0, len(captions), BATCH)
+        return np.concatenate([self._draw(captions[at : at + BATCH], seeds[at : at + BATCH]) for at in starts])
+
+    @abc.abstractmethod
+    def _draw(self, captions, seeds):
+        """`generate` for one batch."""
+
+
+def require_any_text(front_end):
+    """Raises `UserError` where a student's text front end cannot read captions that it was not trained on."""
+    if not front_end.reads_any_text:
+        raise UserError(
+            f"--text_encoder={front_end.name} reads only captions whose vectors lie in a file; "
+            "train with gru, char_cnn_rnn or hub to draw or export new captions"
+        )
+
+
+class KerasRunner(Runner):
+    """A run directory's student. Args: student: a `t2i_kd.student.Student`."""
+
+    def __init__(self, student):
+        self.student = student
+        self.resolution = student.resolution
+
+    def _draw(self, captions, seeds):
+        return keras_pictures(self.student, captions, seeds)
+
+
+class SavedModelRunner(Runner):
+    """A SavedModel of `saved_model.write_saved_model`. Args: folder; description: its manifest."""
+
+    def __init__(self, folder, description):
+        import tensorflow as tf
+
+        # Its signatures work only as long as the loaded object lives.
+        self.loaded = tf.saved_model.load(str(folder))
+        self.resolution = description["resolution"]
+
+    def _draw(self, captions, seeds):
+        import tensorflow as tf
+
+        text = tf.constant([caption.encode("utf-8") for caption in captions])
+        return self.loaded.signatures["pixels"](text=text, seed=tf.constant(seeds, tf.int64))["image"].numpy()
+
+
+class CoreRunner(Runner):
+    """What the formats without strings share.
+
+    Args:
+        features: from captions to the text input: a tokenizer, or a front end's `features`.
+        description: the manifest.
+    """
+
+    def __init__(self, features, description):
+        self.features = features
+        self.resolution = description["resolution"]
+        self.input_name, self.noise_dim = description["text"]["input"], description["noise_dim"]
+
+    def _draw(self, captions, seeds):
+        return to_uint8(self._image(core_inputs(self.features(captions), seeds, self.input_name, self.noise_dim)))
+
+    @abc.abstractmethod
+    def _image(self, inputs):
+        """{name: array [n, ...]} to float32 [n, height, width, 3] in 0-255."""
+
+
+class LiteRTRunner(CoreRunner):
+    """A `.tflite` file. Args: path, then `CoreRunner`'s."""
+
+    def __init__(self, path, features, description):
+        super().__init__(features, description)
+        try:
+            from ai_edge_litert.interpreter import Interpreter
+        except ImportError:
+            raise UserError(f"{path}: needs the extra `litert`: pip install 't2i_kd[litert]'") from None
+        try:
+            self.interpreter = Interpreter(model_path=str(path))
+            self.signature = self.interpreter.get_signature_runner("serving_default")
+        except (ValueError, RuntimeError) as error:
+            raise UserError(f"{path}: not a LiteRT model that can be read: {_first_line(error)}") from None
+
+    def _image(self, inputs):
+        rows = range(len(next(iter(inputs.values()))))
+        images = [
+            self.signature(**{name: values[row : row + 1] for name, values in inputs.items()})["image"] for row in rows
+        ]
+        return np.concatenate(images)
+
+
+class OnnxRunner(CoreRunner):
+    """An `.onnx` file. Args: path, then `CoreRunner`'s."""
+
+    def __init__(self, path, features, description):
+        super().__init__(features, description)
+        try:
+            import onnxruntime
+        except ImportError:
+            raise UserError(f"{path}: needs the extra `onnx`: pip install 't2i_kd[onnx]'") from None
+        try:
+            self.session = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
+        except Exception as error:  # onnxruntime has an exception class of its own for each of its error codes
+            raise UserError(f"{path}: not an ONNX model that can be read: {_first_line(error)}") from None
+
+    def _image(self, inputs):
+        return self.session.run(["image"], inputs)[0]
+
+
+def _first_line(error):
+    return str(error).strip().splitlines()[0][:200] if str(error).strip() else type(error).__name__

@@ -1,0 +1,52 @@
+"""A student as a TensorFlow SavedModel that takes captions and answers with pictures."""
+
+from t2i_kd.exporting.core import core_function
+from t2i_kd.noise import noise_in_graph
+
+
+def write_saved_model(student, folder):
+    """Writes a SavedModel with text, noise and PNG inside the graph.
+
+    Signatures, all with any batch size:
+        `serving_default`: `text` string [batch] -> `image_bytes` string [batch], each a PNG, drawn with seed 0.
+        `seeded`: `text`, `seed` int64 [batch] -> `image_bytes`.
+        `pixels`: `text`, `seed` -> `image` uint8 [batch, height, width, 3].
+
+    Noise is drawn per row from that row's seed, so that an answer does not depend on who shared the batch; a student
+    without noise does not look at the seed.
+
+    Args:
+        student: a `t2i_kd.student.Student` in float32, whose front end reads any text.
+        folder: where the SavedModel goes.
+    """
+    import keras
+    import tensorflow as tf
+
+    core = core_function(student)
+    noise_dim = student.noise_dim
+
+    def draw(text, seed):
+        inputs = [student.front_end.in_graph(text)]
+        if noise_dim:
+            inputs.append(noise_in_graph(seed, noise_dim))
+        # tf.round rounds halves to even, as `imaging.to_uint8` does.
+        return tf.cast(tf.round(core(*inputs)["image"]), tf.uint8)
+
+    def serving_default(text):
+        return {"image_bytes": tf.io.encode_png(draw(text, tf.zeros(tf.shape(text), tf.int64)))}
+
+    def seeded(text, seed):
+        return {"image_bytes": tf.io.encode_png(draw(text, seed))}
+
+    def pixels(text, seed):
+        return {"image": draw(text, seed)}
+
+    text, seed = tf.TensorSpec([None], tf.string, name="text"), tf.TensorSpec([None], tf.int64, name="seed")
+    archive = keras.export.ExportArchive()
+    archive.track(student.network)
+    archive.track(student.front_end.in_graph_module())
+    # The order matters: the first endpoint is the default.
+    archive.add_endpoint("serving_default", serving_default, input_signature=[text])
+    archive.add_endpoint("seeded", seeded, input_signature=[text, seed])
+    archive.add_endpoint("pixels", pixels, input_signature=[text, seed])
+    archive.write_out(str(folder), verbose=False)

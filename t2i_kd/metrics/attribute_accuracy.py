@@ -1,0 +1,125 @@
+"""Does the picture show what the caption asked for? Each attribute's accuracy on unseen attribute combinations.
+
+Our own metric. Every number comes with what the judge itself gets right on real held-out pictures, with what
+guessing would get, and with a 95 % interval.
+"""
+
+import math
+
+import numpy as np
+
+from t2i_kd.errors import UserError
+from t2i_kd.metrics import held_out
+from t2i_kd.metrics.attribute_classifier import train_attribute_classifier
+
+REQUIRED_OF_CLASSIFIER = 0.98
+NORMAL_QUANTILE = 1.959963984540054
+CLASSIFIER = "convolutional network, one softmax head per attribute, trained on the real training split only"
+
+
+def attribute_accuracy_from_predictions(predicted, wanted):
+    """The share of pictures in which each attribute is as wanted, and the mean of these shares.
+
+    Args:
+        predicted: for each picture what it shows, {attribute: value}.
+        wanted: for each picture what it was asked to show, {attribute: value}, with the same attributes.
+
+    Returns:
+        {attribute: share in 0-1, ..., "mean": their mean}.
+
+    Raises:
+        ValueError: for no picture, or lists of different lengths.
+    """
+    if not wanted or len(predicted) != len(wanted):
+        raise ValueError(f"{len(predicted)} predictions for {len(wanted)} pictures")
+    pairs = list(zip(predicted, wanted, strict=True))
+    shares = {name: float(np.mean([shown[name] == asked[name] for shown, asked in pairs])) for name in wanted[0]}
+    return {**shares, "mean": float(np.mean(list(shares.values())))}
+
+
+def wilson_interval(share, count):
+    """Wilson's 95 % interval of a probability of which `share` was seen in `count` trials, as (low, high).
+
+    (p + z^2/2n +- z sqrt(p(1-p)/n + z^2/4n^2)) / (1 + z^2/n); Wilson, JASA 22 (1927).
+    """
+    z2 = NORMAL_QUANTILE**2
+    centre = share + z2 / (2 * count)
+    half = NORMAL_QUANTILE * math.sqrt(share * (1 - share) / count + z2 / (4 * count**2))
+    return max(0.0, (centre - half) / (1 + z2 / count)), min(1.0, (centre + half) / (1 + z2 / count))
+
+
+def measure(context):
+    """Asks a student for held-out captions and has a classifier say what its pictures show.
+
+    The captions cover the attribute combinations of the test split as evenly as possible; the training split has
+    none of these combinations.
+
+    Args:
+        context: an `EvaluationContext` whose data set has attributes.
+
+    Returns:
+        The dict that `EvaluationContext` describes; `values` are the shares of
+        `attribute_accuracy_from_predictions`, `intervals` Wilson's for each attribute.
+
+    Raises:
+        UserError: where the data set has no attributes, or the classifier gets an attribute right on less than
+            98 % of the real test pictures, so that it cannot judge.
+    """
+    test = context.split("test")
+    _check_attributes(context, test)
+    judge, real_accuracy = context.shared("attribute_classifier", lambda: _tested_judge(context, test))
+    combinations = _pictures_by_combination(test.attributes)
+    pairs = held_out.draw_pairs(test.captions, list(combinations.values()), context.num_captions, context.seed)
+    captions = [caption for _, caption in pairs]
+    predicted = judge.predict(held_out.generate(context.student, captions, context.seed))
+    accuracy = attribute_accuracy_from_predictions(predicted, [test.attributes[picture] for picture, _ in pairs])
+    count = len(pairs)
+    return {
+        "protocol": {
+            "classifier": CLASSIFIER,
+            "resolution": context.student.resolution,
+            "split": test.name,
+            "captions": count,
+            "distinct_captions": len(set(captions)),
+            "combinations": len({_combination(test.attributes[picture]) for picture, _ in pairs}),
+            "seed": context.seed,
+        },
+        "values": accuracy,
+        "intervals": {name: wilson_interval(accuracy[name], count) for name in judge.values},
+        "beside": {"classifier on real": real_accuracy, "chance": _chance(judge.values)},
+    }
+
+
+def _check_attributes(context, dataset):
+    if not dataset.attributes:
+        raise UserError(f"--dataset: {context.dataset} says no attributes of its pictures; attribute_accuracy needs them")
+
+
+def _tested_judge(context, test):
+    train = context.split("train")
+    _check_attributes(context, train)
+    judge = train_attribute_classifier(train, context.seed)
+    accuracy = attribute_accuracy_from_predictions(judge.predict(test.images), test.attributes)
+    worst = min(judge.values, key=accuracy.get)
+    if accuracy[worst] < REQUIRED_OF_CLASSIFIER:
+        raise UserError(
+            f"--metrics: attribute_accuracy cannot judge {context.dataset}: its classifier gets {worst} right on "
+            f"{accuracy[worst]:.1%} of the real test pictures, and {REQUIRED_OF_CLASSIFIER:.0%} is required"
+        )
+    return judge, accuracy
+
+
+def _combination(attributes):
+    return tuple(sorted(attributes.items()))
+
+
+def _pictures_by_combination(attributes):
+    pictures = {}
+    for index, values in enumerate(attributes):
+        pictures.setdefault(_combination(values), []).append(index)
+    return pictures
+
+
+def _chance(values):
+    shares = {name: 1 / len(choices) for name, choices in values.items()}
+    return {**shares, "mean": float(np.mean(list(shares.values())))}

@@ -1,0 +1,220 @@
+"""The judge of `attribute_accuracy`: a small network that reads colour, shape, place, ... off a picture.
+
+It learns from real training pictures only. Since the pictures that it judges show combinations that it has never
+seen, no head may guess one attribute from another: shape and size are read off a matte, which knows neither colour
+nor background. Training pictures are blurred, faded and made noisy at random, because made pictures are softer than
+real ones and softness is not what is asked. Our own construction.
+"""
+
+from dataclasses import dataclass
+
+import keras
+import numpy as np
+from keras import ops
+
+from t2i_kd.errors import UserError
+
+SIDE = 32
+BATCH = 64
+STEPS = 400
+LEARNING_RATE = 4e-3
+PREDICTION_BATCH = 250
+# Attributes that are read off the matte; all others, and any that a later data set brings, are read off the picture.
+MATTE_ATTRIBUTES = ("shape", "size")
+
+
+@dataclass(frozen=True)
+class AttributeClassifier:
+    """A trained judge.
+
+    Attributes:
+        network: {"picture", "matte"} as `views` gives them -> {attribute: logits [batch, values]}.
+        values: for each attribute its possible values, in the order of the logits.
+    """
+
+    network: keras.Model
+    values: dict[str, tuple[str, ...]]
+
+    def predict(self, images):
+        """The most probable value of each attribute.
+
+        Args:
+            images: RGB [n, resolution, resolution, 3] in 0-255, an array or a reader; any multiple of 32.
+
+        Returns:
+            For each picture a dict {attribute: value}.
+        """
+        small, predicted = shrink(images), []
+        for start in range(0, len(small), PREDICTION_BATCH):
+            logits = self.network(views(small[start : start + PREDICTION_BATCH]), training=False)
+            best = {name: np.argmax(ops.convert_to_numpy(logits[name]), axis=-1) for name in self.values}
+            predicted += [
+                {name: self.values[name][choice] for name, choice in zip(best, row, strict=True)}
+                for row in zip(*best.values(), strict=True)
+            ]
+        return predicted
+
+
+def build_attribute_classifier(values, seed=0):
+    """The judge's network, untrained: a softmax head per attribute on two small stacks of convolutions.
+
+    The matte's stack ends in maxima and means over all places, so that shape and size are the same everywhere; the
+    picture's stack keeps its 4x4 places.
+
+    Args:
+        values: {attribute: its values}.
+        seed: of the initial weights.
+    """
+    picture = keras.Input((SIDE, SIDE, 3), name="picture")
+    x = keras.layers.Rescaling(1 / 127.5, offset=-1)(picture)
+    x = keras.layers.AveragePooling2D(2)(x)
+    x = keras.layers.MaxPooling2D(2)(_convolution(24, seed)(x))
+    x = keras.layers.MaxPooling2D(2)(_convolution(32, seed + 1)(x))
+    placed = keras.layers.Flatten()(x)
+    matte_input = keras.Input((SIDE, SIDE, 1), name="matte")
+    x = keras.layers.MaxPooling2D(2)(_convolution(16, seed + 2)(matte_input))
+    x = keras.layers.MaxPooling2D(2)(_convolution(32, seed + 3)(x))
+    x = _convolution(64, seed + 4)(x)
+    placeless = keras.layers.Concatenate()(
+        [keras.layers.GlobalMaxPooling2D()(x), keras.layers.GlobalAveragePooling2D()(x)]
+    )
+    heads = {
+        name: keras.layers.Dense(len(choices), kernel_initializer=_initializer(seed + 5 + index), name=name)(
+            placeless if name in MATTE_ATTRIBUTES else placed
+        )
+        for index, (name, choices) in enumerate(values.items())
+    }
+    return keras.Model({"picture": picture, "matte": matte_input}, heads, name="attribute_classifier")
+
+
+def _convolution(filters, seed):
+    return keras.layers.Conv2D(filters, 3, padding="same", activation="relu", kernel_initializer=_initializer(seed))
+
+
+def _initializer(seed):
+    return keras.initializers.HeNormal(seed=seed)
+
+
+def train_attribute_classifier(dataset, seed=0, steps=STEPS):
+    """Trains the judge on real pictures: softmax cross-entropy summed over attributes, Adam, cosine decay to 0.
+
+    Args:
+        dataset: the training split, a `CaptionedImages` with `attributes`.
+        seed: of weights, order and augmentation; the same seed gives the same judge.
+        steps: batches of 64 pictures.
+
+    Returns:
+        An `AttributeClassifier`.
+
+    Raises:
+        UserError: where the data set is empty or without attributes.
+    """
+    if not len(dataset) or not dataset.attributes:
+        raise UserError(f"--dataset: {dataset.name} has no pictures with attributes to learn from")
+    values = {
+        name: tuple(sorted({row[name] for row in dataset.attributes})) for name in dataset.attributes[0]
+    }
+    network = build_attribute_classifier(values, seed)
+    network.compile(
+        optimizer=keras.optimizers.Adam(keras.optimizers.schedules.CosineDecay(LEARNING_RATE, steps)),
+        loss={name: keras.losses.SparseCategoricalCrossentropy(from_logits=True) for name in values},
+        jit_compile=False,
+    )
+    network.fit(_AugmentedPictures(dataset, values, seed, steps), shuffle=False, verbose=0)
+    return AttributeClassifier(network, values)
+
+
+class _AugmentedPictures(keras.utils.PyDataset):
+    """Batch `i` is a function of (seed, i) alone; every picture comes once before any comes again."""
+
+    def __init__(self, dataset, values, seed, steps):
+        super().__init__()
+        self.images = shrink(dataset.images)
+        self.targets = {
+            name: np.array([choices.index(row[name]) for row in dataset.attributes], "int32")
+            for name, choices in values.items()
+        }
+        self.seed, self.steps = seed, steps
+        count = len(dataset)
+        rng = np.random.default_rng([seed, 0])
+        self.order = np.concatenate([rng.permutation(count) for _ in range(-(-steps * BATCH // count))])
+
+    def __len__(self):
+        return self.steps
+
+    def __getitem__(self, step):
+        chosen = self.order[step * BATCH : (step + 1) * BATCH]
+        images = soften(self.images[chosen], np.random.default_rng([self.seed, 1, step]))
+        return views(images), {name: target[chosen] for name, target in self.targets.items()}
+
+
+def shrink(images):
+    """Pictures averaged down to 32 px, so that a judge costs the same at every resolution.
+
+    Args:
+        images: RGB [n, resolution, resolution, 3] in 0-255, an array or a reader; resolution a multiple of 32.
+
+    Returns:
+        float32 [n, 32, 32, 3].
+    """
+    small = np.empty((len(images), SIDE, SIDE, 3), "float32")
+    for index in range(len(images)):
+        image = np.asarray(images[index], "float32")
+        factor = len(image) // SIDE
+        small[index] = image.reshape(SIDE, factor, SIDE, factor, 3).mean((1, 3))
+    return small
+
+
+def views(images):
+    """What the judge's network reads of float32 pictures [n, 32, 32, 3]: the pictures and their mattes."""
+    return {"picture": images, "matte": matte(images)}
+
+
+def matte(images):
+    """How far each pixel is on the way from the background to the ink: 0 is background, 1 is ink.
+
+    With b the median colour of the border, d = x - b, and the ink i = sum |d|^2 d / sum |d|^2 over the picture,
+    the matte is (d . i) / |i|^2, clipped to [-0.5, 1.5]. It is the same for every pair of colours.
+
+    Args:
+        images: float32 [n, side, side, 3] in 0-255.
+
+    Returns:
+        float32 [n, side, side, 1].
+    """
+    border = np.concatenate([images[:, 0], images[:, -1], images[:, :, 0], images[:, :, -1]], axis=1)
+    difference = images - np.median(border, axis=1)[:, None, None]
+    weight = np.square(difference).sum(-1, keepdims=True)
+    ink = (weight * difference).sum((1, 2), keepdims=True) / np.maximum(weight.sum((1, 2), keepdims=True), 1e-6)
+    length = np.maximum(np.square(ink).sum(-1, keepdims=True), 1e-6)
+    return np.clip((difference * ink).sum(-1, keepdims=True) / length, -0.5, 1.5).astype("float32")
+
+
+def soften(images, rng):
+    """Softens real pictures at random: blur, contrast, brightness, noise; each picture draws its own strengths.
+
+    Half of the pictures stay sharp; the others are mixed with themselves after a binomial 3x3 blur. Contrast is
+    0.7-1.1 around mid-grey, brightness +-12, noise Gaussian with deviation up to 8.
+
+    Args:
+        images: float32 [n, side, side, 3] in 0-255.
+        rng: a NumPy generator.
+
+    Returns:
+        float32 of the same shape in 0-255.
+    """
+    count = len(images)
+    amount = rng.uniform(-1, 1, count).clip(min=0)
+    contrast, brightness, noise = rng.uniform(0.7, 1.1, count), rng.uniform(-12, 12, count), rng.uniform(0, 8, count)
+    amount, contrast, brightness, noise = (
+        strength.astype("float32")[:, None, None, None] for strength in (amount, contrast, brightness, noise)
+    )
+    soft = images + amount * (_blur(images) - images)
+    grain = noise * rng.standard_normal(images.shape, "float32")
+    return np.clip((soft - 127.5) * contrast + 127.5 + brightness + grain, 0, 255)
+
+
+def _blur(images):
+    padded = np.pad(images, ((0, 0), (1, 1), (1, 1), (0, 0)), mode="edge")
+    rows = padded[:, :-2] + 2 * padded[:, 1:-1] + padded[:, 2:]
+    return (rows[:, :, :-2] + 2 * rows[:, :, 1:-1] + rows[:, :, 2:]) / 16

@@ -1,0 +1,83 @@
+"""SDN's two objectives: compare a student's tensors with its teacher's, tap by tap.
+
+Stage I, `mirrored`: L_I = sum_l w_l d(phi_l(x), g_l(t)), with g_l the student's own tensor of the tap's name.
+Stage II, `perceptual`: L_II = sum_l w_l d(phi_l(x), phi_l(G(t))), with the teacher's view of the made image.
+x is a real image, t its caption, phi the teacher, d the mean over all elements of an error.
+
+Source: Yuan & Peng (ACM MM 2018) and the authors' code, where d is the absolute error and every w_l is 1. The other
+errors and the normalised weights are ours.
+"""
+
+import fnmatch
+
+from keras import ops
+
+from t2i_kd.errors import UserError
+from t2i_kd.teachers.vgg19 import TAPS
+
+OBJECTIVES = ("mirrored", "perceptual")
+CHARBONNIER_EPSILON = 1e-3
+
+
+def _l1(difference):
+    return ops.abs(difference)
+
+
+def _squared(difference):
+    return ops.square(difference)
+
+
+def _charbonnier(difference):
+    return ops.sqrt(ops.square(difference) + CHARBONNIER_EPSILON**2) - CHARBONNIER_EPSILON
+
+
+ERRORS = {"l1": _l1, "squared": _squared, "charbonnier": _charbonnier}
+SCALINGS = ("raw", "normalised")
+
+
+def resolve_tap_weights(tap_weights):
+    """Weights of all the taps from a stage's `tap_weights`.
+
+    Args:
+        tap_weights: pairs (name or pattern, weight), later ones overriding earlier ones; empty: every tap 1. A tap
+            that none of them names has weight 0.
+
+    Returns:
+        {tap: weight} of the taps whose weight is not 0, in the order of `TAPS`.
+
+    Raises:
+        UserError: for a pattern that fits no tap, a negative weight, or when nothing is left to compare.
+    """
+    weights = dict.fromkeys(TAPS, 0.0 if tap_weights else 1.0)
+    for pattern, weight in tap_weights:
+        fitting = fnmatch.filter(TAPS, pattern)
+        if not fitting:
+            raise UserError(f"tap_weights: {pattern!r} fits none of the taps {', '.join(TAPS)}")
+        if weight < 0:
+            raise UserError(f"tap_weights: the weight of {pattern!r} is negative: {weight}")
+        weights.update(dict.fromkeys(fitting, weight))
+    kept = {name: weight for name, weight in weights.items() if weight}
+    if not kept:
+        raise UserError("tap_weights: every weight is 0, nothing is left to compare")
+    return kept
+
+
+def tap_errors(real, made, error, scales):
+    """Each tap's error: d_l = mean e((a_l - b_l) / s_l), over all elements, in float32.
+
+    e is |u| (`l1`), u^2 (`squared`) or sqrt(u^2 + 1e-6) - 1e-3 (`charbonnier`), and s_l is 1 for raw taps or the
+    tap's typical size for normalised ones (`scales`).
+
+    Args:
+        real, made: {tap: tensor [batch, height, width, channels]}; only the names of `scales` are read.
+        error: a name in `ERRORS`.
+        scales: {tap: s_l}, the taps that are compared.
+
+    Returns:
+        {tap: float32 scalar}.
+    """
+    measure = ERRORS[error]
+    return {
+        name: ops.mean(measure((ops.cast(real[name], "float32") - ops.cast(made[name], "float32")) / scale))
+        for name, scale in scales.items()
+    }

@@ -1,0 +1,205 @@
+"""Trains SDN: a student that mirrors VGG19, through the stages of a recipe."""
+
+import functools
+from pathlib import Path
+
+import keras
+import numpy as np
+from keras import ops
+
+from t2i_kd.data.batches import Batches, caption_pairs
+from t2i_kd.data.catalogue import load_dataset
+from t2i_kd.errors import UserError
+from t2i_kd.imaging import captioned_grid, encode_png, write_file_atomically
+from t2i_kd.noise import noise_from_seeds
+from t2i_kd.sdn.objective import ERRORS, OBJECTIVES, SCALINGS, resolve_tap_weights, tap_errors
+from t2i_kd.student import WEIGHTS_FILE, build_student, save_network, whiten_text
+from t2i_kd.teachers.catalogue import WIDTHS, load_teacher
+from t2i_kd.text.front_end import build_front_end
+from t2i_kd.training.loop import learning_rate, plan_stages, train_stage
+from t2i_kd.training.trainer import Trainer
+
+# Images that a normalised stage measures the taps' sizes on.
+SCALE_IMAGES = 128
+WHITENING_CAPTIONS = 4096
+SHEET_CAPTIONS = 16
+KEPT_CAPTIONS = 256
+CAPTIONS_FILE = "captions.txt"
+
+
+class SDNTrainer(Trainer):
+    """The step of one SDN stage.
+
+    Args:
+        network: the student's `keras.Model`.
+        teacher: a frozen teacher.
+        stage: `Stage` with objective `mirrored` or `perceptual`.
+        scales: {tap: s_l} of the taps that are compared; see `tap_errors`.
+    """
+
+    def __init__(self, network, teacher, stage, scales):
+        super().__init__(name=f"sdn_{stage.name}")
+        self.network, self.stage, self.scales = network, stage, scales
+        self.weights_of_taps = resolve_tap_weights(stage.tap_weights)
+        self.teacher = keras.Model(teacher.input, {name: teacher.output[name] for name in scales})
+        self.teacher.trainable = False
+        self.built = True
+
+    def loss_terms(self, batch):
+        """sum_l w_l d_l over the stage's taps; each d_l is a term of its own, under its tap's name."""
+        real = self.teacher(ops.cast(batch["image"], "float32"), training=False)
+        made = self.network({name: batch[name] for name in self.network.input}, training=True)
+        if self.stage.objective == "perceptual":
+            made = self.teacher(made["image"], training=False)
+        terms = tap_errors(real, made, self.stage.error, self.scales)
+        return sum(self.weights_of_taps[name] * term for name, term in terms.items()), terms
+
+
+def tap_scales(teacher, images):
+    """The typical size of each tap: s_l = sqrt(mean (phi_l(x) - m_l)^2), m_l the tap's mean per channel.
+
+    With these, a student that only knows each channel's mean has a squared error of 1 in every tap. Source: ours.
+
+    Args:
+        teacher: a teacher.
+        images: uint8 [n, resolution, resolution, 3].
+
+    Returns:
+        {tap: float}, at least 1e-6.
+    """
+    taps = teacher.predict(images.astype("float32"), batch_size=16, verbose=0)
+    spread = {name: np.sqrt(np.mean(np.square(v - v.mean((0, 1, 2), dtype="float64")))) for name, v in taps.items()}
+    return {name: max(float(value), 1e-6) for name, value in spread.items()}
+
+
+def check_recipe(recipe):
+    """Raises `UserError` for what can be known to be wrong before anything is loaded."""
+    if recipe.training.batch_size < 1:
+        raise UserError(f"--batch_size: {recipe.training.batch_size} is not positive")
+    if not recipe.stages:
+        raise UserError("--stage: a recipe needs at least one stage")
+    for stage in recipe.stages:
+        for field, known in (("objective", OBJECTIVES), ("error", tuple(ERRORS)), ("scaling", SCALINGS)):
+            if getattr(stage, field) not in known:
+                raise UserError(
+                    f"--stage {stage.name}: {field} is {getattr(stage, field)!r}, none of {', '.join(known)}"
+                )
+        taps = set(resolve_tap_weights(stage.tap_weights))
+        teacher = recipe.teacher.teacher
+        if teacher == "none" and taps != {"image"}:
+            raise UserError(f"--stage {stage.name}: without a teacher only tap_weights=image:1 can be compared")
+        if stage.objective == "mirrored" and taps != {"image"} and recipe.student.width != WIDTHS[teacher]:
+            raise UserError(
+                f"--width: {recipe.student.width} does not match the teacher's {WIDTHS[teacher]} ({teacher}), "
+                f"and stage {stage.name} compares the student's tensors with the teacher's"
+            )
+
+
+class SDN:
+    """All that an SDN run holds: data, student, teacher and the plan of its stages.
+
+    Args:
+        recipe: `Recipe`.
+    """
+
+    def __init__(self, recipe):
+        check_recipe(recipe)
+        self.recipe = recipe
+        keras.config.set_dtype_policy(recipe.training.dtype_policy)
+        keras.utils.set_random_seed(recipe.training.seed)
+        self.dataset = self._load("train")
+        self.held_out = self._load("test")
+        self.front_end = build_front_end(recipe.text, self.dataset)
+        self.network = build_student(recipe, self.front_end)
+        whiten_text(self.network, self.front_end.features(evenly(self.dataset.all_captions, WHITENING_CAPTIONS)))
+        steps_per_epoch = len(caption_pairs(self.dataset)) / recipe.training.batch_size
+        self.plans = plan_stages(recipe.stages, steps_per_epoch)
+        for plan in self.plans:
+            learning_rate(plan.stage, plan.steps)
+
+    def _load(self, split):
+        data = self.recipe.data
+        return load_dataset(data.dataset, split, data.resolution, data.data_dir, data.max_bad_examples)
+
+    def describe(self):
+        """The lines of `--dry_run`: parameters, data and stages."""
+        encoder, generator = (self.network.get_layer(name) for name in ("text_encoder", "generator"))
+        pairs = len(caption_pairs(self.dataset))
+        yield f"student: {self.network.count_params():,} parameters"
+        yield f"  text encoder: {encoder.count_params():,}"
+        yield f"  generator: {generator.count_params():,}"
+        yield f"{self.dataset.name}: {len(self.dataset):,} images, {pairs:,} (image, caption) pairs"
+        yield f"{self.held_out.name}: {len(self.held_out):,} images"
+        for plan in self.plans:
+            yield f"stage {plan.stage.name}: {plan.stage.objective}, {plan.steps:,} steps"
+
+    @functools.cached_property
+    def teacher(self):
+        """The recipe's teacher, loaded when a stage first needs it."""
+        return load_teacher(self.recipe.teacher, self.recipe.data.resolution)
+
+    @functools.cached_property
+    def measured_scales(self):
+        chosen = np.linspace(0, len(self.dataset) - 1, min(SCALE_IMAGES, len(self.dataset))).astype(int)
+        return tap_scales(self.teacher, np.stack([self.dataset.images[i] for i in chosen]))
+
+    def trainer(self, stage):
+        """The `SDNTrainer` of a stage."""
+        taps = resolve_tap_weights(stage.tap_weights)
+        normalised = stage.scaling == "normalised"
+        scales = {name: self.measured_scales[name] if normalised else 1.0 for name in taps}
+        return SDNTrainer(self.network, self.teacher, stage, scales)
+
+    def batches(self, first_step, last_step):
+        """The training batches of a range of global steps."""
+        training = self.recipe.training
+        return Batches(
+            self.dataset,
+            self.front_end,
+            training.batch_size,
+            training.seed,
+            first_step,
+            last_step,
+            self.recipe.data.flip,
+            self.recipe.student.noise_dim,
+        )
+
+    def generate(self, captions):
+        """float32 images [captions, resolution, resolution, 3] of the student as it is now, seeds 0, 1, ..."""
+        inputs = {self.front_end.input_name: self.front_end.features(captions)}
+        if self.recipe.student.noise_dim:
+            inputs["noise"] = noise_from_seeds(np.arange(len(captions)), self.recipe.student.noise_dim)
+        return ops.convert_to_numpy(self.network(inputs, training=False)["image"])
+
+    def draw_samples(self, run_dir, stage, step, events):
+        """Writes the sheet of fixed held-out captions to `samples/` and TensorBoard."""
+        captions = evenly([captions[0] for captions in self.held_out.captions], SHEET_CAPTIONS)
+        sheet = captioned_grid(self.generate(captions), captions)
+        png = encode_png(np.asarray(sheet))
+        folder = Path(run_dir) / "samples"
+        folder.mkdir(parents=True, exist_ok=True)
+        write_file_atomically(folder / f"{stage.name}-{step:08d}.png", png)
+        events.picture(step, "samples", *sheet.size, png)
+
+    def train(self, run_dir):
+        """Trains every stage that is not finished and writes the student into `run_dir`."""
+        run_dir = Path(run_dir)
+        self.front_end.save(run_dir)
+        kept = evenly(self.dataset.all_captions, KEPT_CAPTIONS)
+        write_file_atomically(run_dir / CAPTIONS_FILE, ("\n".join(kept) + "\n").encode("utf-8"))
+        for plan in self.plans:
+            train_stage(
+                plan,
+                self.trainer(plan.stage),
+                self.batches,
+                self.recipe.training,
+                run_dir,
+                functools.partial(self.draw_samples, run_dir),
+            )
+            save_network(self.network, run_dir / "checkpoints" / plan.stage.name / WEIGHTS_FILE)
+        save_network(self.network, run_dir / WEIGHTS_FILE)
+
+
+def evenly(items, count):
+    """`count` of the items, or all where there are fewer, evenly spaced."""
+    return [items[i] for i in np.linspace(0, len(items) - 1, min(count, len(items))).astype(int)]

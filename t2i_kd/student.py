@@ -1,0 +1,126 @@
+"""A student as the rest of the project knows it: a network, the way captions enter it, and the recipe it came from."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import keras
+
+from t2i_kd.errors import UserError
+from t2i_kd.imaging import write_file_atomically
+from t2i_kd.recipe import RECIPE_FILE, Recipe
+from t2i_kd.sdn.networks import build_generator
+from t2i_kd.text.base import TextFrontEnd
+from t2i_kd.text.front_end import load_front_end
+from t2i_kd.text.whitening import whitening_map
+
+WEIGHTS_FILE = "student.keras"
+
+
+@dataclass(frozen=True)
+class Student:
+    """A text-to-image generator with all that is needed to use it.
+
+    Attributes:
+        network: `keras.Model` from {front_end.input_name: text features, ["noise": float32 [batch, noise_dim]]} to
+            {"image": float32 [batch, resolution, resolution, 3], nominally 0-255, not clipped, and other tensors}.
+        front_end: captions to text features.
+        recipe: the `Recipe` that it was trained by.
+    """
+
+    network: keras.Model
+    front_end: TextFrontEnd
+    recipe: Recipe
+
+    @property
+    def resolution(self):
+        return self.recipe.data.resolution
+
+    @property
+    def noise_dim(self):
+        return self.recipe.student.noise_dim
+
+
+def build_student(recipe, front_end):
+    """The recipe's student network with initial weights, in the global dtype policy.
+
+    Returns:
+        `keras.Model`; see `Student.network`. Its layers `text_encoder` and `generator` are models themselves.
+    """
+    inputs = {
+        front_end.input_name: keras.Input(
+            front_end.input_shape, dtype=front_end.input_dtype, name=front_end.input_name
+        )
+    }
+    encoder = front_end.build_encoder()
+    generator = build_generator(
+        recipe.data.resolution,
+        recipe.text.text_dim,
+        recipe.student.width,
+        recipe.student.noise_dim,
+        recipe.student.initializer,
+        recipe.student.image_output,
+        recipe.training.seed,
+    )
+    encoder.name, generator.name = "text_encoder", "generator"
+    text = encoder(dict(inputs))
+    if recipe.student.whiten_text:
+        text = keras.layers.Dense(recipe.text.text_dim, name="text_whitening")(text)
+    given = {"text": text}
+    if recipe.student.noise_dim:
+        given["noise"] = inputs["noise"] = keras.Input((recipe.student.noise_dim,), name="noise")
+    return keras.Model(inputs, generator(given), name="student")
+
+
+def whiten_text(network, features):
+    """Sets a student's `text_whitening` layer, where it has one, so that these captions' vectors become white.
+
+    Args:
+        network: an untrained student.
+        features: text features of the training captions, [n, ...].
+    """
+    if not any(layer.name == "text_whitening" for layer in network.layers):
+        return
+    vectors = network.get_layer("text_encoder").predict({next(name for name in network.input if name != "noise"): features}, verbose=0)
+    network.get_layer("text_whitening").set_weights(whitening_map(vectors))
+
+
+def save_network(network, path):
+    """Writes a student's network as `.keras`, whole or not at all."""
+    path = Path(path)
+    temporary = path.with_name(f".{path.stem}.tmp.keras")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        network.save(temporary)
+        write_file_atomically(path, temporary.read_bytes())
+    except OSError as error:
+        raise UserError(f"--run_dir: cannot write {path}: {error.strerror or error}") from None
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def load_student(run_dir, weights_file=WEIGHTS_FILE):
+    """A trained student in float32, whatever precision it was trained in.
+
+    Args:
+        run_dir: a run directory with `recipe.json` and, where the text encoder has one, `vocabulary.txt`.
+        weights_file: the `.keras` file, relative to `run_dir`.
+
+    Raises:
+        UserError: naming the file that is missing, unreadable, or does not fit the recipe.
+    """
+    run_dir = Path(run_dir)
+    path = run_dir / weights_file
+    recipe = Recipe.load(run_dir / RECIPE_FILE)
+    front_end = load_front_end(run_dir, recipe.text)
+    if not path.is_file():
+        raise UserError(f"{path}: no such file; has the run finished?")
+    before = keras.config.dtype_policy()
+    keras.config.set_dtype_policy("float32")
+    try:
+        network = build_student(recipe, front_end)
+        network.load_weights(path)
+    except (OSError, ValueError, KeyError) as error:
+        raise UserError(f"{path}: not this recipe's student: {' '.join(str(error).split())[:200]}") from None
+    finally:
+        keras.config.set_dtype_policy(before)
+    return Student(network, front_end, recipe)

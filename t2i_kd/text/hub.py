@@ -1,0 +1,88 @@
+"""Captions to vectors by a TF-Hub sentence encoder: any module from strings [batch] to floats [batch, dim]."""
+
+import functools
+
+import numpy as np
+
+from t2i_kd.errors import UserError
+from t2i_kd.text.vector_front_end import VectorFrontEnd
+
+_CAPTIONS_AT_ONCE = 256
+
+
+class HubFrontEnd(VectorFrontEnd):
+    """`hub`: the module runs eagerly for training, where each caption's vector is kept, and in the exported graph.
+
+    The module is loaded when it is first needed: a student that reads vectors can be loaded without it.
+    """
+
+    name = "hub"
+
+    @functools.cached_property
+    def _module(self):
+        module = load_module(self.source)
+        if module.dim != self.embedding_dim:
+            raise UserError(f"--hub_handle: {self.source} gives vectors of {module.dim}, not {self.embedding_dim}")
+        return module
+
+    def features(self, captions):
+        unknown = list(dict.fromkeys(caption for caption in captions if caption not in self.vectors))
+        vectors = {**self.vectors, **self._embed(unknown)} if unknown else self.vectors
+        rows = [vectors[caption] for caption in captions]
+        return np.asarray(rows, np.float32).reshape(len(rows), self.embedding_dim)
+
+    def in_graph(self, text):
+        return self._module(text)
+
+    def in_graph_module(self):
+        return self._module
+
+    def covering(self, dataset):
+        captions = [caption for caption in dict.fromkeys(dataset.all_captions) if caption not in self.vectors]
+        return self.with_vectors(self._embed(captions))
+
+    def _embed(self, captions):
+        """{caption: float32 [dim]}, computed a few hundred captions at once."""
+        import tensorflow as tf
+
+        vectors = {}
+        for start in range(0, len(captions), _CAPTIONS_AT_ONCE):
+            some = captions[start : start + _CAPTIONS_AT_ONCE]
+            vectors.update(zip(some, self._module(tf.constant(some)).numpy(), strict=True))
+        return vectors
+
+
+def build_hub(text_recipe, dataset):
+    """The front end of a training run; all its captions are embedded once. Raises `UserError` (`--hub_handle`)."""
+    if not text_recipe.hub_handle:
+        raise UserError("--hub_handle: --text_encoder=hub needs a TF-Hub handle or the folder of a saved encoder")
+    width = load_module(text_recipe.hub_handle).dim
+    return HubFrontEnd(text_recipe.hub_handle, text_recipe.text_dim, width).covering(dataset)
+
+
+@functools.lru_cache(maxsize=1)
+def load_module(handle):
+    """A TF-Hub sentence encoder as a `tf.Module` from string [batch] to float32 [batch, dim].
+
+    Args:
+        handle: a TF-Hub handle, or a folder with `saved_model.pb`.
+
+    Raises:
+        UserError: naming `--hub_handle`, when it cannot be loaded or is no sentence encoder.
+    """
+    try:
+        # tensorflow-hub 0.16 imports pkg_resources, which setuptools 82 no longer has.
+        import tensorflow_hub
+    except ImportError as error:
+        raise UserError(f"--hub_handle: needs tensorflow-hub and setuptools<82: {error}") from None
+    from t2i_kd.text.graph_encoder import GraphEncoder
+
+    try:
+        loaded = tensorflow_hub.load(handle)
+    # Whatever stops the download or the loading: the network, the disk, TensorFlow.
+    except Exception as error:
+        raise UserError(
+            f"--hub_handle: cannot load {handle} ({' '.join(str(error).split())[:200]}); "
+            "offline, download and unpack it elsewhere and give the folder that holds saved_model.pb"
+        ) from None
+    return GraphEncoder(loaded, handle)

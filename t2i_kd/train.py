@@ -1,0 +1,49 @@
+"""`python -m t2i_kd.train --flagfile=pipelines/NAME.flags`: trains what a recipe describes."""
+
+import importlib
+from pathlib import Path
+
+from absl import flags
+
+from t2i_kd.commands import run
+from t2i_kd.errors import UserError
+from t2i_kd.recipe import define_flags, from_flags
+
+SYSTEMS = {"sdn": ("t2i_kd.sdn.trainer", "SDN"), "teacher_slim": ("t2i_kd.teachers.slim", "TeacherSlim")}
+FLAGS = flags.FLAGS
+
+
+def system(recipe):
+    """The recipe's system, built but not trained."""
+    if recipe.system not in SYSTEMS:
+        raise UserError(f"--system: {recipe.system!r} is none of {', '.join(SYSTEMS)}")
+    module, name = SYSTEMS[recipe.system]
+    return getattr(importlib.import_module(module), name)(recipe)
+
+
+def main():
+    from t2i_kd.training.run_directory import open_run_directory
+
+    recipe = from_flags(FLAGS)
+    if FLAGS.dry_run:
+        print(recipe.to_json(), end="")
+        print("\n".join(system(recipe).describe()))
+        return
+    if not FLAGS.run_dir:
+        raise UserError("--run_dir: say where the run is kept")
+    built = system(recipe)
+    open_run_directory(FLAGS.run_dir, recipe)
+    built.train(FLAGS.run_dir)
+    print(f"{FLAGS.run_dir}: trained")
+    if FLAGS.export_dir:
+        from t2i_kd.exporting.exporter import export_run
+
+        print(export_run(Path(FLAGS.run_dir), Path(FLAGS.export_dir)))
+
+
+if __name__ == "__main__":
+    define_flags()
+    flags.DEFINE_string("run_dir", "", "folder of the run: recipe, checkpoints, logs, samples, student")
+    flags.DEFINE_string("export_dir", "", "where to export the trained student; empty: do not")
+    flags.DEFINE_boolean("dry_run", False, "print the resolved recipe and parameter counts, touch nothing")
+    run(main)

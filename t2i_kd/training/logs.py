@@ -1,0 +1,108 @@
+"""What a run writes while it trains: a progress bar, metrics.jsonl and TensorBoard events."""
+
+import json
+import math
+import os
+import time
+from pathlib import Path
+
+import keras
+from tensorboard.compat.proto.event_pb2 import Event, SessionLog
+from tensorboard.compat.proto.summary_pb2 import Summary
+from tensorboard.summary.writer.event_file_writer import EventFileWriter
+from tqdm import tqdm
+
+from t2i_kd.errors import UserError
+
+
+class EventLog:
+    """TensorBoard scalars and pictures without TensorFlow."""
+
+    def __init__(self, folder, first_step):
+        self.writer = EventFileWriter(str(folder))
+        # Tells TensorBoard to drop what an interrupted run wrote beyond its last checkpoint.
+        self._add(first_step, session_log=SessionLog(status=SessionLog.START))
+
+    def _add(self, step, **content):
+        self.writer.add_event(Event(wall_time=time.time(), step=step, **content))
+
+    def scalars(self, step, values):
+        self._add(step, summary=Summary(value=[Summary.Value(tag=k, simple_value=v) for k, v in values.items()]))
+
+    def picture(self, step, tag, width, height, png):
+        image = Summary.Image(width=width, height=height, colorspace=3, encoded_image_string=png)
+        self._add(step, summary=Summary(value=[Summary.Value(tag=tag, image=image)]))
+        self.writer.flush()
+
+    def close(self):
+        self.writer.close()
+
+
+def cut_metrics(path, last_step):
+    """Drops the lines of metrics.jsonl beyond `last_step`: they belong to steps that will be trained again."""
+    path = Path(path)
+    if not path.exists():
+        return
+    kept = []
+    for line in path.read_text("utf-8").splitlines():
+        try:
+            entry = json.loads(line)
+        except json.JSONDecodeError:
+            break  # the line that a kill cut short
+        if entry["step"] <= last_step:
+            kept.append(line + "\n")
+    temporary = path.with_name(f".{path.name}.tmp")
+    temporary.write_text("".join(kept), "utf-8")
+    os.replace(temporary, path)
+
+
+class ProgressLog(keras.callbacks.Callback):
+    """Counts images on a progress bar, writes every `log_every`-th step's terms, and stops when the loss is not finite.
+
+    Args:
+        stage: name of the stage.
+        run_dir: where `metrics.jsonl` lies.
+        events: `EventLog`.
+        first_step, last_step: global steps of the stage's start and end.
+        done: steps of the stage that a resumed run already has.
+        batch_size: images a step.
+        log_every: steps from one entry to the next.
+    """
+
+    def __init__(self, stage, run_dir, events, first_step, last_step, done, batch_size, log_every):
+        super().__init__()
+        self.stage, self.events, self.batch_size, self.log_every = stage, events, batch_size, log_every
+        self.metrics_path = Path(run_dir) / "metrics.jsonl"
+        self.step, self.last_step = first_step + done, last_step
+        self.bar = tqdm(
+            total=(last_step - first_step) * batch_size,
+            initial=done * batch_size,
+            desc=stage,
+            unit="img",
+            mininterval=1.0,
+            dynamic_ncols=True,
+        )
+        self.clock, self.clock_step = time.monotonic(), self.step
+
+    def on_train_batch_end(self, batch, logs=None):
+        self.step += 1
+        values = {name: float(value) for name, value in logs.items()}
+        if not math.isfinite(values["loss"]):
+            self.bar.close()
+            raise UserError(f"stage {self.stage}: the loss is {values['loss']} at step {self.step}; training stopped")
+        self.bar.update(self.batch_size)
+        if self.step % self.log_every == 0 or self.step == self.last_step:
+            self._write(values)
+
+    def _write(self, values):
+        now = time.monotonic()
+        speed = (self.step - self.clock_step) * self.batch_size / max(now - self.clock, 1e-9)
+        self.clock, self.clock_step = now, self.step
+        values["images_per_second"] = round(speed, 2)
+        with open(self.metrics_path, "a", encoding="utf-8") as file:
+            file.write(json.dumps({"stage": self.stage, "step": self.step, **values}) + "\n")
+        self.events.scalars(self.step, {f"{self.stage}/{name}": value for name, value in values.items()})
+        self.bar.set_postfix(loss=f"{values['loss']:.4g}", refresh=False)
+
+    def on_train_end(self, logs=None):
+        self.bar.close()

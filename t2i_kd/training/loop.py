@@ -1,0 +1,162 @@
+"""The stage loop: trains what a stage says, keeps checkpoints, and resumes where a killed run stopped."""
+
+import contextlib
+from dataclasses import dataclass
+from pathlib import Path
+
+import keras
+
+from t2i_kd.errors import UserError
+from t2i_kd.training import checkpoints
+from t2i_kd.training.logs import EventLog, ProgressLog, cut_metrics
+
+SCHEDULES = ("constant", "cosine")
+
+
+@dataclass(frozen=True)
+class StagePlan:
+    """A stage with its place in the run: `first_step` and `last_step` count over all stages."""
+
+    stage: object
+    first_step: int
+    last_step: int
+
+    @property
+    def steps(self):
+        return self.last_step - self.first_step
+
+
+def plan_stages(stages, steps_per_epoch):
+    """The stages one after the other, epochs turned into steps (at least one)."""
+    plans, first = [], 0
+    for stage in stages:
+        steps = stage.steps or max(1, round(stage.epochs * steps_per_epoch))
+        plans.append(StagePlan(stage, first, first + steps))
+        first += steps
+    return plans
+
+
+def learning_rate(stage, steps):
+    """The stage's learning rate: constant, or a linear warm-up followed by a cosine down to 0.
+
+    Raises:
+        UserError: for a schedule that is none of `SCHEDULES`, or a warm-up longer than the stage.
+    """
+    if stage.schedule not in SCHEDULES:
+        raise UserError(f"--stage {stage.name}: schedule is {stage.schedule!r}, none of {', '.join(SCHEDULES)}")
+    if stage.warmup_steps >= steps:
+        raise UserError(f"--stage {stage.name}: warmup_steps is {stage.warmup_steps}, the stage has {steps} steps")
+    if stage.schedule == "constant":
+        if stage.warmup_steps:
+            raise UserError(f"--stage {stage.name}: warmup_steps needs schedule=cosine")
+        return stage.learning_rate
+    return keras.optimizers.schedules.CosineDecay(
+        0.0 if stage.warmup_steps else stage.learning_rate,
+        steps - stage.warmup_steps,
+        warmup_target=stage.learning_rate if stage.warmup_steps else None,
+        warmup_steps=stage.warmup_steps,
+    )
+
+
+def make_optimizer(stage, steps, training):
+    """Adam as the stage and the recipe's training options say."""
+    return keras.optimizers.Adam(
+        learning_rate(stage, steps),
+        global_clipnorm=training.clipnorm or None,
+        use_ema=training.ema > 0,
+        ema_momentum=training.ema or 0.99,
+    )
+
+
+@contextlib.contextmanager
+def averaged(trainer):
+    """Within it, the trained variables hold their moving averages, where the optimizer keeps any."""
+    optimizer = trainer.optimizer
+    if not optimizer.use_ema:
+        yield
+        return
+    variables = trainer.trainable_variables
+    values = [keras.ops.copy(variable.value) for variable in variables]
+    optimizer.finalize_variable_values(variables)
+    try:
+        yield
+    finally:
+        for variable, value in zip(variables, values, strict=True):
+            variable.assign(value)
+
+
+class _Checkpoints(keras.callbacks.Callback):
+    def __init__(self, folder, done, every, groups):
+        super().__init__()
+        self.folder, self.step, self.every, self.groups = folder, done, every, groups
+
+    def on_train_batch_end(self, batch, logs=None):
+        self.step += 1
+        if self.step % self.every == 0:
+            _ = self.model  # brings JAX's state back into the variables
+            checkpoints.write(checkpoints.step_path(self.folder, self.step), self.groups)
+            checkpoints.drop_old(self.folder)
+
+
+class _Samples(keras.callbacks.Callback):
+    def __init__(self, plan, done, every, draw):
+        super().__init__()
+        self.plan, self.step, self.every, self.draw = plan, plan.first_step + done, every, draw
+
+    def on_train_batch_end(self, batch, logs=None):
+        self.step += 1
+        first = self.step == self.plan.first_step + 1
+        if first or self.step % self.every == 0 or self.step == self.plan.last_step:
+            with averaged(self.model):
+                self.draw(self.plan.stage, self.step)
+
+
+def train_stage(plan, trainer, make_batches, training, run_dir, draw_samples):
+    """Trains one stage to its end, from its newest checkpoint where there is one.
+
+    The order of a resume: (1) the trainer is built, its weights are the previous stage's; (2) the optimizer is made
+    and built; (3) if `final.npz` is there, its weights are read and the stage is over; (4) else the newest step's
+    checkpoint gives weights and optimizer; (5) logs beyond that step are dropped; (6) batches go on from the next
+    step, each a function of (seed, step).
+
+    Args:
+        plan: `StagePlan`.
+        trainer: `Trainer`, built.
+        make_batches: function (first_step, last_step) -> `keras.utils.PyDataset`.
+        training: `TrainingRecipe`.
+        run_dir: the run directory.
+        draw_samples: function (stage, step, events) that makes a sample sheet.
+
+    Returns:
+        True when the stage was trained here, False when it had been finished before.
+    """
+    stage = plan.stage
+    folder = Path(run_dir) / "checkpoints" / stage.name
+    weights = {"trained": trainer.kept_variables}
+    if (folder / checkpoints.FINAL).exists():
+        checkpoints.read(folder / checkpoints.FINAL, weights)
+        return False
+    trainer.compile(optimizer=make_optimizer(stage, plan.steps, training), jit_compile=training.jit_compile)
+    trainer.optimizer.build(trainer.trainable_variables)
+    groups = {**weights, "optimizer": trainer.optimizer.variables}
+    done, path = checkpoints.newest(folder)
+    if path:
+        checkpoints.read(path, groups)
+    cut_metrics(Path(run_dir) / "metrics.jsonl", plan.first_step + done)
+    events = EventLog(Path(run_dir) / "tensorboard", plan.first_step + done)
+    callbacks = [
+        ProgressLog(
+            stage.name, run_dir, events, plan.first_step, plan.last_step, done, training.batch_size, training.log_every
+        ),
+        _Checkpoints(folder, done, training.checkpoint_every, groups),
+        _Samples(plan, done, training.sample_every, lambda *where: draw_samples(*where, events)),
+    ]
+    if done < plan.steps:
+        batches = make_batches(plan.first_step + done, plan.last_step)
+        trainer.fit(batches, epochs=1, shuffle=False, verbose=0, callbacks=callbacks)
+    if training.ema:
+        trainer.optimizer.finalize_variable_values(trainer.trainable_variables)
+    checkpoints.write(folder / checkpoints.FINAL, weights)
+    checkpoints.drop_old(folder, kept=0)
+    events.close()
+    return True

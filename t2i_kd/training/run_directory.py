@@ -1,0 +1,31 @@
+"""The folder of a run: it belongs to one recipe for as long as it lives."""
+
+from pathlib import Path
+
+from t2i_kd.errors import UserError
+from t2i_kd.imaging import write_file_atomically
+from t2i_kd.recipe import RECIPE_FILE, Recipe, first_difference
+
+
+def open_run_directory(run_dir, recipe):
+    """Makes a run directory with its `recipe.json`, or checks that an existing one is this recipe's.
+
+    Raises:
+        UserError: when it belongs to another recipe (the first differing field is named), holds other files, or
+            cannot be written.
+    """
+    run_dir = Path(run_dir)
+    path = run_dir / RECIPE_FILE
+    if path.exists():
+        difference = first_difference(Recipe.load(path), recipe)
+        if difference:
+            name, theirs, ours = difference
+            raise UserError(f"--run_dir: {run_dir} belongs to another recipe: {name} is {theirs!r} there, {ours!r} here")
+        return
+    try:
+        if run_dir.exists() and any(run_dir.iterdir()):
+            raise UserError(f"--run_dir: {run_dir} is not empty and has no {RECIPE_FILE}")
+        run_dir.mkdir(parents=True, exist_ok=True)
+        write_file_atomically(path, recipe.to_json().encode("utf-8"))
+    except OSError as error:
+        raise UserError(f"--run_dir: cannot use {run_dir}: {error.strerror or error}") from None

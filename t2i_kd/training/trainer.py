@@ -1,0 +1,65 @@
+"""The gradient step that every system trains with, on TensorFlow and on JAX."""
+
+import keras
+
+
+class Trainer(keras.Model):
+    """A model whose `train_step` moves the trainable variables down the gradient of `loss_terms`.
+
+    A system derives from it, holds its networks as attributes (frozen ones with `trainable = False`) and says in
+    `loss_terms` what is minimised.
+    """
+
+    def loss_terms(self, batch):
+        """The loss of a batch.
+
+        Args:
+            batch: dict of tensors, as `t2i_kd.data.batches.Batches` makes them.
+
+        Returns:
+            (loss, terms): a float32 scalar to minimise, and named float32 scalars to log.
+        """
+        raise NotImplementedError
+
+    @property
+    def kept_variables(self):
+        """The variables that checkpoints keep beside the optimizer's; a frozen teacher's are not among them."""
+        return self.trainable_variables
+
+    @property
+    def metrics(self):
+        """None: every step's own terms are the logs, no running means."""
+        return []
+
+    def train_step(self, *arguments):
+        """One step: loss, gradient, (clipped) update. Returns {"loss": ..., **terms} of the weights before it."""
+        if keras.backend.backend() == "jax":
+            return self._jax_step(*arguments)
+        return self._tensorflow_step(*arguments)
+
+    def _tensorflow_step(self, batch):
+        import tensorflow as tf
+
+        variables = self.trainable_variables
+        with tf.GradientTape() as tape:
+            loss, terms = self.loss_terms(batch)
+        self.optimizer.apply(tape.gradient(loss, variables), variables)
+        return {"loss": loss, **terms}
+
+    def _jax_step(self, state, batch):
+        import jax
+
+        trainable, frozen, optimizer_state, metrics_state = state
+
+        def stateless_loss(values):
+            mapping = [
+                *zip(self.trainable_variables, values, strict=True),
+                *zip(self.non_trainable_variables, frozen, strict=True),
+            ]
+            with keras.StatelessScope(state_mapping=mapping) as scope:
+                loss, terms = self.loss_terms(batch)
+            return loss, (terms, [scope.get_current_value(each) for each in self.non_trainable_variables])
+
+        (loss, (terms, frozen)), gradients = jax.value_and_grad(stateless_loss, has_aux=True)(trainable)
+        trainable, optimizer_state = self.optimizer.stateless_apply(optimizer_state, gradients, trainable)
+        return {"loss": loss, **terms}, (trainable, frozen, optimizer_state, metrics_state)

@@ -1,0 +1,82 @@
+"""One tiny student, one run directory and one export, made once and shared by the tests of this folder."""
+
+import numpy as np
+import pytest
+
+pytest.importorskip("tensorflow")
+
+from t2i_kd.recipe import DataRecipe, Recipe, StudentRecipe, TextRecipe
+from t2i_kd.text.front_end import TokenFrontEnd
+from t2i_kd.text.tokenizer import Tokenizer
+
+CAPTIONS = [
+    f"a {size} {colour} {shape} at the {place}"
+    for size in ("small", "large")
+    for colour in ("red", "blue", "green")
+    for shape in ("circle", "square", "triangle")
+    for place in ("top", "bottom")
+]
+
+
+def make_student(noise_dim=3):
+    from t2i_kd.student import Student, build_student
+
+    recipe = Recipe(
+        data=DataRecipe(resolution=32),
+        text=TextRecipe(text_dim=16, text_length=8, word_dim=8),
+        student=StudentRecipe(width=1 / 16, noise_dim=noise_dim, initializer="he", image_output="centred"),
+    )
+    front_end = TokenFrontEnd("gru", Tokenizer.from_captions(CAPTIONS, "words", 8), 16, 8)
+    network = build_student(recipe, front_end)
+    # An untrained network is all grey: stretch what it draws so that differences between pictures can be seen.
+    image = network.get_layer("generator").get_layer("image_linear")
+    inputs = {"tokens": front_end.features(CAPTIONS)}
+    if noise_dim:
+        inputs["noise"] = np.random.default_rng(0).standard_normal((len(CAPTIONS), noise_dim)).astype(np.float32)
+    spread = np.std(network(inputs)["image"].numpy() - 127.5) / 127.5
+    kernel, bias = image.get_weights()
+    image.set_weights([kernel * 0.5 / spread, bias])
+    return Student(network, front_end, recipe)
+
+
+def save_run(student, folder):
+    from t2i_kd.student import save_network
+
+    folder.mkdir(parents=True, exist_ok=True)
+    save_network(student.network, folder / "student.keras")
+    student.front_end.save(folder)
+    (folder / "recipe.json").write_text(student.recipe.to_json())
+    (folder / "captions.txt").write_text("\n".join(CAPTIONS) + "\n")
+    return folder
+
+
+@pytest.fixture(scope="session")
+def student():
+    return make_student()
+
+
+@pytest.fixture(scope="session")
+def run_dir(student, tmp_path_factory):
+    return save_run(student, tmp_path_factory.mktemp("runs") / "tiny")
+
+
+@pytest.fixture(scope="session")
+def version(run_dir, tmp_path_factory):
+    from t2i_kd.exporting.exporter import export_run
+
+    return export_run(run_dir, tmp_path_factory.mktemp("saved_models") / "tiny", report=lambda line: None)
+
+
+@pytest.fixture(scope="session")
+def captions():
+    return [*CAPTIONS[::5], "  A LARGE, green  square!", "ein rotes Fünfeck 红色"]
+
+
+@pytest.fixture(scope="session")
+def pictures(student, captions):
+    """What the Keras network draws of `captions` with seeds 0, 1, ..., rounded by NumPy."""
+    from t2i_kd.noise import noise_from_seeds
+
+    noise = noise_from_seeds(range(len(captions)), 3)
+    image = student.network({"tokens": student.front_end.tokenizer(captions), "noise": noise})["image"]
+    return np.rint(np.clip(image.numpy(), 0, 255)).astype(int)

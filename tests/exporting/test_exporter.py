@@ -1,0 +1,144 @@
+import dataclasses
+import hashlib
+import json
+import shutil
+
+import pytest
+
+from t2i_kd.errors import UserError
+from t2i_kd.exporting import exporter, manifest
+from t2i_kd.exporting.fidelity import FidelityError
+
+
+@pytest.fixture
+def copied_conversions(version, monkeypatch):
+    """Conversions that take no time: each gives the file of the finished export. Returns them, to be spoilt."""
+    extra = version / "assets.extra"
+    contents = {kind: (extra / name).read_bytes() for kind, name in manifest.FILES.items()}
+    ignored = shutil.ignore_patterns("assets.extra")
+    monkeypatch.setattr(
+        exporter,
+        "write_saved_model",
+        lambda student, folder: shutil.copytree(version, folder, ignore=ignored, dirs_exist_ok=True),
+    )
+    monkeypatch.setattr(exporter, "convert_litert", lambda *_: {k: v for k, v in contents.items() if k != "onnx"})
+    monkeypatch.setattr(exporter, "convert_onnx", lambda *_: contents["onnx"])
+    return contents
+
+
+def export(run_dir, folder, **options):
+    return exporter.export_run(run_dir, folder, report=lambda line: None, **options)
+
+
+def test_a_version_holds_all_its_files_and_nothing_else(version):
+    assert sorted(path.name for path in (version / "assets.extra").iterdir()) == [
+        "manifest.json",
+        "recipe.json",
+        "student.onnx",
+        "student.tflite",
+        "student_float16.tflite",
+        "student_int8.tflite",
+        "vocabulary.txt",
+    ]
+    assert [path.name for path in version.parent.iterdir()] == ["1"]
+
+
+def test_manifest_names_every_file_with_its_checksum(version, student):
+    document = json.loads((version / "assets.extra" / "manifest.json").read_text())
+    entries = [entry for artifact in document["artifacts"].values() for entry in artifact["files"]]
+    listed = {entry["file"] for entry in entries + document["support_files"]}
+    present = {path.relative_to(version).as_posix() for path in version.rglob("*") if path.is_file()}
+    assert listed == present - {"assets.extra/manifest.json"}
+    for entry in entries + document["support_files"]:
+        content = (version / entry["file"]).read_bytes()
+        assert (entry["size"], entry["sha256"]) == (len(content), hashlib.sha256(content).hexdigest())
+    assert (document["name"], document["version"], document["format_version"]) == ("tiny", 1, 1)
+    assert (document["resolution"], document["noise_dim"]) == (32, 3)
+    assert document["parameters"] == student.network.count_params()
+    text = document["text"]
+    assert (text["encoder"], text["input"], text["shape"], text["dtype"]) == ("gru", "tokens", [8], "int32")
+    assert (text["tokenizer"], text["length"], text["vocabulary_size"]) == ("words", 8, 2 + 13)
+
+
+def test_manifest_keeps_the_proof(version):
+    artifacts = json.loads((version / "assets.extra" / "manifest.json").read_text())["artifacts"]
+    largest = {kind: artifact["largest_difference"] for kind, artifact in artifacts.items()}
+    assert max(largest[kind] for kind in ("saved_model", "litert", "onnx")) <= 1
+    assert largest["litert_float16"] <= 2
+    assert 0 < artifacts["litert_int8"]["mean_difference"] < 32
+    assert {artifact["captions"] for artifact in artifacts.values()} == {36 + 4}
+
+
+def test_an_existing_version_is_kept_unless_told(version, run_dir, copied_conversions, tmp_path):
+    with pytest.raises(UserError, match=r"--export_dir: .*1 exists.*--overwrite"):
+        export(run_dir, version.parent)
+    folder = tmp_path / "again"
+    (folder / "1").mkdir(parents=True)
+    (folder / "1" / "old").touch()
+    published = export(run_dir, folder, overwrite=True)
+    assert (published / "saved_model.pb").is_file() and not (published / "old").exists()
+    assert export(run_dir, folder, version=2).name == "2"
+    assert sorted(path.name for path in folder.iterdir()) == ["1", "2"]
+
+
+@pytest.mark.parametrize(
+    ("kind", "instead"), [("litert", "litert_int8"), ("litert_float16", "litert_int8"), ("onnx", None)]
+)
+def test_a_conversion_that_draws_something_else_is_not_published(
+    kind, instead, run_dir, copied_conversions, tmp_path
+):
+    copied_conversions[kind] = copied_conversions[instead] if instead else _other_constants(copied_conversions[kind])
+    with pytest.raises(FidelityError, match=f"{kind} differs from the Keras model by .*nothing was published"):
+        export(run_dir, tmp_path / "spoilt")
+    assert list((tmp_path / "spoilt").iterdir()) == []
+
+
+def _other_constants(content):
+    """The same ONNX graph with its largest weight set to zero."""
+    import numpy as np
+    import onnx
+
+    model = onnx.load_from_string(content)
+    largest = max(model.graph.initializer, key=lambda tensor: len(tensor.raw_data))
+    zeros = onnx.numpy_helper.from_array(np.zeros_like(onnx.numpy_helper.to_array(largest)), largest.name)
+    largest.CopyFrom(zeros)
+    return model.SerializeToString()
+
+
+def test_a_full_disk_leaves_the_old_version(run_dir, copied_conversions, tmp_path, monkeypatch):
+    folder = tmp_path / "full"
+    (folder / "1").mkdir(parents=True)
+    (folder / "1" / "old").touch()
+
+    def no_space(*_):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(exporter, "convert_onnx", no_space)
+    with pytest.raises(UserError, match=r"--export_dir: .*No space left on device"):
+        export(run_dir, folder, overwrite=True)
+    assert [path.name for path in folder.rglob("*")] == ["1", "old"]
+
+
+def test_bad_input_is_named(run_dir, tmp_path):
+    with pytest.raises(UserError, match=r"--run_dir: .*is its training finished"):
+        export(tmp_path, tmp_path / "a")
+    with pytest.raises(UserError, match="--version: 0"):
+        export(run_dir, tmp_path / "b", version=0)
+    (tmp_path / "file").touch()
+    with pytest.raises(UserError, match="--export_dir"):
+        export(run_dir, tmp_path / "file")
+    without_captions = shutil.copytree(run_dir, tmp_path / "run")
+    (without_captions / "captions.txt").write_text("\n \n")
+    with pytest.raises(UserError, match=r"captions\.txt: holds no caption"):
+        export(without_captions, tmp_path / "c")
+
+
+def test_a_student_that_reads_no_new_captions_is_refused(student, tmp_path):
+    class Precomputed(type(student.front_end)):
+        reads_any_text = False
+
+    front_end = Precomputed("precomputed", student.front_end.tokenizer, 16)
+    bound = dataclasses.replace(student, front_end=front_end)
+    with pytest.raises(UserError, match=r"--text_encoder=precomputed reads only captions .*gru, char_cnn_rnn or hub"):
+        exporter.export_student(bound, tmp_path / "model", ["a"], ["a"])
+    assert not (tmp_path / "model").exists()

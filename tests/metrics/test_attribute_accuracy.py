@@ -1,0 +1,95 @@
+import numpy as np
+import pytest
+
+from t2i_kd.data import captioned_shapes
+from t2i_kd.data.captioned_images import CaptionedImages
+from t2i_kd.errors import UserError
+from t2i_kd.metrics import attribute_accuracy as metric
+from t2i_kd.metrics.context import EvaluationContext
+
+
+class LookUp:
+    """A student that answers a caption with a real test picture of what it says, changed by `change`."""
+
+    def __init__(self, test, change=lambda image: image):
+        self.resolution = len(test.images[0])
+        self.change = change
+        self.pictures = {text: image for image, texts in zip(test.images, test.captions, strict=True) for text in texts}
+
+    def generate(self, captions, seeds):
+        assert len(seeds) == len(captions)
+        return np.stack([self.change(self.pictures[caption]) for caption in captions])
+
+
+@pytest.fixture(scope="module")
+def shapes_cache():
+    """Both splits at 32 px; the judge joins them when the first test asks for it."""
+    return {("split", split, 32): captioned_shapes.load(split, 32) for split in ("train", "test")}
+
+
+def test_accuracy_worked_by_hand():
+    wanted = [{"colour": "red", "size": "small"}, {"colour": "blue", "size": "small"}] * 2
+    predicted = [{"colour": "red", "size": size} for size in ("small", "large", "small", "small")]
+    accuracy = metric.attribute_accuracy_from_predictions(predicted, wanted)
+    assert accuracy == {"colour": 0.5, "size": 0.75, "mean": 0.625}
+
+
+@pytest.mark.parametrize(("predicted", "wanted"), [([], []), ([{"size": "small"}], [])])
+def test_accuracy_needs_as_many_predictions_as_pictures(predicted, wanted):
+    with pytest.raises(ValueError, match="predictions"):
+        metric.attribute_accuracy_from_predictions(predicted, wanted)
+
+
+@pytest.mark.parametrize(
+    ("share", "count", "low", "high"),
+    [(0.8, 10, 0.4902, 0.9433), (1.0, 300, 0.98736, 1.0), (0.0, 300, 0.0, 0.01264), (0.5, 300, 0.44374, 0.55626)],
+)
+def test_wilson_interval(share, count, low, high):
+    assert metric.wilson_interval(share, count) == pytest.approx((low, high), abs=5e-5)
+
+
+def test_real_pictures_of_unseen_combinations_are_judged_right(shapes_cache):
+    test = shapes_cache["split", "test", 32]
+    result = metric.measure(EvaluationContext(LookUp(test), "captioned_shapes", cache=shapes_cache))
+    assert min(result["beside"]["classifier on real"].values()) >= metric.REQUIRED_OF_CLASSIFIER
+    assert min(result["values"].values()) >= 0.98
+    assert result["beside"]["chance"]["colour"] == 1 / len(captioned_shapes.COLOURS)
+    protocol = result["protocol"]
+    assert (protocol["captions"], protocol["seed"], protocol["resolution"]) == (300, 0, 32)
+    assert protocol["combinations"] == len(captioned_shapes.combinations("test"))
+    assert set(result["intervals"]) == set(captioned_shapes.ATTRIBUTES)
+
+
+def test_a_student_that_mirrors_its_pictures_fails_in_place_alone(shapes_cache):
+    student = LookUp(shapes_cache["split", "test", 32], lambda image: image[:, ::-1])
+    values = metric.measure(EvaluationContext(student, "captioned_shapes", cache=shapes_cache))["values"]
+    assert values["place"] <= 0.02
+    assert min(values[name] for name in ("colour", "shape", "size", "background")) >= 0.95
+
+
+def test_a_grey_picture_is_right_no_more_often_than_chance(shapes_cache):
+    student = LookUp(shapes_cache["split", "test", 32], lambda image: np.full_like(image, 128))
+    result = metric.measure(EvaluationContext(student, "captioned_shapes", cache=shapes_cache))
+    for name in captioned_shapes.ATTRIBUTES:
+        assert result["values"][name] <= result["beside"]["chance"][name] + 0.1
+
+
+def test_a_bad_classifier_refuses_to_judge(monkeypatch, shapes_cache):
+    class Blind:
+        values = captioned_shapes.ATTRIBUTES
+
+        def predict(self, images):
+            return [{name: choices[0] for name, choices in self.values.items()}] * len(images)
+
+    monkeypatch.setattr(metric, "train_attribute_classifier", lambda dataset, seed: Blind())
+    splits = {key: value for key, value in shapes_cache.items() if key[0] == "split"}
+    student = LookUp(splits["split", "test", 32])
+    with pytest.raises(UserError, match=r"cannot judge captioned_shapes: .* 98% is required"):
+        metric.measure(EvaluationContext(student, "captioned_shapes", cache=splits))
+
+
+def test_a_data_set_without_attributes_is_refused():
+    plain = CaptionedImages("birds/test", np.zeros((1, 32, 32, 3), np.uint8), (("a bird",),), np.zeros(1, int), ("b",))
+    context = EvaluationContext(LookUp(plain), "birds", cache={("split", "test", 32): plain})
+    with pytest.raises(UserError, match="--dataset: birds"):
+        metric.measure(context)

@@ -1,0 +1,16 @@
+import pytest
+
+from t2i_kd.errors import UserError
+from t2i_kd.metrics.catalogue import METRICS, resolve_metrics
+
+
+def test_every_known_metric_can_be_asked_for():
+    measures = resolve_metrics(", ".join(METRICS))
+    assert list(measures) == list(METRICS)
+    assert all(callable(measure) for measure in measures.values())
+
+
+@pytest.mark.parametrize("names", ["", " , ", "attribute_accuracy,beauty"])
+def test_missing_or_unknown_metrics_list_the_known(names):
+    with pytest.raises(UserError, match=r"--metrics: .*known: attribute_accuracy, tap_distance"):
+        resolve_metrics(names)

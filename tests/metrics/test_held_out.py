@@ -1,0 +1,40 @@
+from collections import Counter
+
+import numpy as np
+
+from t2i_kd.metrics.held_out import draw_pairs, generate
+
+CAPTIONS = tuple(tuple(f"picture {i} caption {j}" for j in range(3)) for i in range(10))
+GROUPS = [[0, 1, 2, 3], [4], [5, 6], [7, 8, 9]]
+
+
+def test_groups_and_their_pictures_are_asked_for_evenly():
+    pairs = draw_pairs(CAPTIONS, GROUPS, 18, seed=1)
+    assert len(pairs) == 18
+    assert all(caption in CAPTIONS[picture] for picture, caption in pairs)
+    group_of = {picture: index for index, group in enumerate(GROUPS) for picture in group}
+    asked = Counter(group_of[picture] for picture, _ in pairs)
+    assert set(asked.values()) == {4, 5}
+    pictures = Counter(picture for picture, _ in pairs)
+    assert max(pictures[i] for i in range(4)) - min(pictures[i] for i in range(4)) <= 1
+
+
+def test_a_text_returns_only_after_all_texts_of_its_group():
+    pairs = draw_pairs((("a", "b"), ("a", "c")), [[0, 1]], 6, seed=0)
+    texts = [caption for _, caption in pairs]
+    assert sorted(texts[:3]) == ["a", "b", "c"]
+    assert texts[3:] == texts[:3]
+
+
+def test_the_seed_alone_decides():
+    assert draw_pairs(CAPTIONS, GROUPS, 12, seed=5) == draw_pairs(CAPTIONS, GROUPS, 12, seed=5)
+    assert draw_pairs(CAPTIONS, GROUPS, 12, seed=5) != draw_pairs(CAPTIONS, GROUPS, 12, seed=6)
+
+
+def test_every_picture_has_its_own_seed():
+    class Student:
+        def generate(self, captions, seeds):
+            assert captions == ["a", "b", "c"]
+            return np.array(seeds)
+
+    assert generate(Student(), ("a", "b", "c"), 7).tolist() == [7, 8, 9]

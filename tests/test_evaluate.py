@@ -1,0 +1,122 @@
+import dataclasses
+import json
+import subprocess
+import sys
+import types
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from t2i_kd import evaluate as command
+from t2i_kd.data import captioned_shapes
+from t2i_kd.errors import UserError
+from t2i_kd.metrics import attribute_accuracy
+from t2i_kd.recipe import DataRecipe, Recipe, StudentRecipe, TeacherRecipe, TextRecipe, parse_stage
+from t2i_kd.student import build_student, save_network
+from t2i_kd.text.front_end import build_front_end
+
+RECIPE = Recipe(
+    data=DataRecipe(resolution=32),
+    text=TextRecipe(text_dim=8, word_dim=4),
+    teacher=TeacherRecipe(teacher="none"),
+    student=StudentRecipe(width=1 / 32),
+    stages=(parse_stage("one: objective=mirrored steps=1"), parse_stage("two: objective=perceptual steps=1")),
+)
+NO_FLAGS = dict.fromkeys(command.TEACHER_FLAGS)
+
+
+@pytest.fixture(scope="module")
+def run_dir(tmp_path_factory):
+    """A run that has finished both its stages, with three different students."""
+    folder = tmp_path_factory.mktemp("run")
+    (folder / "recipe.json").write_text(RECIPE.to_json())
+    front_end = build_front_end(RECIPE.text, captioned_shapes.load("test", 32))
+    front_end.save(folder)
+    for seed, file in enumerate(("checkpoints/one/student.keras", "checkpoints/two/student.keras", "student.keras")):
+        recipe = dataclasses.replace(RECIPE, training=dataclasses.replace(RECIPE.training, seed=seed))
+        save_network(build_student(recipe, front_end), folder / file)
+    return folder
+
+
+class Recogniser:
+    """A judge that knows every real picture by heart and takes any other for the first value of all."""
+
+    values = captioned_shapes.ATTRIBUTES
+
+    def __init__(self):
+        test = captioned_shapes.load("test", 32)
+        self.known = {image.tobytes(): row for image, row in zip(test.images, test.attributes, strict=True)}
+        self.guess = {name: choices[0] for name, choices in self.values.items()}
+
+    def predict(self, images):
+        return [self.known.get(np.asarray(image).tobytes(), self.guess) for image in images]
+
+
+def test_every_stage_of_a_run_is_judged_by_one_classifier(run_dir, tmp_path, monkeypatch, capsys):
+    trained = []
+    monkeypatch.setattr(
+        attribute_accuracy, "train_attribute_classifier", lambda *given: trained.append(given) or Recogniser()
+    )
+    out = tmp_path / "report.json"
+    metrics = "attribute_accuracy,tap_distance"
+    report = command.evaluate(
+        str(run_dir), "captioned_shapes", metrics, RECIPE.teacher, str(out), num_captions=10, seed=2
+    )
+    assert len(trained) == 1
+    assert json.loads(out.read_text()) == json.loads(json.dumps(report))
+    for name in metrics.split(","):
+        assert list(report["metrics"][name]) == ["one alone", "after two", "final student"]
+    accuracy = report["metrics"]["attribute_accuracy"]["final student"]
+    assert accuracy["protocol"]["captions"] == 10
+    assert set(accuracy["values"]) == {*captioned_shapes.ATTRIBUTES, "mean"}
+    distances = [row["values"]["image"] for row in report["metrics"]["tap_distance"].values()]
+    assert len(set(distances)) == 3
+    printed = capsys.readouterr().out
+    assert "one alone" in printed and "after two" in printed and "normalised sum" in printed
+
+
+def test_a_running_run_shows_the_stages_that_it_has_finished(run_dir, tmp_path):
+    for file in ("recipe.json", "vocabulary.txt", "checkpoints/one/student.keras"):
+        (tmp_path / file).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / file).write_bytes((run_dir / file).read_bytes())
+    assert [label for label, _ in command.students(tmp_path)] == ["one alone"]
+
+
+def test_a_run_without_a_finished_stage_is_refused(tmp_path):
+    (tmp_path / "recipe.json").write_text(RECIPE.to_json())
+    with pytest.raises(UserError, match="no finished stage"):
+        list(command.students(tmp_path))
+
+
+@pytest.mark.parametrize(
+    ("changed", "message"),
+    [
+        ({"model": ""}, "--model: missing"),
+        ({"model": "nowhere"}, "--model: nowhere"),
+        ({"dataset": "squares"}, "--dataset: 'squares'"),
+        ({"metrics": "beauty"}, "--metrics: 'beauty' is unknown"),
+        ({"out": "nowhere/report.json"}, "--out: nowhere"),
+    ],
+)
+def test_wrong_input_names_its_flag(run_dir, changed, message):
+    given = {"model": str(run_dir), "dataset": "captioned_shapes", "metrics": "tap_distance", "out": ""}
+    with pytest.raises(UserError, match=message):
+        command.evaluate(**(given | changed))
+
+
+def test_the_teacher_is_the_runs_own_unless_flags_say_otherwise(tmp_path):
+    own = TeacherRecipe(teacher="vgg19", teacher_weights="own.npz", teacher_weights_sha256="abc", teacher_pooling="max")
+    (tmp_path / "recipe.json").write_text(dataclasses.replace(RECIPE, teacher=own).to_json())
+    assert command.chosen_teacher(tmp_path, types.SimpleNamespace(**NO_FLAGS)) == own
+    slim = command.chosen_teacher(tmp_path, types.SimpleNamespace(**(NO_FLAGS | {"teacher": "vgg19_slim"})))
+    assert slim == TeacherRecipe(teacher="vgg19_slim", teacher_pooling="max")
+    assert command.chosen_teacher("model.onnx", types.SimpleNamespace(**NO_FLAGS)) == TeacherRecipe()
+
+
+def test_the_command_ends_in_one_line_and_exit_code_2():
+    command_line = [sys.executable, "-m", "t2i_kd.evaluate", "--dataset=captioned_shapes", "--metrics=tap_distance"]
+    done = subprocess.run(command_line, capture_output=True, text=True, cwd=Path(__file__).resolve().parents[1])
+    assert done.returncode == 2
+    assert done.stderr.strip().splitlines()[-1] == "error: --model: missing"
+    assert "Traceback" not in done.stderr
