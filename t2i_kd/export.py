@@ -1,6 +1,7 @@
 """Exports a trained student: `python -m t2i_kd.export --run_dir=DIR --export_dir=saved_models/NAME`."""
 
 import os
+import sys
 
 from absl import flags
 
@@ -26,8 +27,13 @@ def main():
     os.environ["KERAS_BACKEND"] = "tensorflow"
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
     from t2i_kd.exporting.exporter import export_run
+    from t2i_kd.exporting.fidelity import FidelityError
 
-    export_run(values.run_dir, values.export_dir, values.version, values.overwrite)
+    try:
+        export_run(values.run_dir, values.export_dir, values.version, values.overwrite)
+    except FidelityError as error:
+        # Not the user's input: one line and exit code 1.
+        sys.exit(f"error: {error}")
 
 
 if __name__ == "__main__":

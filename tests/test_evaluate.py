@@ -20,7 +20,7 @@ RECIPE = Recipe(
     data=DataRecipe(resolution=32),
     text=TextRecipe(text_dim=8, word_dim=4),
     teacher=TeacherRecipe(teacher="none"),
-    student=StudentRecipe(width=1 / 32),
+    student=StudentRecipe(width=1 / 32, initializer="he", image_output="centred"),
     stages=(parse_stage("one: objective=mirrored steps=1"), parse_stage("two: objective=perceptual steps=1")),
 )
 NO_FLAGS = dict.fromkeys(command.TEACHER_FLAGS)

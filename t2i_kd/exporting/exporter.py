@@ -1,5 +1,6 @@
 """From a trained student to a published version: convert, prove, and only then rename into place."""
 
+import functools
 import json
 import os
 import shutil
@@ -10,6 +11,7 @@ from t2i_kd.exporting import fidelity, manifest
 from t2i_kd.exporting.core import core_inputs
 from t2i_kd.exporting.litert import convert_litert
 from t2i_kd.exporting.onnx import convert_onnx
+from t2i_kd.exporting.quiet import quiet_converters
 from t2i_kd.exporting.runners import KerasRunner, LiteRTRunner, OnnxRunner, SavedModelRunner, require_any_text
 from t2i_kd.exporting.saved_model import write_saved_model
 
@@ -19,9 +21,10 @@ CALIBRATION_CAPTIONS = 64
 # What users type and no training set has; the rest of the 64 checked captions come from the training set.
 AWKWARD_CAPTIONS = ("  UPPER case,with punctuation!?", "ein rotes Fünfeck 红色 🟥", "it's", "unknown " * 60)
 CHECKED_CAPTIONS = 64
+SAY = functools.partial(print, flush=True)
 
 
-def export_run(run_dir, export_dir, version=1, overwrite=False, report=print):
+def export_run(run_dir, export_dir, version=1, overwrite=False, report=SAY):
     """Exports a run directory's student, with the captions that its training left in `captions.txt`.
 
     Args and errors as for `export_student`; also `UserError` when the run is not finished.
@@ -38,7 +41,7 @@ def export_run(run_dir, export_dir, version=1, overwrite=False, report=print):
     return export_student(load_student(run_dir), export_dir, calibration, checked, version, overwrite, report)
 
 
-def export_student(student, export_dir, calibration_captions, check_captions, version=1, overwrite=False, report=print):
+def export_student(student, export_dir, calibration_captions, check_captions, version=1, overwrite=False, report=SAY):
     """Writes `export_dir/version/`: SavedModel, LiteRT files, ONNX, vocabulary, recipe and manifest.
 
     All is made and proven in a hidden folder beside the version and renamed at the end, so that a server which watches
@@ -62,13 +65,12 @@ def export_student(student, export_dir, calibration_captions, check_captions, ve
     """
     require_any_text(student.front_end)
     target = check_export_dir(export_dir, version, overwrite)
-    _check_backend()
+    _prepare_backend()
     temporary = target.with_name(f".exporting-{version}-{os.getpid()}")
     try:
         (temporary / EXTRA).mkdir(parents=True)
-        report("Writing the SavedModel")
-        write_saved_model(student, temporary)
-        _write_files(student, temporary / EXTRA, calibration_captions, report)
+        with quiet_converters():
+            _write_files(student, temporary, calibration_captions, report)
         _write_manifest(student, temporary, target, list(check_captions), report)
         _publish(temporary, target)
     except OSError as error:
@@ -99,7 +101,7 @@ def check_export_dir(export_dir, version=1, overwrite=False):
     return target
 
 
-def _check_backend():
+def _prepare_backend():
     import keras
 
     if keras.backend.backend() != "tensorflow":
@@ -107,17 +109,24 @@ def _check_backend():
             f"KERAS_BACKEND={keras.backend.backend()}: exporting needs TensorFlow; run python -m t2i_kd.export "
             "--run_dir=... --export_dir=... where it is installed"
         )
+    import tensorflow as tf
+
+    # On a GPU, convolutions in TF32 would move pixels by more than the proof allows.
+    tf.config.experimental.enable_tensor_float_32_execution(False)
 
 
-def _write_files(student, extra, calibration_captions, report):
+def _write_files(student, folder, calibration_captions, report):
     front_end = student.front_end
     features = front_end.features(calibration_captions)
     noise_dim = student.noise_dim
     inputs = core_inputs(features, range(len(features)), front_end.input_name, noise_dim)
+    report("Writing the SavedModel")
+    write_saved_model(student, folder)
     report("Converting to LiteRT: float32, float16, int8")
     contents = convert_litert(student, inputs)
     report("Converting to ONNX")
     contents["onnx"] = convert_onnx(student)
+    extra = folder / EXTRA
     for kind, content in contents.items():
         (extra / manifest.FILES[kind]).write_bytes(content)
     front_end.save(extra)
@@ -135,7 +144,8 @@ def _write_manifest(student, folder, target, captions, report):
         report(f"  {kind}: largest difference {found.largest}/255, mean {found.mean:.4f}/255")
         fidelity.check(kind, found)
         artifacts[kind] = manifest.describe_artifact(folder, _files_of(kind, folder), found)
-    support = [EXTRA / name for name in manifest.SUPPORT_FILES if (folder / EXTRA / name).is_file()]
+    artifact_names = set(manifest.FILES.values())
+    support = [EXTRA / path.name for path in sorted((folder / EXTRA).iterdir()) if path.name not in artifact_names]
     description |= {"artifacts": artifacts, "support_files": manifest.describe_files(folder, support)}
     (folder / EXTRA / manifest.MANIFEST).write_text(json.dumps(description, indent=2) + "\n", "utf-8")
 

@@ -1,7 +1,6 @@
 """A student as LiteRT (TensorFlow Lite) files; the only module that knows the converter."""
 
 import tempfile
-import warnings
 
 from t2i_kd.exporting.core import core_function
 
@@ -53,10 +52,7 @@ def _convert(folder, kind, calibration_inputs):
         converter.representative_dataset = lambda: (
             {name: values[row : row + 1] for name, values in calibration_inputs.items()} for row in range(count)
         )
-    with warnings.catch_warnings():
-        # The converter calibrates with its own, deprecated interpreter.
-        warnings.simplefilter("ignore")
-        content = converter.convert()
+    content = converter.convert()
     _refuse_flex_operations(content, kind)
     return content
 

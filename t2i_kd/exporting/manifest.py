@@ -10,14 +10,13 @@ from t2i_kd.errors import UserError
 FORMAT_VERSION = 1
 MANIFEST = "manifest.json"
 EXTRA = "assets.extra"
-# Everything of a version that is not the SavedModel itself, by kind.
+# The artifacts beside the SavedModel, by kind.
 FILES = {
     "litert": "student.tflite",
     "litert_float16": "student_float16.tflite",
     "litert_int8": "student_int8.tflite",
     "onnx": "student.onnx",
 }
-SUPPORT_FILES = ("vocabulary.txt", "recipe.json")
 
 
 def sha256_of(path):

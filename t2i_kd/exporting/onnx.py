@@ -1,8 +1,5 @@
 """A student as an ONNX file."""
 
-import contextlib
-import logging
-
 from t2i_kd.exporting.core import core_function, core_specs
 
 # 18 is the newest that tf2onnx writes; 17 runs on older runtimes too.
@@ -23,23 +20,8 @@ def convert_onnx(student):
     """
     import tf2onnx
 
-    with _quiet(tf2onnx):
-        model, _ = tf2onnx.convert.from_function(
-            core_function(student), input_signature=core_specs(student), opset=OPSET
-        )
+    model, _ = tf2onnx.convert.from_function(core_function(student), input_signature=core_specs(student), opset=OPSET)
     for value in (*model.graph.input, *model.graph.output):
         value.type.tensor_type.shape.dim[0].dim_param = "batch"
     model.producer_name = "t2i_kd"
     return model.SerializeToString()
-
-
-@contextlib.contextmanager
-def _quiet(module):
-    # tf2onnx logs the traceback of each optimisation that it skips; the proof after the conversion is what counts.
-    logger = logging.getLogger(module.__name__)
-    level = logger.level
-    logger.setLevel(logging.CRITICAL)
-    try:
-        yield
-    finally:
-        logger.setLevel(level)

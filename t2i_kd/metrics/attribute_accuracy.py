@@ -92,7 +92,7 @@ def measure(context):
 
 def _check_attributes(context, dataset):
     if not dataset.attributes:
-        raise UserError(f"--dataset: {context.dataset} says no attributes of its pictures; attribute_accuracy needs them")
+        raise UserError(f"--dataset: {context.dataset} has no attributes, which attribute_accuracy needs")
 
 
 def _tested_judge(context, test):

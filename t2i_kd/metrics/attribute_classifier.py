@@ -111,9 +111,7 @@ def train_attribute_classifier(dataset, seed=0, steps=STEPS):
     """
     if not len(dataset) or not dataset.attributes:
         raise UserError(f"--dataset: {dataset.name} has no pictures with attributes to learn from")
-    values = {
-        name: tuple(sorted({row[name] for row in dataset.attributes})) for name in dataset.attributes[0]
-    }
+    values = {name: tuple(sorted({row[name] for row in dataset.attributes})) for name in dataset.attributes[0]}
     network = build_attribute_classifier(values, seed)
     network.compile(
         optimizer=keras.optimizers.Adam(keras.optimizers.schedules.CosineDecay(LEARNING_RATE, steps)),

@@ -33,7 +33,7 @@ class EvaluationContext:
     max_bad_examples: int = 0
     num_captions: int = 300
     seed: int = 0
-    teacher: TeacherRecipe = TeacherRecipe()
+    teacher: TeacherRecipe = field(default_factory=TeacherRecipe)
     cache: dict = field(default_factory=dict)
 
     def split(self, name):

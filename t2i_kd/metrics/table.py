@@ -15,7 +15,8 @@ def format_table(metric, results):
     first = next(iter(results.values()))
     columns = {student: _cells(result) for student, result in results.items()}
     columns.update({heading: _numbers(values) for heading, values in first.get("beside", {}).items()})
-    rows = [["", *columns]] + [[line, *(column.get(line, "") for column in columns.values())] for line in first["values"]]
+    rows = [["", *columns]]
+    rows += [[line, *(column.get(line, "") for column in columns.values())] for line in first["values"]]
     widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
     protocol = ", ".join(f"{name}: {value}" for name, value in first["protocol"].items())
     lines = ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows]

@@ -1,13 +1,16 @@
 """One tiny student, one run directory and one export, made once and shared by the tests of this folder."""
 
+import importlib.util
+
 import numpy as np
 import pytest
-
-pytest.importorskip("tensorflow")
 
 from t2i_kd.recipe import DataRecipe, Recipe, StudentRecipe, TextRecipe
 from t2i_kd.text.front_end import TokenFrontEnd
 from t2i_kd.text.tokenizer import Tokenizer
+
+# A host that trains on JAX alone has nothing to export with.
+collect_ignore_glob = [] if importlib.util.find_spec("tensorflow") else ["test_*.py"]
 
 CAPTIONS = [
     f"a {size} {colour} {shape} at the {place}"
@@ -19,6 +22,8 @@ CAPTIONS = [
 
 
 def make_student(noise_dim=3):
+    import keras
+
     from t2i_kd.student import Student, build_student
 
     recipe = Recipe(
@@ -26,6 +31,8 @@ def make_student(noise_dim=3):
         text=TextRecipe(text_dim=16, text_length=8, word_dim=8),
         student=StudentRecipe(width=1 / 16, noise_dim=noise_dim, initializer="he", image_output="centred"),
     )
+    # The encoder's first weights come from Keras's global seed; an unlucky draw of so narrow a network is too coarse for float16.
+    keras.utils.set_random_seed(1)
     front_end = TokenFrontEnd("gru", Tokenizer.from_captions(CAPTIONS, "words", 8), 16, 8)
     network = build_student(recipe, front_end)
     # An untrained network is all grey: stretch what it draws so that differences between pictures can be seen.
@@ -35,7 +42,7 @@ def make_student(noise_dim=3):
         inputs["noise"] = np.random.default_rng(0).standard_normal((len(CAPTIONS), noise_dim)).astype(np.float32)
     spread = np.std(network(inputs)["image"].numpy() - 127.5) / 127.5
     kernel, bias = image.get_weights()
-    image.set_weights([kernel * 0.5 / spread, bias])
+    image.set_weights([kernel * 0.2 / spread, bias])
     return Student(network, front_end, recipe)
 
 

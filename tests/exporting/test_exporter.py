@@ -84,9 +84,7 @@ def test_an_existing_version_is_kept_unless_told(version, run_dir, copied_conver
 @pytest.mark.parametrize(
     ("kind", "instead"), [("litert", "litert_int8"), ("litert_float16", "litert_int8"), ("onnx", None)]
 )
-def test_a_conversion_that_draws_something_else_is_not_published(
-    kind, instead, run_dir, copied_conversions, tmp_path
-):
+def test_a_conversion_that_draws_something_else_is_not_published(kind, instead, run_dir, copied_conversions, tmp_path):
     copied_conversions[kind] = copied_conversions[instead] if instead else _other_constants(copied_conversions[kind])
     with pytest.raises(FidelityError, match=f"{kind} differs from the Keras model by .*nothing was published"):
         export(run_dir, tmp_path / "spoilt")
@@ -103,6 +101,26 @@ def _other_constants(content):
     zeros = onnx.numpy_helper.from_array(np.zeros_like(onnx.numpy_helper.to_array(largest)), largest.name)
     largest.CopyFrom(zeros)
     return model.SerializeToString()
+
+
+def test_the_command_ends_with_1_and_one_line_when_the_proof_fails(run_dir, tmp_path, monkeypatch):
+    from absl import flags
+
+    from t2i_kd import export as command
+
+    def fail(*_):
+        raise FidelityError("onnx differs")
+
+    values = flags.FlagValues()
+    flags.DEFINE_string("run_dir", str(run_dir), "", flag_values=values)
+    flags.DEFINE_string("export_dir", str(tmp_path / "model"), "", flag_values=values)
+    flags.DEFINE_integer("version", 1, "", flag_values=values)
+    flags.DEFINE_boolean("overwrite", False, "", flag_values=values)
+    values.mark_as_parsed()
+    monkeypatch.setattr(command.flags, "FLAGS", values)
+    monkeypatch.setattr(exporter, "export_run", fail)
+    with pytest.raises(SystemExit, match="error: onnx differs"):
+        command.main()
 
 
 def test_a_full_disk_leaves_the_old_version(run_dir, copied_conversions, tmp_path, monkeypatch):

@@ -2,9 +2,8 @@ import io
 
 import numpy as np
 import pytest
+import tensorflow as tf
 from PIL import Image
-
-tf = pytest.importorskip("tensorflow")
 
 
 @pytest.fixture(scope="module")
@@ -40,9 +39,7 @@ def test_all_three_draw_the_same_pictures(loaded, captions, pictures):
     seeds = tf.range(len(captions), dtype=tf.int64)
     pixels = loaded.signatures["pixels"](text=text, seed=seeds)["image"].numpy()
     assert np.abs(pixels.astype(int) - pictures).max() <= 1
-    np.testing.assert_array_equal(
-        decode(loaded.signatures["seeded"](text=text, seed=seeds)["image_bytes"]), pixels
-    )
+    np.testing.assert_array_equal(decode(loaded.signatures["seeded"](text=text, seed=seeds)["image_bytes"]), pixels)
     zeros = loaded.signatures["pixels"](text=text, seed=tf.zeros_like(seeds))["image"].numpy()
     np.testing.assert_array_equal(decode(loaded.signatures["serving_default"](text=text)["image_bytes"]), zeros)
     # The seed matters, and so does the caption.
@@ -53,9 +50,9 @@ def test_all_three_draw_the_same_pictures(loaded, captions, pictures):
 def test_a_row_does_not_depend_on_the_batch(loaded):
     pixels = loaded.signatures["pixels"]
     alone = pixels(text=tf.constant(["a red circle"]), seed=tf.constant([7], tf.int64))["image"].numpy()
-    shared = pixels(
-        text=tf.constant(["a blue square", "a red circle", "x"]), seed=tf.constant([1, 7, -1], tf.int64)
-    )["image"].numpy()
+    shared = pixels(text=tf.constant(["a blue square", "a red circle", "x"]), seed=tf.constant([1, 7, -1], tf.int64))[
+        "image"
+    ].numpy()
     assert np.abs(alone[0].astype(int) - shared[1]).max() <= 1
 
 

@@ -1,3 +1,5 @@
+import itertools
+
 import keras
 import numpy as np
 import pytest
@@ -37,9 +39,7 @@ def context_of(pictures, teacher, count):
 
 def batches_of(taps, sizes):
     starts = np.cumsum([0, *sizes])
-    return [
-        {name: value[low:high] for name, value in taps.items()} for low, high in zip(starts, starts[1:], strict=False)
-    ]
+    return [{name: value[low:high] for name, value in taps.items()} for low, high in itertools.pairwise(starts)]
 
 
 def test_streaming_equals_one_shot():

@@ -1,0 +1,46 @@
+"""SDN's objective against hand-worked and NumPy values."""
+
+import numpy as np
+import pytest
+
+from t2i_kd.errors import UserError
+from t2i_kd.sdn.objective import resolve_tap_weights, tap_errors
+from t2i_kd.teachers.vgg19 import TAPS
+
+
+def test_hand_worked_errors():
+    real = {"image": np.array([[1.0, -2.0], [0.0, 4.0]], "float32")}
+    made = {"image": np.array([[0.0, 0.0], [0.0, 2.0]], "float32")}
+    # Differences 1, -2, 0, 2.
+    assert float(tap_errors(real, made, "l1", {"image": 1.0})["image"]) == pytest.approx(5 / 4)
+    assert float(tap_errors(real, made, "squared", {"image": 1.0})["image"]) == pytest.approx(9 / 4)
+    assert float(tap_errors(real, made, "squared", {"image": 2.0})["image"]) == pytest.approx(9 / 16)
+    smooth = np.mean(np.sqrt(np.array([1.0, 4, 0, 4]) + 1e-6) - 1e-3)
+    assert float(tap_errors(real, made, "charbonnier", {"image": 1.0})["image"]) == pytest.approx(smooth, rel=1e-5)
+
+
+def test_half_precision_taps_are_compared_in_float32():
+    real = {"image": np.full((1, 2), 1000.0, "float16")}
+    made = {"image": np.zeros((1, 2), "float16")}
+    assert float(tap_errors(real, made, "squared", {"image": 1.0})["image"]) == pytest.approx(1e6)
+
+
+def test_only_named_taps_are_compared():
+    maps = {name: np.ones((1, 2), "float32") for name in TAPS}
+    assert list(tap_errors(maps, maps, "l1", {"pool5": 1.0, "image": 1.0})) == ["pool5", "image"]
+
+
+def test_weights():
+    assert resolve_tap_weights(()) == dict.fromkeys(TAPS, 1.0)
+    assert resolve_tap_weights((("image", 3.0), ("pool5", 0.5))) == {"image": 3.0, "pool5": 0.5}
+    blocks = resolve_tap_weights((("*", 1.0), ("conv*", 0.0), ("conv5_1", 2.0)))
+    assert blocks == {"image": 1.0, **{f"pool{i}": 1.0 for i in range(1, 6)}, "conv5_1": 2.0}
+
+
+@pytest.mark.parametrize(
+    ("weights", "named"),
+    [((("conv9_1", 1.0),), "conv9_1"), ((("image", -1.0),), "negative"), ((("image", 0.0),), "nothing")],
+)
+def test_wrong_weights_are_named(weights, named):
+    with pytest.raises(UserError, match=named):
+        resolve_tap_weights(weights)
