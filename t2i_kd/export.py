@@ -17,6 +17,17 @@ def define_flags():
     flags.DEFINE_boolean("overwrite", False, "replace the version if it exists")
 
 
+def export(run_dir, export_dir, overwrite, version=1):
+    """Exports a run; a failed proof of the artifacts, which is nobody's input, ends in one line and exit code 1."""
+    from t2i_kd.exporting.exporter import export_run
+    from t2i_kd.exporting.fidelity import FidelityError
+
+    try:
+        export_run(run_dir, export_dir, version, overwrite)
+    except FidelityError as error:
+        sys.exit(f"error: {error}")
+
+
 def main():
     """Runs the command; see `t2i_kd.exporting.exporter.export_run`."""
     values = flags.FLAGS
@@ -26,14 +37,7 @@ def main():
     # Whatever Keras trained on, only TensorFlow writes these formats.
     os.environ["KERAS_BACKEND"] = "tensorflow"
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
-    from t2i_kd.exporting.exporter import export_run
-    from t2i_kd.exporting.fidelity import FidelityError
-
-    try:
-        export_run(values.run_dir, values.export_dir, values.version, values.overwrite)
-    except FidelityError as error:
-        # Not the user's input: one line and exit code 1.
-        sys.exit(f"error: {error}")
+    export(values.run_dir, values.export_dir, values.overwrite, values.version)
 
 
 if __name__ == "__main__":

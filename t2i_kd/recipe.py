@@ -15,7 +15,6 @@ from absl import flags
 
 from t2i_kd.errors import UserError
 
-
 RECIPE_FILE = "recipe.json"
 
 
@@ -35,9 +34,7 @@ class DataRecipe:
 
 @dataclass(frozen=True)
 class TextRecipe:
-    text_encoder: str = option(
-        "gru", "how a caption becomes a vector", ("gru", "char_cnn_rnn", "precomputed", "hub")
-    )
+    text_encoder: str = option("gru", "how a caption becomes a vector", ("gru", "char_cnn_rnn", "precomputed", "hub"))
     text_dim: int = option(1024, "width of the text vector (1024 in the paper)")
     text_length: int = option(0, "tokens kept of a caption; 0: 32 words (gru) or 201 characters (char_cnn_rnn)")
     word_dim: int = option(64, "width of a word's vector (gru)")

@@ -47,9 +47,7 @@ def build_student(recipe, front_end):
         `keras.Model`; see `Student.network`. Its layers `text_encoder` and `generator` are models themselves.
     """
     inputs = {
-        front_end.input_name: keras.Input(
-            front_end.input_shape, dtype=front_end.input_dtype, name=front_end.input_name
-        )
+        front_end.input_name: keras.Input(front_end.input_shape, dtype=front_end.input_dtype, name=front_end.input_name)
     }
     encoder = front_end.build_encoder()
     generator = build_generator(
@@ -80,7 +78,8 @@ def whiten_text(network, features):
     """
     if not any(layer.name == "text_whitening" for layer in network.layers):
         return
-    vectors = network.get_layer("text_encoder").predict({next(name for name in network.input if name != "noise"): features}, verbose=0)
+    input_name = next(name for name in network.input if name != "noise")
+    vectors = network.get_layer("text_encoder").predict({input_name: features}, verbose=0)
     network.get_layer("text_whitening").set_weights(whitening_map(vectors))
 
 

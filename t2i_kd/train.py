@@ -1,12 +1,12 @@
 """`python -m t2i_kd.train --flagfile=pipelines/NAME.flags`: trains what a recipe describes."""
 
 import importlib
-from pathlib import Path
 
 from absl import flags
 
 from t2i_kd.commands import run
 from t2i_kd.errors import UserError
+from t2i_kd.export import export
 from t2i_kd.recipe import define_flags, from_flags
 
 SYSTEMS = {"sdn": ("t2i_kd.sdn.trainer", "SDN"), "teacher_slim": ("t2i_kd.teachers.slim", "TeacherSlim")}
@@ -22,8 +22,7 @@ def system(recipe):
 
 
 def main():
-    from t2i_kd.training.run_directory import open_run_directory
-
+    """Runs the command: build, train or resume, export."""
     recipe = from_flags(FLAGS)
     if FLAGS.dry_run:
         print(recipe.to_json(), end="")
@@ -31,19 +30,26 @@ def main():
         return
     if not FLAGS.run_dir:
         raise UserError("--run_dir: say where the run is kept")
+    if FLAGS.export_dir:
+        from t2i_kd.exporting.exporter import check_export_dir
+
+        check_export_dir(FLAGS.export_dir, overwrite=FLAGS.overwrite)
+    from t2i_kd.training.determinism import make_deterministic
+    from t2i_kd.training.run_directory import open_run_directory
+
+    make_deterministic()
     built = system(recipe)
     open_run_directory(FLAGS.run_dir, recipe)
     built.train(FLAGS.run_dir)
     print(f"{FLAGS.run_dir}: trained")
     if FLAGS.export_dir:
-        from t2i_kd.exporting.exporter import export_run
-
-        print(export_run(Path(FLAGS.run_dir), Path(FLAGS.export_dir)))
+        export(FLAGS.run_dir, FLAGS.export_dir, FLAGS.overwrite)
 
 
 if __name__ == "__main__":
     define_flags()
     flags.DEFINE_string("run_dir", "", "folder of the run: recipe, checkpoints, logs, samples, student")
     flags.DEFINE_string("export_dir", "", "where to export the trained student; empty: do not")
+    flags.DEFINE_boolean("overwrite", False, "replace the exported version if it exists")
     flags.DEFINE_boolean("dry_run", False, "print the resolved recipe and parameter counts, touch nothing")
     run(main)

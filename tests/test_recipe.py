@@ -81,7 +81,7 @@ def test_two_stages_of_one_name_are_refused(values):
     ],
 )
 def test_a_wrong_recipe_file_is_named(text, named):
-    with pytest.raises(UserError, match="recipe.json") as error:
+    with pytest.raises(UserError, match=r"recipe\.json") as error:
         Recipe.from_json(text)
     assert named in str(error.value)
 

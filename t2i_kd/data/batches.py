@@ -3,8 +3,10 @@
 import keras
 import numpy as np
 
+from t2i_kd.text.joint_embedding import class_balanced_indices
+
 # Independent random streams of one seed.
-_ORDER, _FLIP, _NOISE = range(3)
+_ORDER, _FLIP, _NOISE, _CAPTION = range(4)
 
 
 def caption_pairs(dataset):
@@ -57,9 +59,13 @@ class Batches(keras.utils.PyDataset):
     def __len__(self):
         return self.last_step - self.first_step
 
+    def chosen(self, step):
+        """The positions in `pairs` of a step's examples."""
+        return pairs_at(step, self.batch_size, len(self.pairs), self.seed)
+
     def __getitem__(self, index):
         step = self.first_step + index
-        chosen = pairs_at(step, self.batch_size, len(self.pairs), self.seed)
+        chosen = self.chosen(step)
         images = np.stack([self.dataset.images[i] for i in self.pairs[chosen, 0]])
         if self.flip:
             mirrored = np.random.default_rng([self.seed, _FLIP, step]).random(self.batch_size) < 0.5
@@ -69,3 +75,13 @@ class Batches(keras.utils.PyDataset):
             rng = np.random.default_rng([self.seed, _NOISE, step])
             batch["noise"] = rng.standard_normal((self.batch_size, self.noise_dim), np.float32)
         return batch
+
+
+class ClassBalancedBatches(Batches):
+    """Batches of one image a class, each with one of its captions: what DS-SJE learns from."""
+
+    def chosen(self, step):
+        images = class_balanced_indices(self.dataset.labels, self.batch_size, self.seed, step)
+        first_pair = np.searchsorted(self.pairs[:, 0], images)
+        counts = np.array([len(self.dataset.captions[i]) for i in images])
+        return first_pair + np.random.default_rng([self.seed, _CAPTION, step]).integers(0, counts)

@@ -42,8 +42,7 @@ def core_function(student, batch=None):
     def core(*inputs):
         named = {spec.name: value for spec, value in zip(specs, inputs, strict=True)}
         image = student.network(named, training=False)["image"]
-        # Minimum and maximum: clip_by_value makes LiteRT's and ONNX's converters keep more operations.
-        return {"image": tf.minimum(tf.maximum(tf.cast(image, tf.float32), 0.0), 255.0)}
+        return {"image": tf.clip_by_value(tf.cast(image, tf.float32), 0.0, 255.0)}
 
     return core
 

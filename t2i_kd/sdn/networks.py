@@ -1,7 +1,7 @@
 """SDN's generator: VGG19 turned upside down, each tensor named after the teacher tensor that it mirrors.
 
-Source: Yuan & Peng (ACM MM 2018) and the authors' code. The initializers `he` and `looks_linear`, `image_output="centred"`,
-`width` and `noise_dim` are our options.
+Source: Yuan & Peng (ACM MM 2018) and the authors' code. The initializers `he` and `looks_linear`,
+`image_output="centred"`, `width` and `noise_dim` are our options.
 """
 
 import itertools
@@ -150,5 +150,6 @@ def build_generator(resolution, text_dim, width=1.0, noise_dim=0, initializer="p
         3, 3, padding="same", kernel_initializer=kernels("last", side), name="image_linear", dtype="float32"
     )(features)
     scale, offset = (HALF_RANGE, HALF_RANGE) if image_output == "centred" else (1.0, 0.0)
-    taps["image"] = keras.layers.Rescaling(scale, offset, name="image", dtype="float32")(last)
+    # A scale a channel: tf2onnx's optimiser stumbles over scalars.
+    taps["image"] = keras.layers.Rescaling([scale] * 3, [offset] * 3, name="image", dtype="float32")(last)
     return keras.Model(inputs, {name: taps[name] for name in TAPS}, name="sdn_generator")

@@ -7,7 +7,7 @@ import keras
 import numpy as np
 from keras import ops
 
-from t2i_kd.data.batches import Batches, caption_pairs
+from t2i_kd.data.batches import Batches, ClassBalancedBatches, caption_pairs
 from t2i_kd.data.catalogue import load_dataset
 from t2i_kd.errors import UserError
 from t2i_kd.imaging import captioned_grid, encode_png, write_file_atomically
@@ -15,7 +15,8 @@ from t2i_kd.noise import noise_from_seeds
 from t2i_kd.sdn.objective import ERRORS, OBJECTIVES, SCALINGS, resolve_tap_weights, tap_errors
 from t2i_kd.student import WEIGHTS_FILE, build_student, save_network, whiten_text
 from t2i_kd.teachers.catalogue import WIDTHS, load_teacher
-from t2i_kd.text.front_end import build_front_end
+from t2i_kd.text.front_end import TOKEN_KINDS, build_front_end
+from t2i_kd.text.joint_embedding import build_joint_embedding, ds_sje_loss, retrieval_accuracy
 from t2i_kd.training.loop import learning_rate, plan_stages, train_stage
 from t2i_kd.training.trainer import Trainer
 
@@ -25,6 +26,9 @@ WHITENING_CAPTIONS = 4096
 SHEET_CAPTIONS = 16
 KEPT_CAPTIONS = 256
 CAPTIONS_FILE = "captions.txt"
+JOINT_EMBEDDING = "ds_sje"
+# What a stage's fields may say.
+KNOWN = {"objective": (*OBJECTIVES, JOINT_EMBEDDING), "error": tuple(ERRORS), "scaling": SCALINGS}
 
 
 class SDNTrainer(Trainer):
@@ -55,6 +59,31 @@ class SDNTrainer(Trainer):
         return sum(self.weights_of_taps[name] * term for name, term in terms.items()), terms
 
 
+class JointEmbeddingTrainer(Trainer):
+    """The step of a DS-SJE stage: the text encoder learns from the teacher's view of real images; no picture is made.
+
+    Args:
+        encoder: the student's text encoder.
+        teacher: a frozen teacher.
+        tap: the teacher's tap that is averaged over its places and projected.
+    """
+
+    def __init__(self, encoder, teacher, tap):
+        super().__init__(name="ds_sje")
+        self.embedding = build_joint_embedding(encoder, teacher.output[tap].shape[1:])
+        self.teacher = keras.Model(teacher.input, teacher.output[tap])
+        self.teacher.trainable = False
+        self.built = True
+
+    def loss_terms(self, batch):
+        """The symmetric structured hinge, and how often a caption finds its image in the batch."""
+        tap = self.teacher(ops.cast(batch["image"], "float32"), training=False)
+        inputs = {name: tap if name == "tap" else batch[name] for name in self.embedding.input}
+        made = self.embedding(inputs, training=True)
+        retrieval = retrieval_accuracy(made["image"], made["text"])
+        return ds_sje_loss(made["image"], made["text"]), {"retrieval_accuracy": retrieval}
+
+
 def tap_scales(teacher, images):
     """The typical size of each tap: s_l = sqrt(mean (phi_l(x) - m_l)^2), m_l the tap's mean per channel.
 
@@ -72,6 +101,13 @@ def tap_scales(teacher, images):
     return {name: max(float(value), 1e-6) for name, value in spread.items()}
 
 
+def _check_joint_embedding(stage, recipe):
+    if recipe.text.text_encoder not in TOKEN_KINDS:
+        raise UserError(f"--stage {stage.name}: ds_sje needs a learned text encoder, not {recipe.text.text_encoder}")
+    if recipe.teacher.teacher == "none" or len(resolve_tap_weights(stage.tap_weights)) != 1:
+        raise UserError(f"--stage {stage.name}: ds_sje needs a teacher and one tap, as in tap_weights=pool5:1")
+
+
 def check_recipe(recipe):
     """Raises `UserError` for what can be known to be wrong before anything is loaded."""
     if recipe.training.batch_size < 1:
@@ -79,11 +115,18 @@ def check_recipe(recipe):
     if not recipe.stages:
         raise UserError("--stage: a recipe needs at least one stage")
     for stage in recipe.stages:
-        for field, known in (("objective", OBJECTIVES), ("error", tuple(ERRORS)), ("scaling", SCALINGS)):
+        for field, known in (
+            ("objective", (*OBJECTIVES, JOINT_EMBEDDING)),
+            ("error", tuple(ERRORS)),
+            ("scaling", SCALINGS),
+        ):
             if getattr(stage, field) not in known:
                 raise UserError(
                     f"--stage {stage.name}: {field} is {getattr(stage, field)!r}, none of {', '.join(known)}"
                 )
+        if stage.objective == JOINT_EMBEDDING:
+            _check_joint_embedding(stage, recipe)
+            continue
         taps = set(resolve_tap_weights(stage.tap_weights))
         teacher = recipe.teacher.teacher
         if teacher == "none" and taps != {"image"}:
@@ -109,9 +152,8 @@ class SDN:
         keras.utils.set_random_seed(recipe.training.seed)
         self.dataset = self._load("train")
         self.held_out = self._load("test")
-        self.front_end = build_front_end(recipe.text, self.dataset)
+        self.front_end = build_front_end(recipe.text, self.dataset).covering(self.held_out)
         self.network = build_student(recipe, self.front_end)
-        whiten_text(self.network, self.front_end.features(evenly(self.dataset.all_captions, WHITENING_CAPTIONS)))
         steps_per_epoch = len(caption_pairs(self.dataset)) / recipe.training.batch_size
         self.plans = plan_stages(recipe.stages, steps_per_epoch)
         for plan in self.plans:
@@ -144,16 +186,19 @@ class SDN:
         return tap_scales(self.teacher, np.stack([self.dataset.images[i] for i in chosen]))
 
     def trainer(self, stage):
-        """The `SDNTrainer` of a stage."""
+        """The `Trainer` of a stage."""
         taps = resolve_tap_weights(stage.tap_weights)
+        if stage.objective == JOINT_EMBEDDING:
+            return JointEmbeddingTrainer(self.network.get_layer("text_encoder"), self.teacher, next(iter(taps)))
         normalised = stage.scaling == "normalised"
         scales = {name: self.measured_scales[name] if normalised else 1.0 for name in taps}
         return SDNTrainer(self.network, self.teacher, stage, scales)
 
-    def batches(self, first_step, last_step):
+    def batches(self, stage, first_step, last_step):
         """The training batches of a range of global steps."""
         training = self.recipe.training
-        return Batches(
+        kind = ClassBalancedBatches if stage.objective == JOINT_EMBEDDING else Batches
+        return kind(
             self.dataset,
             self.front_end,
             training.batch_size,
@@ -181,17 +226,25 @@ class SDN:
         write_file_atomically(folder / f"{stage.name}-{step:08d}.png", png)
         events.picture(step, "samples", *sheet.size, png)
 
+    def _whiten(self):
+        captions = evenly(self.dataset.all_captions, WHITENING_CAPTIONS)
+        whiten_text(self.network, self.front_end.features(captions))
+
     def train(self, run_dir):
         """Trains every stage that is not finished and writes the student into `run_dir`."""
         run_dir = Path(run_dir)
         self.front_end.save(run_dir)
         kept = evenly(self.dataset.all_captions, KEPT_CAPTIONS)
         write_file_atomically(run_dir / CAPTIONS_FILE, ("\n".join(kept) + "\n").encode("utf-8"))
+        whitened = False
         for plan in self.plans:
+            if plan.stage.objective != JOINT_EMBEDDING and not whitened:
+                self._whiten()
+                whitened = True
             train_stage(
                 plan,
                 self.trainer(plan.stage),
-                self.batches,
+                functools.partial(self.batches, plan.stage),
                 self.recipe.training,
                 run_dir,
                 functools.partial(self.draw_samples, run_dir),

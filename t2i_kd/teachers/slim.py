@@ -191,9 +191,7 @@ def fidelity(networks, train_set, test_set):
     for name, network in networks.items():
         averages = keras.Model(network.input, {pool: ops.mean(network.output[pool], axis=(1, 2)) for pool in POOLS})
         train, test = (averages.predict(each.astype("float32"), batch_size=32, verbose=0) for each in pictures)
-        report[name] = {
-            pool: round(probe_accuracy(train[pool], labels[0], test[pool], labels[1]), 4) for pool in POOLS
-        }
+        report[name] = {pool: round(probe_accuracy(train[pool], labels[0], test[pool], labels[1]), 4) for pool in POOLS}
     return report
 
 

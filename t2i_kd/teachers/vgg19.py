@@ -18,10 +18,13 @@ CONVOLUTIONS = tuple(
     f"conv{block}_{index}" for block, (count, _) in enumerate(BLOCKS, 1) for index in range(1, count + 1)
 )
 # The taps in the teacher's order, from the pixels to the most abstract map.
-TAPS = ("image",) + tuple(
-    name
-    for block, (count, _) in enumerate(BLOCKS, 1)
-    for name in (*(f"conv{block}_{index}" for index in range(1, count + 1)), f"pool{block}")
+TAPS = (
+    "image",
+    *(
+        name
+        for block, (count, _) in enumerate(BLOCKS, 1)
+        for name in (*(f"conv{block}_{index}" for index in range(1, count + 1)), f"pool{block}")
+    ),
 )
 POOLINGS = ("average", "max")
 PREPROCESSINGS = ("caffe", "none")

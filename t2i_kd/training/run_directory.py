@@ -20,7 +20,9 @@ def open_run_directory(run_dir, recipe):
         difference = first_difference(Recipe.load(path), recipe)
         if difference:
             name, theirs, ours = difference
-            raise UserError(f"--run_dir: {run_dir} belongs to another recipe: {name} is {theirs!r} there, {ours!r} here")
+            raise UserError(
+                f"--run_dir: {run_dir} belongs to another recipe: {name} is {theirs!r} there, {ours!r} here"
+            )
         return
     try:
         if run_dir.exists() and any(run_dir.iterdir()):

@@ -31,7 +31,8 @@ def make_student(noise_dim=3):
         text=TextRecipe(text_dim=16, text_length=8, word_dim=8),
         student=StudentRecipe(width=1 / 16, noise_dim=noise_dim, initializer="he", image_output="centred"),
     )
-    # The encoder's first weights come from Keras's global seed; an unlucky draw of so narrow a network is too coarse for float16.
+    # The encoder's first weights come from Keras's global seed; so narrow a network can be
+    # too coarse in float16.
     keras.utils.set_random_seed(1)
     front_end = TokenFrontEnd("gru", Tokenizer.from_captions(CAPTIONS, "words", 8), 16, 8)
     network = build_student(recipe, front_end)

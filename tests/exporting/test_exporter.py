@@ -3,6 +3,7 @@ import hashlib
 import json
 import shutil
 
+import keras
 import pytest
 
 from t2i_kd.errors import UserError
@@ -160,3 +161,10 @@ def test_a_student_that_reads_no_new_captions_is_refused(student, tmp_path):
     with pytest.raises(UserError, match=r"--text_encoder=precomputed reads only captions .*gru, char_cnn_rnn or hub"):
         exporter.export_student(bound, tmp_path / "model", ["a"], ["a"])
     assert not (tmp_path / "model").exists()
+
+
+def test_another_backend_is_sent_to_tensorflow(student, tmp_path, monkeypatch):
+    monkeypatch.setattr(keras.backend, "backend", lambda: "jax")
+    with pytest.raises(UserError, match="KERAS_BACKEND=jax: exporting needs TensorFlow"):
+        exporter.export_student(student, tmp_path / "model", ["a"], ["a"])
+    assert list((tmp_path / "model").iterdir()) == []
