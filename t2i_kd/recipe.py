@@ -6,6 +6,8 @@ Every field below is a flag of the same name. Stages are data: `--stage` is give
 
 import dataclasses
 import json
+import math
+import re
 import types
 import typing
 from dataclasses import dataclass, field
@@ -90,6 +92,17 @@ class TrainingRecipe:
     sample_every: int = option(500, "steps from one sample sheet to the next")
     log_every: int = option(20, "steps from one line of metrics.jsonl to the next")
 
+    def __post_init__(self):
+        for name in ("batch_size", "checkpoint_every", "sample_every", "log_every"):
+            if getattr(self, name) < 1:
+                raise UserError(f"--{name}: {getattr(self, name)} is not positive")
+        if not 0 <= self.seed < 2**32:
+            raise UserError(f"--seed: {self.seed} is not in 0 to 2^32 - 1")
+        if not 0 <= self.ema < 1:
+            raise UserError(f"--ema: {self.ema} is not in 0 to 1, 1 excluded")
+        if not 0 <= self.clipnorm < math.inf:
+            raise UserError(f"--clipnorm: {self.clipnorm} is not a norm")
+
 
 @dataclass(frozen=True)
 class Stage:
@@ -107,6 +120,8 @@ class Stage:
     tap_weights: tuple[tuple[str, float], ...] = ()
 
     def __post_init__(self):
+        if not re.fullmatch(r"\w[\w.-]*", self.name):
+            raise UserError(f"--stage: {self.name!r} is no name for a folder: letters, digits, '_', '-', '.'")
         if (self.steps > 0) == (self.epochs > 0):
             raise UserError(f"--stage {self.name}: give either steps or epochs, more than 0")
 
@@ -161,11 +176,11 @@ def _from_dict(cls, values, source):
         kind = hints[name]
         if dataclasses.is_dataclass(kind):
             known[name] = _from_dict(kind, value, source)
-        elif name == "stages":
+        elif name == "stages" and isinstance(value, list):
             known[name] = tuple(_from_dict(Stage, stage, source) for stage in value)
-        elif name == "tap_weights":
-            known[name] = tuple((str(tap), float(weight)) for tap, weight in value)
-        elif isinstance(value, kind) or (kind is float and isinstance(value, int)):
+        elif name == "tap_weights" and isinstance(value, list):
+            known[name] = _tap_weights(value, source)
+        elif isinstance(value, typing.get_origin(kind) or kind) or (kind is float and isinstance(value, int)):
             known[name] = kind(value)
         else:
             raise UserError(f"{source}: {name} is not of type {kind.__name__}: {value!r}")
@@ -175,6 +190,13 @@ def _from_dict(cls, values, source):
         raise UserError(f"{source}: {error}") from None
     _check_choices(recipe, source)
     return recipe
+
+
+def _tap_weights(pairs, source):
+    try:
+        return tuple((str(tap), float(weight)) for tap, weight in pairs)
+    except (TypeError, ValueError):
+        raise UserError(f"{source}: tap_weights are not pairs of a tap and a number: {pairs!r}") from None
 
 
 def _check_choices(values, source):

@@ -1,5 +1,6 @@
 """A student as the rest of the project knows it: a network, the way captions enter it, and the recipe it came from."""
 
+import zipfile
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -118,7 +119,7 @@ def load_student(run_dir, weights_file=WEIGHTS_FILE):
     try:
         network = build_student(recipe, front_end)
         network.load_weights(path)
-    except (OSError, ValueError, KeyError) as error:
+    except (OSError, ValueError, KeyError, zipfile.BadZipFile) as error:
         raise UserError(f"{path}: not this recipe's student: {' '.join(str(error).split())[:200]}") from None
     finally:
         keras.config.set_dtype_policy(before)

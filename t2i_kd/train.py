@@ -1,5 +1,6 @@
 """`python -m t2i_kd.train --flagfile=pipelines/NAME.flags`: trains what a recipe describes."""
 
+import errno
 import importlib
 
 from absl import flags
@@ -9,6 +10,7 @@ from t2i_kd.errors import UserError
 from t2i_kd.export import export
 from t2i_kd.recipe import define_flags, from_flags
 
+DISK_IS_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 SYSTEMS = {"sdn": ("t2i_kd.sdn.trainer", "SDN"), "teacher_slim": ("t2i_kd.teachers.slim", "TeacherSlim")}
 FLAGS = flags.FLAGS
 
@@ -39,8 +41,14 @@ def main():
 
     make_deterministic()
     built = system(recipe)
+    built.load_teacher()
     open_run_directory(FLAGS.run_dir, recipe)
-    built.train(FLAGS.run_dir)
+    try:
+        built.train(FLAGS.run_dir)
+    except OSError as error:
+        if error.errno not in DISK_IS_FULL:
+            raise
+        raise UserError(f"--run_dir: cannot write into {FLAGS.run_dir}: {error.strerror}") from None
     print(f"{FLAGS.run_dir}: trained")
     if FLAGS.export_dir:
         export(FLAGS.run_dir, FLAGS.export_dir, FLAGS.overwrite)

@@ -43,6 +43,8 @@ def test_a_stage_line_gives_its_fields():
         ("I: objective=mirrored steps=3 tap_weights=image", "tap_weights"),
         ("I: steps=3", "objective is missing"),
         ("I: objective mirrored", "not key=value"),
+        ("../I: objective=mirrored steps=3", "'../I' is no name for a folder"),
+        ("I/J: objective=mirrored steps=3", "'I/J' is no name for a folder"),
     ],
 )
 def test_a_wrong_stage_is_named(line, named):
@@ -78,6 +80,11 @@ def test_two_stages_of_one_name_are_refused(values):
         ('{"data": {"colour": 1}}', "unknown key 'colour'"),
         ('{"training": {"batch_size": "many"}}', "batch_size is not of type int"),
         ('{"teacher": {"teacher": "alexnet"}}', "teacher is 'alexnet'"),
+        ('{"stages": 3}', "stages is not of type tuple: 3"),
+        ('{"stages": [3]}', "Stage is not an object"),
+        ('{"stages": [{"name": "I"}]}', "objective"),
+        ('{"stages": [{"name": "I", "objective": "mirrored", "steps": 1, "tap_weights": [1]}]}', "tap_weights"),
+        ('{"stages": [{"name": "I", "objective": "mirrored", "steps": 1, "tap_weights": 1}]}', "tap_weights"),
     ],
 )
 def test_a_wrong_recipe_file_is_named(text, named):

@@ -2,7 +2,7 @@
 
 A picture is one combination of five attributes, drawn with anti-aliased edges, a place that wobbles by a few
 percent of the picture, a size by a few percent, and colours by a few levels. Combinations are split, not pictures:
-a fifth of the 288 is never seen in training and makes the test split, chosen so that every pair of attribute values
+a sixth of the 288 is never seen in training and makes the test split, chosen so that every pair of attribute values
 still occurs in training. Each picture has three captions of different phrasing. Source: ours.
 """
 
@@ -24,7 +24,7 @@ PLACES = {
     "bottom right": (0.7, 0.7),
 }
 # Half the side of the shape's square, as a fraction of the picture's side.
-SIZES = {"small": 0.12, "large": 0.24}
+SIZES = {"small": 0.15, "large": 0.26}
 BACKGROUNDS = {"white": (245, 245, 245), "grey": (130, 130, 135), "black": (15, 15, 20)}
 ATTRIBUTES = {
     "colour": tuple(COLOURS),
@@ -42,22 +42,22 @@ PHRASINGS = (
     "the {shape} in the {place} is {colour} and {size}, the background is {background}",
 )
 CAPTIONS_PER_IMAGE = 3
-IMAGES_PER_COMBINATION = {"train": 16, "test": 6}
+IMAGES_PER_COMBINATION = {"train": 16, "test": 8}
 _OVERSAMPLING = 8
 
 
 def combinations(split):
     """The attribute combinations of a split, as dicts; no combination is in both.
 
-    A combination is held out when a sum of its attributes' indices modulo 5 is 0: a Latin-square-like choice that
-    takes about a fifth, evenly over every value of every attribute.
+    A combination is held out when a weighted sum of its attributes' indices modulo 6 is 0: a Latin-square-like
+    choice that takes a sixth, evenly over the values of every attribute.
     """
     if split not in IMAGES_PER_COMBINATION:
         raise UserError(f"--dataset captioned_shapes: no split {split!r}; it has train and test")
     found = []
     for indices in itertools.product(*(range(len(values)) for values in ATTRIBUTES.values())):
         colour, shape, place, size, background = indices
-        held_out = (colour + 2 * shape + 3 * place + size + 2 * background) % 5 == 0
+        held_out = (colour + 2 * shape + 3 * place + size + 2 * background) % 6 == 0
         if held_out == (split == "test"):
             found.append({name: ATTRIBUTES[name][i] for name, i in zip(ATTRIBUTES, indices, strict=True)})
     return found

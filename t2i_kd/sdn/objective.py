@@ -6,6 +6,10 @@ x is a real image, t its caption, phi the teacher, d the mean over all elements 
 
 Source: Yuan & Peng (ACM MM 2018) and the authors' code, where d is the absolute error and every w_l is 1. The other
 errors and the normalised weights are ours.
+
+Normalised taps are divided by their typical size s_l, in which raw VGG19 maps differ a thousandfold. In a normalised
+Stage I the student's tensors stand for phi_l(x) / s_l themselves: a generator whose layers keep the variance starts
+at that size, and would first have to learn the teacher's units. Only its image keeps 0-255.
 """
 
 import fnmatch
@@ -62,22 +66,26 @@ def resolve_tap_weights(tap_weights):
     return kept
 
 
-def tap_errors(real, made, error, scales):
-    """Each tap's error: d_l = mean e((a_l - b_l) / s_l), over all elements, in float32.
+def tap_errors(real, made, error, scales, made_scales=None):
+    """Each tap's error: d_l = mean e(a_l / s_l - b_l / r_l), over all elements, in float32.
 
-    e is |u| (`l1`), u^2 (`squared`) or sqrt(u^2 + 1e-6) - 1e-3 (`charbonnier`), and s_l is 1 for raw taps or the
-    tap's typical size for normalised ones (`scales`).
+    e is |u| (`l1`), u^2 (`squared`) or sqrt(u^2 + 1e-6) - 1e-3 (`charbonnier`).
 
     Args:
-        real, made: {tap: tensor [batch, height, width, channels]}; only the names of `scales` are read.
+        real, made: {tap: a_l}, {tap: b_l}, tensors [batch, height, width, channels]; only the names of `scales` are
+            read.
         error: a name in `ERRORS`.
-        scales: {tap: s_l}, the taps that are compared.
+        scales: {tap: s_l}, the taps that are compared; 1 for raw taps, the tap's typical size for normalised ones.
+        made_scales: {tap: r_l}; None: the same as `scales`.
 
     Returns:
         {tap: float32 scalar}.
     """
     measure = ERRORS[error]
+    made_scales = made_scales or scales
     return {
-        name: ops.mean(measure((ops.cast(real[name], "float32") - ops.cast(made[name], "float32")) / scale))
+        name: ops.mean(
+            measure(ops.cast(real[name], "float32") / scale - ops.cast(made[name], "float32") / made_scales[name])
+        )
         for name, scale in scales.items()
     }

@@ -45,6 +45,10 @@ class SDNTrainer(Trainer):
         super().__init__(name=f"sdn_{stage.name}")
         self.network, self.stage, self.scales = network, stage, scales
         self.weights_of_taps = resolve_tap_weights(stage.tap_weights)
+        self.made_scales = scales
+        if stage.objective == "mirrored" and stage.scaling == "normalised":
+            # The student's own tensors are in normalised units; see t2i_kd/sdn/objective.py.
+            self.made_scales = {name: scales[name] if name == "image" else 1.0 for name in scales}
         self.teacher = keras.Model(teacher.input, {name: teacher.output[name] for name in scales})
         self.teacher.trainable = False
         self.built = True
@@ -55,7 +59,7 @@ class SDNTrainer(Trainer):
         made = self.network({name: batch[name] for name in self.network.input}, training=True)
         if self.stage.objective == "perceptual":
             made = self.teacher(made["image"], training=False)
-        terms = tap_errors(real, made, self.stage.error, self.scales)
+        terms = tap_errors(real, made, self.stage.error, self.scales, self.made_scales)
         return sum(self.weights_of_taps[name] * term for name, term in terms.items()), terms
 
 
@@ -110,8 +114,8 @@ def _check_joint_embedding(stage, recipe):
 
 def check_recipe(recipe):
     """Raises `UserError` for what can be known to be wrong before anything is loaded."""
-    if recipe.training.batch_size < 1:
-        raise UserError(f"--batch_size: {recipe.training.batch_size} is not positive")
+    if recipe.student.noise_dim < 0:
+        raise UserError(f"--noise_dim: {recipe.student.noise_dim} is negative")
     if not recipe.stages:
         raise UserError("--stage: a recipe needs at least one stage")
     for stage in recipe.stages:
@@ -179,6 +183,10 @@ class SDN:
     def teacher(self):
         """The recipe's teacher, loaded when a stage first needs it."""
         return load_teacher(self.recipe.teacher, self.recipe.data.resolution)
+
+    def load_teacher(self):
+        """Loads the teacher now, so that wrong weights are told before a run directory is made."""
+        return self.teacher
 
     @functools.cached_property
     def measured_scales(self):

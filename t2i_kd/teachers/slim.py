@@ -1,16 +1,19 @@
 """Makes `vgg19_slim`: VGG19's topology at a quarter of its width, taught by the full VGG19. Source: ours.
 
-The slim network trains with batch normalisation before each ReLU, which is folded into its kernels at the end. For
-each pool l a 1x1 convolution h_l maps the slim map s_l to the full teacher's t_l, both the map's every element and
-its average over the picture (which is what linear probes read) being compared:
+The slim network trains with batch normalisation before each ReLU, which is folded into its kernels at the end. Two
+kinds of heads, none of them kept, read the teacher's pools t_l off the slim network's pools s_l: a 1x1 convolution
+h_l every element of t_l, and linear maps k_lm the averages over the picture of t_l and of every deeper pool:
 
-    e_l = h_l(s_l) - (t_l - mu_l) / sigma_l,   L = sum_l mean e_l^2 + mean (sigma_l avg(e_l) / tau_l)^2,
+    L = sum_l [ mean (h_l(s_l) - (t_l - mu_l) / sigma_l)^2
+                + w_l mean_{m >= l} mean (k_lm(avg s_l) - (avg t_m - nu_m) / tau_m)^2 ],
 
-mu_l and sigma_l the mean and standard deviation, per channel, of t_l, and tau_l the standard deviation of its average
-over the picture. h_l is not kept.
-The teacher's maps of every image and its mirror image are computed once and kept on disk for the run.
+mu_l, sigma_l the mean and standard deviation, per channel, of t_l, and nu_m, tau_m those of its average over the
+picture. With a quarter of the channels a shallow pool cannot keep all that the teacher's keeps; looking ahead to the
+deeper pools makes it keep what they make use of. Shallow pools are the narrowest and have the largest w_l.
+The teacher's pools of every image are computed once and kept on disk for the run.
 """
 
+import functools
 import json
 from pathlib import Path
 
@@ -35,6 +38,8 @@ WEIGHTS_FILE = "vgg19_slim.npz"
 FIDELITY_FILE = "fidelity.json"
 TAP_FOLDER = "teacher_taps"
 PROBE_CLASSES = 30
+# w_l, the weight of the averages.
+AVERAGE_WEIGHTS = {"pool1": 20.0, "pool2": 20.0, "pool3": 5.0, "pool4": 5.0, "pool5": 2.0}
 
 
 class SlimTrainer(Trainer):
@@ -42,13 +47,22 @@ class SlimTrainer(Trainer):
 
     Args:
         network: `build_vgg19(..., batch_normalization=True)`.
-        heads: {pool: 1x1 convolution to the full teacher's channels}.
-        statistics: {pool: (mu, sigma, tau)}, per channel; see the module's docstring.
+        widths: {pool: the full teacher's channels}.
+        statistics: {pool: (mu, sigma, nu, tau)}, per channel; see the module's docstring.
     """
 
-    def __init__(self, network, heads, statistics):
+    def __init__(self, network, widths, statistics):
         super().__init__(name="teacher_slim")
-        self.network, self.heads, self.statistics = network, heads, statistics
+        self.network, self.statistics = network, statistics
+        self.heads, self.average_heads = {}, {}
+        for index, pool in enumerate(POOLS):
+            channels = network.output[pool].shape[-1]
+            self.heads[pool] = keras.layers.Dense(widths[pool], name=f"{pool}_head")
+            self.heads[pool].build((None, None, None, channels))
+            for deeper in POOLS[index:]:
+                head = keras.layers.Dense(widths[deeper], name=f"{pool}_{deeper}_average_head")
+                head.build((None, channels))
+                self.average_heads[f"{pool}_{deeper}"] = head
         self.built = True
 
     @property
@@ -57,13 +71,28 @@ class SlimTrainer(Trainer):
 
     def loss_terms(self, batch):
         """The loss of the module's docstring; two terms a pool."""
-        taps = self.network(ops.cast(batch["image"], "float32"), training=True)
-        terms = {}
-        for pool, (mu, sigma, tau) in self.statistics.items():
-            error = self.heads[pool](taps[pool]) - (ops.cast(batch[pool], "float32") - mu) / sigma
-            terms[pool] = ops.mean(ops.square(error))
-            terms[f"{pool}_average"] = ops.mean(ops.square(ops.mean(error, axis=(1, 2)) * (sigma / tau)))
-        return sum(terms.values()), terms
+        made = self.network(ops.cast(batch["image"], "float32"), training=True)
+        real = {pool: ops.cast(batch[pool], "float32") for pool in POOLS}
+        averages = {}
+        for pool, (_, _, nu, tau) in self.statistics.items():
+            averages[pool] = (ops.mean(real[pool], axis=(1, 2)) - nu) / tau
+        loss, terms = 0.0, {}
+        for index, pool in enumerate(POOLS):
+            mu, sigma, _, _ = self.statistics[pool]
+            terms[pool] = mean_square(self.heads[pool](made[pool]) - (real[pool] - mu) / sigma)
+            average = ops.mean(made[pool], axis=(1, 2))
+            ahead = [
+                mean_square(self.average_heads[f"{pool}_{deeper}"](average) - averages[deeper])
+                for deeper in POOLS[index:]
+            ]
+            terms[f"{pool}_average"] = sum(ahead) / len(ahead)
+            loss = loss + terms[pool] + AVERAGE_WEIGHTS[pool] * terms[f"{pool}_average"]
+        return loss, terms
+
+
+def mean_square(values):
+    """The mean of the squares of a tensor's elements."""
+    return ops.mean(ops.square(values))
 
 
 class TapBatches(keras.utils.PyDataset):
@@ -83,12 +112,13 @@ class TapBatches(keras.utils.PyDataset):
 
 
 def tap_statistics(taps):
-    """{pool: (mu, sigma, tau)} of a sample of the teacher's maps, float32 per channel, the deviations never 0."""
+    """{pool: (mu, sigma, nu, tau)} of a sample of the teacher's maps, float32 per channel, deviations never 0."""
     statistics = {}
     for pool, values in taps.items():
         sample = values[:: max(1, len(values) // 2000)].astype("float32")
-        deviations = (sample.std((0, 1, 2)), sample.mean((1, 2)).std(0))
-        statistics[pool] = (sample.mean((0, 1, 2)), *(each + 1e-3 * each.mean() + 1e-8 for each in deviations))
+        average = sample.mean((1, 2))
+        deviations = [each + 1e-3 * each.mean() + 1e-8 for each in (sample.std((0, 1, 2)), average.std(0))]
+        statistics[pool] = (sample.mean((0, 1, 2)), deviations[0], average.mean(0), deviations[1])
     return statistics
 
 
@@ -116,7 +146,7 @@ class TeacherSlim:
             teacher.teacher_preprocessing,
             batch_normalization=True,
         )
-        self.plans = plan_stages(recipe.stages, 2 * len(self.images) / recipe.training.batch_size)
+        self.plans = plan_stages(recipe.stages, len(self.images) / recipe.training.batch_size)
         learning_rate(recipe.stages[0], self.plans[0].steps)
 
     def _load(self, split):
@@ -130,22 +160,27 @@ class TeacherSlim:
         """The lines of `--dry_run`."""
         folded = sum(9 * w.shape[2] * w.shape[3] + w.shape[3] for w in self.network.weights if len(w.shape) == 4)
         yield f"slim teacher: {folded:,} parameters without normalisation"
-        yield f"{len(self.images):,} images and their mirror images, {self.plans[0].steps:,} steps"
+        yield f"{len(self.images):,} images, {self.plans[0].steps:,} steps"
+
+    @functools.cached_property
+    def teacher(self):
+        """The full network, loaded when it is first needed."""
+        return load_teacher(self.recipe.teacher, self.recipe.data.resolution)
+
+    def load_teacher(self):
+        """Loads the teacher now, so that wrong weights are told before a run directory is made."""
+        return self.teacher
 
     def train(self, run_dir):
         """Trains and folds the slim network; writes its weights (float16) and its measured fidelity."""
-        run_dir = Path(run_dir)
-        full = load_teacher(self.recipe.teacher, self.recipe.data.resolution)
-        images = np.concatenate([self.images, self.images[:, :, ::-1]])
-        taps = cached_taps(full, images, run_dir / TAP_FOLDER)
-        heads = {pool: keras.layers.Conv2D(full.output[pool].shape[-1], 1) for pool in POOLS}
-        for pool, head in heads.items():
-            head.build(self.network.output[pool].shape)
+        run_dir, full = Path(run_dir), self.teacher
+        taps = cached_taps(full, self.images, run_dir / TAP_FOLDER)
+        widths = {pool: full.output[pool].shape[-1] for pool in POOLS}
         training = self.recipe.training
         train_stage(
             self.plans[0],
-            SlimTrainer(self.network, heads, tap_statistics(taps)),
-            lambda first, last: TapBatches(images, taps, training.batch_size, training.seed, first, last),
+            SlimTrainer(self.network, widths, tap_statistics(taps)),
+            lambda first, last: TapBatches(self.images, taps, training.batch_size, training.seed, first, last),
             training,
             run_dir,
             lambda *_: None,

@@ -47,11 +47,14 @@ def write(path, groups):
     """Writes the values of {group: variables} to `path` by way of a temporary file and a rename.
 
     Raises:
-        UserError: when the disk refuses; what lay at `path` before is untouched.
+        UserError: when a value is not finite or the disk refuses; what lay at `path` before is untouched.
     """
     path = Path(path)
     temporary = path.with_name(f".{path.name}.tmp")
     values = {name: np.asarray(variable) for name, variable in named_variables(groups).items()}
+    for name, value in values.items():
+        if not np.isfinite(value).all():
+            raise UserError(f"{path}: not written, {name} is not finite; training stopped")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         with open(temporary, "wb") as file:

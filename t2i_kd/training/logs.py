@@ -1,5 +1,6 @@
 """What a run writes while it trains: a progress bar, metrics.jsonl and TensorBoard events."""
 
+import contextlib
 import json
 import math
 import os
@@ -16,12 +17,12 @@ from t2i_kd.errors import UserError
 
 
 class EventLog:
-    """TensorBoard scalars and pictures without TensorFlow."""
+    """TensorBoard scalars and pictures without TensorFlow, of the steps after `done`."""
 
-    def __init__(self, folder, first_step):
+    def __init__(self, folder, done):
         self.writer = EventFileWriter(str(folder))
-        # Tells TensorBoard to drop what an interrupted run wrote beyond its last checkpoint.
-        self._add(first_step, session_log=SessionLog(status=SessionLog.START))
+        # Tells TensorBoard to drop what an interrupted run wrote from this step on.
+        self._add(done + 1, session_log=SessionLog(status=SessionLog.START))
 
     def _add(self, step, **content):
         self.writer.add_event(Event(wall_time=time.time(), step=step, **content))
@@ -35,7 +36,9 @@ class EventLog:
         self.writer.flush()
 
     def close(self):
-        self.writer.close()
+        # On a full disk the last events are lost; what filled it is told elsewhere.
+        with contextlib.suppress(OSError):
+            self.writer.close()
 
 
 def cut_metrics(path, last_step):
@@ -88,7 +91,6 @@ class ProgressLog(keras.callbacks.Callback):
         self.step += 1
         values = {name: float(value) for name, value in logs.items()}
         if not math.isfinite(values["loss"]):
-            self.bar.close()
             raise UserError(f"stage {self.stage}: the loss is {values['loss']} at step {self.step}; training stopped")
         self.bar.update(self.batch_size)
         if self.step % self.log_every == 0 or self.step == self.last_step:
@@ -104,5 +106,6 @@ class ProgressLog(keras.callbacks.Callback):
         self.events.scalars(self.step, {f"{self.stage}/{name}": value for name, value in values.items()})
         self.bar.set_postfix(loss=f"{values['loss']:.4g}", refresh=False)
 
-    def on_train_end(self, logs=None):
+    def close(self):
+        """Ends the bar's line, so that what is printed next has one of its own."""
         self.bar.close()

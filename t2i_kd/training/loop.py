@@ -1,6 +1,7 @@
 """The stage loop: trains what a stage says, keeps checkpoints, and resumes where a killed run stopped."""
 
 import contextlib
+import math
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -40,11 +41,14 @@ def learning_rate(stage, steps):
     """The stage's learning rate: constant, or a linear warm-up followed by a cosine down to 0.
 
     Raises:
-        UserError: for a schedule that is none of `SCHEDULES`, or a warm-up longer than the stage.
+        UserError: for a schedule that is none of `SCHEDULES`, a rate that is not positive and finite, or a warm-up that
+            is negative or longer than the stage.
     """
+    if not 0 < stage.learning_rate < math.inf:
+        raise UserError(f"--stage {stage.name}: learning_rate is {stage.learning_rate}, not positive and finite")
     if stage.schedule not in SCHEDULES:
         raise UserError(f"--stage {stage.name}: schedule is {stage.schedule!r}, none of {', '.join(SCHEDULES)}")
-    if stage.warmup_steps >= steps:
+    if not 0 <= stage.warmup_steps < steps:
         raise UserError(f"--stage {stage.name}: warmup_steps is {stage.warmup_steps}, the stage has {steps} steps")
     if stage.schedule == "constant":
         if stage.warmup_steps:
@@ -65,6 +69,8 @@ def make_optimizer(stage, steps, training):
         global_clipnorm=training.clipnorm or None,
         use_ema=training.ema > 0,
         ema_momentum=training.ema or 0.99,
+        # Keras numbers the names of a process; a resumed one has made fewer optimizers.
+        name="adam",
     )
 
 
@@ -136,7 +142,9 @@ def train_stage(plan, trainer, make_batches, training, run_dir, draw_samples):
     if (folder / checkpoints.FINAL).exists():
         checkpoints.read(folder / checkpoints.FINAL, weights)
         return False
-    trainer.compile(optimizer=make_optimizer(stage, plan.steps, training), jit_compile=training.jit_compile)
+    # On JAX a step is either compiled or run operation by operation, many times slower.
+    compiled = training.jit_compile or keras.backend.backend() == "jax"
+    trainer.compile(optimizer=make_optimizer(stage, plan.steps, training), jit_compile=compiled)
     trainer.optimizer.build(trainer.trainable_variables)
     groups = {**weights, "optimizer": trainer.optimizer.variables}
     done, path = checkpoints.newest(folder)
@@ -144,19 +152,23 @@ def train_stage(plan, trainer, make_batches, training, run_dir, draw_samples):
         checkpoints.read(path, groups)
     cut_metrics(Path(run_dir) / "metrics.jsonl", plan.first_step + done)
     events = EventLog(Path(run_dir) / "tensorboard", plan.first_step + done)
+    progress = ProgressLog(
+        stage.name, run_dir, events, plan.first_step, plan.last_step, done, training.batch_size, training.log_every
+    )
     callbacks = [
-        ProgressLog(
-            stage.name, run_dir, events, plan.first_step, plan.last_step, done, training.batch_size, training.log_every
-        ),
+        progress,
         _Checkpoints(folder, done, training.checkpoint_every, groups),
         _Samples(plan, done, training.sample_every, lambda *where: draw_samples(*where, events)),
     ]
-    if done < plan.steps:
-        batches = make_batches(plan.first_step + done, plan.last_step)
-        trainer.fit(batches, epochs=1, shuffle=False, verbose=0, callbacks=callbacks)
+    try:
+        if done < plan.steps:
+            batches = make_batches(plan.first_step + done, plan.last_step)
+            trainer.fit(batches, epochs=1, shuffle=False, verbose=0, callbacks=callbacks)
+    finally:
+        progress.close()
+        events.close()
     if training.ema:
         trainer.optimizer.finalize_variable_values(trainer.trainable_variables)
     checkpoints.write(folder / checkpoints.FINAL, weights)
     checkpoints.drop_old(folder, kept=0)
-    events.close()
     return True

@@ -1,0 +1,350 @@
+"""`python -m t2i_kd.train` as a user runs it: to its end, killed and started again, and with input that is wrong."""
+
+import json
+import os
+import random
+import resource
+import signal
+import subprocess
+import sys
+import time
+import types
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from t2i_kd.data.captioned_shapes import IMAGES_PER_COMBINATION, combinations
+from t2i_kd.recipe import Recipe, parse_stage
+from t2i_kd.student import load_student
+
+ROOT = Path(__file__).resolve().parents[1]
+SMALL = ("--resolution=32", "--text_dim=16", "--word_dim=8", "--text_length=12", "--batch_size=4")
+# With every option that keeps a state or draws at random.
+RUN = (
+    *SMALL,
+    "--teacher=vgg19_slim",
+    "--width=0.25",
+    "--initializer=he",
+    "--image_output=centred",
+    "--whiten_text",
+    "--noise_dim=3",
+    "--flip",
+    "--ema=0.9",
+    "--clipnorm=5",
+    "--checkpoint_every=4",
+    "--sample_every=10",
+    "--log_every=1",
+    "--stage=one: objective=mirrored steps=14 error=squared scaling=normalised schedule=cosine warmup_steps=3",
+    "--stage=two: objective=perceptual steps=13 learning_rate=1e-3 tap_weights=image:3,conv3_*:1",
+)
+NO_TEACHER = (*SMALL, "--teacher=none", "--width=0.03125")
+STAGE = "--stage=one: objective=mirrored steps=3 tap_weights=image:1"
+ENVIRONMENT = os.environ | {"TF_CPP_MIN_LOG_LEVEL": "3", "PYTHONPATH": str(ROOT)}
+
+
+def start(run_dir, **options):
+    command = [sys.executable, "-m", "t2i_kd.train", *RUN, f"--run_dir={run_dir}"]
+    return subprocess.Popen(
+        command, env=ENVIRONMENT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, **options
+    )
+
+
+def finish(process, code=0):
+    output, _ = process.communicate(timeout=300)
+    assert process.returncode == code, output
+    return output
+
+
+def kill_after(run_dir, step, delay=0.0):
+    """Starts the run and kills it `delay` seconds after metrics.jsonl knows of a step."""
+    process = start(run_dir)
+    metrics = run_dir / "metrics.jsonl"
+    while process.poll() is None:
+        if metrics.exists() and f'"step": {step},' in metrics.read_text():
+            time.sleep(delay)
+            process.send_signal(signal.SIGKILL)
+            break
+        time.sleep(0.002)
+    finish(process, -signal.SIGKILL)
+
+
+def files(folder):
+    return sorted(path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file())
+
+
+def arrays(path):
+    with np.load(path) as stored:
+        return {name: stored[name] for name in stored.files}
+
+
+def same(one, other):
+    return one.keys() == other.keys() and all(np.array_equal(one[name], other[name]) for name in one)
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory):
+    """A run that nothing interrupted, and what it printed."""
+    run_dir = tmp_path_factory.mktemp("runs") / "whole"
+    return run_dir, finish(start(run_dir))
+
+
+def test_a_run_leaves_its_files(whole):
+    run_dir, output = whole
+    assert output.rstrip().endswith(f"{run_dir}: trained")
+    written = [name for name in files(run_dir) if not name.startswith("tensorboard/")]
+    sheets = ["one-00000001", "one-00000010", "one-00000014", "two-00000015", "two-00000020", "two-00000027"]
+    assert written == sorted(
+        [
+            "captions.txt",
+            *(f"checkpoints/{stage}/{name}" for stage in ("one", "two") for name in ("final.npz", "student.keras")),
+            "metrics.jsonl",
+            "recipe.json",
+            *(f"samples/{name}.png" for name in sheets),
+            "student.keras",
+            "vocabulary.txt",
+        ]
+    )
+    assert len(list((run_dir / "tensorboard").iterdir())) == 2
+    recipe = Recipe.load(run_dir / "recipe.json")
+    assert recipe.stages[1] == parse_stage(RUN[-1].removeprefix("--stage="))
+    assert (run_dir / "captions.txt").read_text().count("\n") == 256
+    with Image.open(run_dir / "samples" / "two-00000027.png") as sheet:
+        assert sheet.size[0] > 4 * 128
+
+
+def test_metrics_have_every_step_and_tap(whole):
+    lines = [json.loads(line) for line in (whole[0] / "metrics.jsonl").read_text().splitlines()]
+    assert [line["step"] for line in lines] == list(range(1, 28))
+    assert [line["stage"] for line in lines] == ["one"] * 14 + ["two"] * 13
+    assert {"loss", "image", "pool5", "conv1_1", "images_per_second"} < set(lines[0])
+    assert {"loss", "image", "conv3_1", "conv3_4"} < set(lines[-1]) and "pool5" not in lines[-1]
+    taps = 3 * lines[-1]["image"] + sum(lines[-1][f"conv3_{i}"] for i in range(1, 5))
+    assert lines[-1]["loss"] == pytest.approx(taps, rel=1e-5)
+
+
+def test_the_student_can_be_loaded_and_draws(whole):
+    student, stage_one = (load_student(whole[0], file) for file in ("student.keras", "checkpoints/one/student.keras"))
+    inputs = {"tokens": student.front_end.features(["a small red circle"]), "noise": np.zeros((1, 3), "float32")}
+    image = np.asarray(student.network(inputs)["image"])
+    assert image.shape == (1, 32, 32, 3) and image.dtype == np.float32 and np.isfinite(image).all()
+    kept = arrays(whole[0] / "checkpoints" / "two" / "final.npz")
+    assert all(np.array_equal(a, b) for a, b in zip(kept.values(), student.network.get_weights(), strict=True))
+    assert not np.array_equal(image, np.asarray(stage_one.network(inputs)["image"]))
+
+
+def limit_files():
+    # A checkpoint is larger than this, and ends in "File too large"; every other file is smaller.
+    resource.setrlimit(resource.RLIMIT_FSIZE, (2**20, 2**20))
+
+
+@pytest.fixture(scope="module")
+def killed(whole, tmp_path_factory):
+    """A run that met a kill between checkpoints, a full disk, a kill in stage two, and then its end."""
+    chance, run_dir = random.SystemRandom(), tmp_path_factory.mktemp("runs") / "killed"
+    moments = [(chance.randint(*steps), chance.uniform(0, 0.1)) for steps in ((6, 7), (16, 25))]
+    kill_after(run_dir, *moments[0])
+    folder = run_dir / "checkpoints" / "one"
+    # A file that the kill left half written is not one of the checkpoints.
+    disks = [{path.name: path.read_bytes() for path in folder.glob("[!.]*")}]
+    full = finish(start(run_dir, preexec_fn=limit_files), 2)
+    disks.append({path.name: path.read_bytes() for path in folder.iterdir()})
+    kill_after(run_dir, *moments[1])
+    stage_one_was_over, was_over = (folder / "final.npz").exists(), (run_dir / "student.keras").exists()
+    finish(start(run_dir))
+    assert (stage_one_was_over, was_over) == (True, False), moments
+    return types.SimpleNamespace(run_dir=run_dir, moments=moments, disks=disks, full=full)
+
+
+def test_killed_runs_end_with_the_same_weights_to_the_bit(whole, killed):
+    one, other, moments = whole[0], killed.run_dir, killed.moments
+    for name in ("checkpoints/one/final.npz", "checkpoints/two/final.npz"):
+        assert same(arrays(one / name), arrays(other / name)), moments
+    for name in ("student.keras", "checkpoints/one/student.keras"):
+        pairs = zip(*(load_student(folder, name).network.get_weights() for folder in (one, other)), strict=True)
+        assert all(np.array_equal(*pair) for pair in pairs), moments
+
+
+def test_killed_runs_leave_the_same_files(whole, killed):
+    one, other, moments = whole[0], killed.run_dir, killed.moments
+    for name in files(one):
+        if name.startswith("samples/") or name in ("vocabulary.txt", "captions.txt", "recipe.json"):
+            assert (one / name).read_bytes() == (other / name).read_bytes(), (name, moments)
+    losses = [
+        [(line["step"], line["loss"]) for line in map(json.loads, (folder / "metrics.jsonl").read_text().splitlines())]
+        for folder in (one, other)
+    ]
+    assert losses[0] == losses[1], moments
+
+
+def test_a_full_disk_costs_no_checkpoint(killed):
+    before, after = killed.disks
+    newest = max(before)
+    assert after == before and newest in ("step-00000004.npz", "step-00000008.npz")
+    (line,) = [line for line in killed.full.splitlines() if line.startswith("error: ")]
+    wanted = killed.run_dir / "checkpoints" / "one" / f"step-{int(newest[5:13]) + 4:08d}.npz"
+    assert line == f"error: --run_dir: cannot write {wanted}: File too large"
+    assert killed.full.rstrip().endswith(line) and "Traceback" not in killed.full
+
+
+# Imports once, then runs each command line of standard input in a process of its own, as `python -m` would.
+COMMANDS = """
+import json, os, runpy, sys
+import t2i_kd.sdn.trainer
+for name, arguments in json.load(sys.stdin).items():
+    child = os.fork()
+    if not child:
+        for stream, kind in ((1, "out"), (2, "err")):
+            os.dup2(os.open(f"{sys.argv[1]}/{name}.{kind}", os.O_CREAT | os.O_WRONLY), stream)
+        sys.argv = ["train", *arguments]
+        try:
+            runpy.run_module("t2i_kd.train", run_name="__main__", alter_sys=True)
+        except SystemExit as done:
+            code = done.code or 0
+        except BaseException:
+            sys.excepthook(*sys.exc_info())
+            code = 1
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(code)
+    print(name, os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
+"""
+
+# Name: (arguments, what the error says). DIR stands for a folder with what `wrong` puts there.
+WRONG = {
+    "flag": (("--colour=red",), "Unknown command line flag 'colour'"),
+    "argument": (("train",), "'train' is not a flag"),
+    "choice": (("--teacher=alexnet",), "flag --teacher=alexnet"),
+    "number": (("--batch_size=many",), "flag --batch_size=many"),
+    "flagfile": (("--flagfile=DIR/absent.flags",), "absent.flags"),
+    "system": (("--system=gan",), "--system: 'gan'"),
+    "stage_key": (("--stage=two: objective=mirrored stepz=3",), "--stage two: unknown key 'stepz'"),
+    "stage_length": (("--stage=two: objective=mirrored",), "--stage two: give either steps or epochs"),
+    "stage_folder": (("--stage=../two: objective=mirrored steps=3",), "--stage: '../two'"),
+    "objective": (("--stage=two: objective=guess steps=3",), "--stage two: objective is 'guess'"),
+    "tap": (("--stage=two: objective=mirrored steps=3 tap_weights=conv9_9:1",), "conv9_9"),
+    "error": (("--stage=two: objective=mirrored steps=3 tap_weights=image:1 error=l3",), "--stage two: error is 'l3'"),
+    "needs_teacher": (("--stage=two: objective=mirrored steps=3",), "--stage two: without a teacher"),
+    "schedule": (("--stage=two: objective=mirrored steps=3 tap_weights=image:1 schedule=x",), "--stage two: schedule"),
+    "resolution": (("--resolution=33",), "--resolution: 33"),
+    "resolution_0": (("--resolution=0",), "--resolution: 0"),
+    "width": (("--teacher=vgg19_slim", "--width=0.5", "--stage=two: objective=mirrored steps=3"), "--width: 0.5"),
+    "width_fraction": (("--width=0.3",), "--width: 0.3"),
+    "no_weights": (("--teacher=vgg19_slim", "--teacher_weights=DIR/absent.npz"), "--teacher_weights: no file"),
+    "bad_weights": (("--teacher=vgg19_slim", "--teacher_weights=DIR/garbage.npz"), "--teacher_weights: "),
+    "other_weights": (("--teacher=vgg19_slim", "--teacher_weights=DIR/other.npz"), "--teacher_weights: "),
+    "checksum": (("--teacher=vgg19_slim", "--teacher_weights_sha256=00"), "--teacher_weights: "),
+    "text_weights": (("--text_weights=DIR/absent.weights.h5",), "--text_weights: "),
+    "dataset": (("--dataset=imagenet",), "--dataset: 'imagenet'"),
+    "no_data_dir": (("--data_dir=",), "--data_dir: missing"),
+    "absent_data_dir": (("--data_dir=DIR/absent",), "--data_dir: "),
+    "empty_data_dir": (("--data_dir=DIR/empty",), "--data_dir: "),
+    "bad_examples": (("--max_bad_examples=-1",), "--max_bad_examples: -1"),
+    "batch_size": (("--batch_size=0",), "--batch_size: 0"),
+    "checkpoint_every": (("--checkpoint_every=0",), "--checkpoint_every: 0"),
+    "log_every": (("--log_every=-5",), "--log_every: -5"),
+    "sample_every": (("--sample_every=0",), "--sample_every: 0"),
+    "seed": (("--seed=-1",), "--seed: -1"),
+    "ema": (("--ema=1",), "--ema: 1.0"),
+    "clipnorm": (("--clipnorm=-1",), "--clipnorm: -1.0"),
+    "noise": (("--noise_dim=-1",), "--noise_dim: -1"),
+    "text_dim": (("--text_dim=0",), "--text_dim: 0"),
+    "other_recipe": (("--run_dir=WHOLE",), "belongs to another recipe: dataset is 'captioned_shapes' there"),
+    "other_files": (("--run_dir=DIR",), "is not empty and has no recipe.json"),
+    "no_run_dir": (("--run_dir=",), "--run_dir: say where"),
+    "no_stage": ((), "--stage: a recipe needs at least one stage"),
+}
+
+RIGHT = {
+    "mixed": (
+        "--dtype_policy=mixed_bfloat16",
+        "--teacher=vgg19_slim",
+        "--width=0.25",
+        "--ema=0.5",
+        "--stage=one: objective=perceptual steps=2 tap_weights=image:1,pool5:1",
+    ),
+    "compiled": ("--jit_compile", STAGE),
+}
+
+
+@pytest.fixture(scope="module")
+def outcomes(whole, tmp_path_factory):
+    """Each command line's (exit code, standard output, standard error), and the folder of the right ones' runs."""
+    folder, outputs = tmp_path_factory.mktemp("wrong"), tmp_path_factory.mktemp("outputs")
+    (folder / "empty").mkdir()
+    (folder / "tiny").mkdir()
+    for index in range(20):
+        Image.new("RGB", (32, 32), (index, 2 * index, 3 * index)).save(folder / "tiny" / f"{index}.png")
+        (folder / "tiny" / f"{index}.txt").write_text(f"shade {index}")
+    (folder / "garbage.npz").write_bytes(b"garbage")
+    np.savez(folder / "other.npz", **{"conv1_1/kernel": np.zeros((3, 3, 3, 64)), "conv1_1/bias": np.zeros(64)})
+    before = files(folder)
+    lines, tiny = {}, ("--dataset=image_folder", "--data_dir=DIR/tiny")
+    for name, (arguments, _) in WRONG.items():
+        stage = () if name == "no_stage" else (STAGE,)
+        lines[name] = [*NO_TEACHER, *tiny, *stage, f"--run_dir={folder / 'run' / name}", *arguments]
+    lines["dry"] = [*RUN, "--dry_run", f"--run_dir={folder / 'run' / 'dry'}"]
+    for name, arguments in RIGHT.items():
+        lines[name] = [*NO_TEACHER, *tiny, *arguments, f"--run_dir={outputs / 'run' / name}"]
+    text = (
+        json.dumps(lines).replace("DIR/", f"{folder}/").replace("=DIR", f"={folder}").replace("=WHOLE", f"={whole[0]}")
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", COMMANDS, str(outputs)],
+        input=text,
+        env=ENVIRONMENT,
+        cwd=folder,
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    codes = dict(line.split() for line in done.stdout.splitlines())
+    found = {
+        name: (int(code), *((outputs / f"{name}.{kind}").read_text() for kind in ("out", "err")))
+        for name, code in codes.items()
+    }
+    runs = outputs / "run"
+    return types.SimpleNamespace(found=found, before=before, after=files(folder), runs=runs)
+
+
+@pytest.mark.parametrize("name", WRONG)
+def test_wrong_input_ends_in_one_line(outcomes, name):
+    code, output, errors = outcomes.found[name]
+    assert code == 2, errors
+    assert "Traceback" not in errors and output == ""
+    (line,) = [line for line in errors.splitlines() if line.startswith("error: ")]
+    assert errors.endswith(line + "\n")
+    assert WRONG[name][1] in line
+
+
+def test_wrong_input_leaves_nothing_behind(outcomes):
+    assert outcomes.before == outcomes.after
+
+
+def test_a_dry_run_prints_the_recipe_and_the_sizes(outcomes, whole):
+    code, output, errors = outcomes.found["dry"]
+    assert code == 0, errors
+    recipe, _, lines = output.rpartition("}\n")
+    assert Recipe.from_json(recipe + "}") == Recipe.load(whole[0] / "recipe.json")
+    student = load_student(whole[0])
+    assert f"student: {student.network.count_params():,} parameters" in lines
+    assert f"generator: {student.network.get_layer('generator').count_params():,}" in lines
+    images = len(combinations("train")) * IMAGES_PER_COMBINATION["train"]
+    assert f"captioned_shapes/train: {images:,} images, {3 * images:,} (image, caption) pairs" in lines
+    assert "stage one: mirrored, 14 steps" in lines and "stage two: perceptual, 13 steps" in lines
+
+
+@pytest.mark.parametrize("name", RIGHT)
+def test_other_arithmetic_trains_and_keeps_float32(outcomes, name):
+    code, _, errors = outcomes.found[name]
+    assert code == 0, errors
+    run_dir = outcomes.runs / name
+    kept = arrays(run_dir / "checkpoints" / "one" / "final.npz")
+    assert {value.dtype for value in kept.values()} == {np.dtype("float32")}
+    student = load_student(run_dir)
+    assert all(np.array_equal(a, b) for a, b in zip(kept.values(), student.network.get_weights(), strict=True))
+    image = np.asarray(student.network({"tokens": student.front_end.features(["shade 3"])})["image"])
+    assert image.dtype == np.float32 and np.isfinite(image).all()
+    first = json.loads((run_dir / "metrics.jsonl").read_text().splitlines()[0])
+    assert np.isfinite(first["loss"]) and first["step"] == {"mixed": 2, "compiled": 3}[name]
