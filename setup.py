@@ -40,6 +40,6 @@ setup(
         "datasets": ["opencv-python-headless>=4.10", "scipy>=1.14"],
         "serving": ["tensorflow-serving-api>=2.19"],
         "jax": ["jax>=0.5"],
-        "test": ["pytest>=8", "pytest-xdist>=3.6", "ruff>=0.9", "scipy>=1.14"],
+        "test": ["pytest>=8", "pytest-xdist>=3.6", "ruff>=0.9", "scipy>=1.14", "jax>=0.5"],
     },
 )

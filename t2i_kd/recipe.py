@@ -118,6 +118,7 @@ class Stage:
     error: str = "l1"
     scaling: str = "raw"
     tap_weights: tuple[tuple[str, float], ...] = ()
+    frozen: tuple[str, ...] = ()
 
     def __post_init__(self):
         if not re.fullmatch(r"\w[\w.-]*", self.name):
@@ -180,6 +181,8 @@ def _from_dict(cls, values, source):
             known[name] = tuple(_from_dict(Stage, stage, source) for stage in value)
         elif name == "tap_weights" and isinstance(value, list):
             known[name] = _tap_weights(value, source)
+        elif name == "frozen" and isinstance(value, list):
+            known[name] = tuple(str(pattern) for pattern in value)
         elif isinstance(value, typing.get_origin(kind) or kind) or (kind is float and isinstance(value, int)):
             known[name] = kind(value)
         else:
@@ -212,7 +215,8 @@ def parse_stage(text):
 
     Args:
         text: `NAME: key=value key=value ...`; `tap_weights` is `TAP:WEIGHT,TAP:WEIGHT,...`, a pattern such as
-            `conv5_*` standing for every tap that it fits.
+            `conv5_*` standing for every tap that it fits; `frozen` is `LAYER,LAYER,...`, patterns of the student's
+            layers that this stage leaves as they are.
 
     Raises:
         UserError: naming the stage and the key, where the text is not of that form.
@@ -232,7 +236,7 @@ def parse_stage(text):
         if key in values:
             raise UserError(f"--stage {name}: {key} is given twice")
         try:
-            values[key] = _parse_tap_weights(value) if key == "tap_weights" else hints[key](value)
+            values[key] = PARSERS.get(key, hints[key])(value)
         except ValueError as error:
             raise UserError(f"--stage {name}: {key}={value!r}: {error}") from None
     if "objective" not in values:
@@ -246,6 +250,10 @@ def _parse_tap_weights(text):
         tap, _, weight = pair.partition(":")
         weights.append((tap, float(weight)))
     return tuple(weights)
+
+
+# How the text of a stage's key is read, where its type alone does not say.
+PARSERS = {"tap_weights": _parse_tap_weights, "frozen": lambda text: tuple(text.split(","))}
 
 
 def define_flags():

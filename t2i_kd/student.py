@@ -1,5 +1,6 @@
 """A student as the rest of the project knows it: a network, the way captions enter it, and the recipe it came from."""
 
+import fnmatch
 import zipfile
 from dataclasses import dataclass
 from pathlib import Path
@@ -68,6 +69,27 @@ def build_student(recipe, front_end):
     if recipe.student.noise_dim:
         given["noise"] = inputs["noise"] = keras.Input((recipe.student.noise_dim,), name="noise")
     return keras.Model(inputs, generator(given), name="student")
+
+
+def freeze(network, patterns):
+    """Makes all of a student's layers trainable but those whose names fit one of the patterns.
+
+    Args:
+        network: a student; the names are `text_encoder`, `text_whitening` and those of the generator's layers.
+        patterns: names, or patterns such as `conv5_*`.
+
+    Raises:
+        UserError: for a pattern that fits no layer, or when nothing is left to train.
+    """
+    layers = [layer for layer in network.layers if layer.name.startswith("text_")]
+    layers += network.get_layer("generator").layers
+    for pattern in patterns:
+        if not fnmatch.filter([layer.name for layer in layers], pattern):
+            raise UserError(f"frozen: {pattern!r} fits none of the student's layers")
+    for layer in layers:
+        layer.trainable = not any(fnmatch.fnmatchcase(layer.name, pattern) for pattern in patterns)
+    if not network.trainable_variables:
+        raise UserError("frozen: nothing is left to train")
 
 
 def whiten_text(network, features):

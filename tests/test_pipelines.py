@@ -40,6 +40,7 @@ def parse(monkeypatch):
         define_flags()
         for name in OTHERS:
             flags.DEFINE_string(name, "", "", flag_values=values)
+        flags.DEFINE_boolean("overwrite", False, "", flag_values=values)
         assert values(["train", *arguments]) == ["train"]
         return from_flags(values), values
 

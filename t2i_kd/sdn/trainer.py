@@ -13,7 +13,7 @@ from t2i_kd.errors import UserError
 from t2i_kd.imaging import captioned_grid, encode_png, write_file_atomically
 from t2i_kd.noise import noise_from_seeds
 from t2i_kd.sdn.objective import ERRORS, OBJECTIVES, SCALINGS, resolve_tap_weights, tap_errors
-from t2i_kd.student import WEIGHTS_FILE, build_student, save_network, whiten_text
+from t2i_kd.student import WEIGHTS_FILE, build_student, freeze, save_network, whiten_text
 from t2i_kd.teachers.catalogue import WIDTHS, load_teacher
 from t2i_kd.text.front_end import TOKEN_KINDS, build_front_end
 from t2i_kd.text.joint_embedding import build_joint_embedding, ds_sje_loss, retrieval_accuracy
@@ -52,6 +52,10 @@ class SDNTrainer(Trainer):
         self.teacher = keras.Model(teacher.input, {name: teacher.output[name] for name in scales})
         self.teacher.trainable = False
         self.built = True
+
+    @property
+    def kept_variables(self):
+        return self.network.variables
 
     def loss_terms(self, batch):
         """sum_l w_l d_l over the stage's taps; each d_l is a term of its own, under its tap's name."""
@@ -162,6 +166,7 @@ class SDN:
         self.plans = plan_stages(recipe.stages, steps_per_epoch)
         for plan in self.plans:
             learning_rate(plan.stage, plan.steps)
+            freeze(self.network, plan.stage.frozen)
 
     def _load(self, split):
         data = self.recipe.data
@@ -194,7 +199,8 @@ class SDN:
         return tap_scales(self.teacher, np.stack([self.dataset.images[i] for i in chosen]))
 
     def trainer(self, stage):
-        """The `Trainer` of a stage."""
+        """The `Trainer` of a stage; the stage's frozen layers are frozen."""
+        freeze(self.network, stage.frozen)
         taps = resolve_tap_weights(stage.tap_weights)
         if stage.objective == JOINT_EMBEDDING:
             return JointEmbeddingTrainer(self.network.get_layer("text_encoder"), self.teacher, next(iter(taps)))
