@@ -6,7 +6,9 @@ from absl import flags
 from t2i_kd.errors import UserError
 from t2i_kd.recipe import Recipe, Stage, define_flags, first_difference, from_flags, parse_stage
 
-LINE = "I: objective=mirrored steps=5 learning_rate=3e-4 error=squared tap_weights=image:3,conv5_*:0.5"
+LINE = (
+    "I: objective=mirrored steps=5 learning_rate=3e-4 error=squared tap_weights=image:3,conv5_*:0.5 frozen=text_*,fc7"
+)
 
 
 @pytest.fixture(scope="module")
@@ -27,7 +29,13 @@ def parse(values, *arguments):
 def test_a_stage_line_gives_its_fields():
     stage = parse_stage(LINE)
     assert stage == Stage(
-        "I", "mirrored", steps=5, learning_rate=3e-4, error="squared", tap_weights=(("image", 3.0), ("conv5_*", 0.5))
+        "I",
+        "mirrored",
+        steps=5,
+        learning_rate=3e-4,
+        error="squared",
+        tap_weights=(("image", 3.0), ("conv5_*", 0.5)),
+        frozen=("text_*", "fc7"),
     )
 
 

@@ -9,7 +9,7 @@ import pytest
 from t2i_kd.data import captioned_shapes
 from t2i_kd.errors import UserError
 from t2i_kd.recipe import Recipe
-from t2i_kd.student import build_student, load_student, save_network, whiten_text
+from t2i_kd.student import build_student, freeze, load_student, save_network, whiten_text
 from t2i_kd.text.front_end import build_front_end
 
 CAPTIONS = ["a small red circle in the top left on a white background", "grey"]
@@ -81,3 +81,18 @@ def test_whitening_makes_the_training_captions_white(saved):
     vectors = np.asarray(layers("text_whitening")(layers("text_encoder")({"tokens": features})))
     np.testing.assert_allclose(vectors.mean(0), 0, atol=1e-3)
     assert np.linalg.eigvalsh(np.cov(vectors, rowvar=False)).max() == pytest.approx(1, abs=0.01)
+
+
+def test_frozen_layers_are_those_that_the_patterns_name(saved):
+    network = load_student(saved[0]).network
+    freeze(network, ("text_*", "fc*", "pool5*", "conv5_?", "conv4_*", "pool?"))
+    names = {variable.path.split("/")[-2] for variable in network.trainable_variables}
+    assert names == {"conv3_1", "conv3_2", "conv3_3", "conv2_1", "conv1_1", "image_linear"}
+    freeze(network, ())
+    assert len(network.trainable_variables) == len(network.variables)
+
+
+@pytest.mark.parametrize(("patterns", "named"), [(("conv9_*",), "conv9"), (("*",), "nothing is left")])
+def test_wrong_patterns_of_frozen_layers_are_named(saved, patterns, named):
+    with pytest.raises(UserError, match=named):
+        freeze(load_student(saved[0]).network, patterns)

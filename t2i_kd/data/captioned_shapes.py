@@ -2,7 +2,7 @@
 
 A picture is one combination of five attributes, drawn with anti-aliased edges, a place that wobbles by a few
 percent of the picture, a size by a few percent, and colours by a few levels. Combinations are split, not pictures:
-a sixth of the 288 is never seen in training and makes the test split, chosen so that every pair of attribute values
+a sixth of the 576 is never seen in training and makes the test split, chosen so that every pair of attribute values
 still occurs in training. Each picture has three captions of different phrasing. Source: ours.
 """
 
@@ -14,7 +14,14 @@ from PIL import Image, ImageDraw
 from t2i_kd.data.captioned_images import CaptionedImages
 from t2i_kd.errors import UserError
 
-COLOURS = {"red": (215, 40, 40), "green": (35, 160, 65), "blue": (45, 80, 220), "yellow": (240, 205, 40)}
+COLOURS = {
+    "red": (215, 40, 40),
+    "green": (35, 160, 65),
+    "blue": (45, 80, 220),
+    "yellow": (240, 205, 40),
+    "purple": (135, 45, 175),
+    "cyan": (60, 205, 215),
+}
 SHAPES = ("circle", "square", "triangle")
 # Centre of the shape, as fractions of the picture's width and height.
 PLACES = {
@@ -25,7 +32,7 @@ PLACES = {
 }
 # Half the side of the shape's square, as a fraction of the picture's side.
 SIZES = {"small": 0.15, "large": 0.26}
-BACKGROUNDS = {"white": (245, 245, 245), "grey": (130, 130, 135), "black": (15, 15, 20)}
+BACKGROUNDS = {"white": (245, 245, 245), "grey": (130, 130, 135), "black": (15, 15, 20), "brown": (115, 75, 40)}
 ATTRIBUTES = {
     "colour": tuple(COLOURS),
     "shape": SHAPES,
