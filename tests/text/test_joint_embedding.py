@@ -71,13 +71,23 @@ def test_too_large_a_batch_names_the_flag(batch_size):
         class_balanced_indices(np.array([0, 0, 1]), batch_size, 0, 0)
 
 
-def test_projection_averages_over_places():
+def test_projection_averages_over_quarters():
     layer = ImageProjection(4)
-    tap = np.random.default_rng(0).normal(size=(2, 3, 5, 6)).astype(np.float32)
+    tap = np.random.default_rng(0).normal(size=(2, 4, 7, 6)).astype(np.float32)
     projected = np.asarray(layer(tap))
     kernel, bias = layer.get_weights()
-    np.testing.assert_allclose(projected, tap.mean(axis=(1, 2)) @ kernel + bias, atol=1e-5)
-    np.testing.assert_allclose(layer(tap.mean(axis=(1, 2))), projected, atol=1e-5)
+    # Of an odd width the last column is left out.
+    quarters = [tap[:, y : y + 2, x : x + 3].mean(axis=(1, 2)) for y in (0, 2) for x in (0, 3)]
+    np.testing.assert_allclose(projected, np.concatenate(quarters, axis=1) @ kernel + bias, atol=1e-5)
+
+
+@pytest.mark.parametrize("shape", [(2, 1, 1, 6), (2, 6)])
+def test_projection_of_a_single_place_is_dense(shape):
+    layer = ImageProjection(4)
+    tap = np.random.default_rng(0).normal(size=shape).astype(np.float32)
+    projected = np.asarray(layer(tap))
+    kernel, bias = layer.get_weights()
+    np.testing.assert_allclose(projected, tap.reshape(2, 6) @ kernel + bias, atol=1e-5)
 
 
 def test_training_teaches_the_encoder_itself(tmp_path):
