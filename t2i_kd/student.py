@@ -16,6 +16,8 @@ from t2i_kd.text.front_end import load_front_end
 from t2i_kd.text.whitening import whitening_map
 
 WEIGHTS_FILE = "student.keras"
+# Training captions that a run keeps for the export, one a line.
+CAPTIONS_FILE = "captions.txt"
 
 
 @dataclass(frozen=True)

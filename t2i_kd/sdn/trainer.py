@@ -13,7 +13,7 @@ from t2i_kd.errors import UserError
 from t2i_kd.imaging import captioned_grid, encode_png, write_file_atomically
 from t2i_kd.noise import noise_from_seeds
 from t2i_kd.sdn.objective import ERRORS, OBJECTIVES, SCALINGS, resolve_tap_weights, tap_errors
-from t2i_kd.student import WEIGHTS_FILE, build_student, freeze, save_network, whiten_text
+from t2i_kd.student import CAPTIONS_FILE, WEIGHTS_FILE, build_student, freeze, save_network, whiten_text
 from t2i_kd.teachers.catalogue import WIDTHS, load_teacher
 from t2i_kd.text.front_end import TOKEN_KINDS, build_front_end
 from t2i_kd.text.joint_embedding import build_joint_embedding, ds_sje_loss, retrieval_accuracy
@@ -25,7 +25,6 @@ SCALE_IMAGES = 128
 WHITENING_CAPTIONS = 4096
 SHEET_CAPTIONS = 16
 KEPT_CAPTIONS = 256
-CAPTIONS_FILE = "captions.txt"
 JOINT_EMBEDDING = "ds_sje"
 # What a stage's fields may say.
 KNOWN = {"objective": (*OBJECTIVES, JOINT_EMBEDDING), "error": tuple(ERRORS), "scaling": SCALINGS}
@@ -195,7 +194,7 @@ class SDN:
 
     @functools.cached_property
     def measured_scales(self):
-        chosen = np.linspace(0, len(self.dataset) - 1, min(SCALE_IMAGES, len(self.dataset))).astype(int)
+        chosen = evenly(range(len(self.dataset)), SCALE_IMAGES)
         return tap_scales(self.teacher, np.stack([self.dataset.images[i] for i in chosen]))
 
     def trainer(self, stage):

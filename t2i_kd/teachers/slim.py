@@ -201,8 +201,9 @@ class TeacherSlim:
         """Linear probes of the full, the slim and a random slim network; see `fidelity`."""
         fresh = build_vgg19(self.recipe.data.resolution, self.recipe.student.width)
         report = fidelity({"full": full, "slim": slim, "random": fresh}, self.train_sets[0], self.test_sets[0])
-        write_file_atomically(path, (json.dumps(report, indent=2) + "\n").encode("utf-8"))
-        print(json.dumps(report, indent=2))
+        text = json.dumps(report, indent=2)
+        write_file_atomically(path, (text + "\n").encode("utf-8"))
+        print(text)
 
 
 def fidelity(networks, train_set, test_set):

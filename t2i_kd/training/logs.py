@@ -3,7 +3,6 @@
 import contextlib
 import json
 import math
-import os
 import time
 from pathlib import Path
 
@@ -14,6 +13,7 @@ from tensorboard.summary.writer.event_file_writer import EventFileWriter
 from tqdm import tqdm
 
 from t2i_kd.errors import UserError
+from t2i_kd.imaging import write_file_atomically
 
 
 class EventLog:
@@ -54,9 +54,7 @@ def cut_metrics(path, last_step):
             break  # the line that a kill cut short
         if entry["step"] <= last_step:
             kept.append(line + "\n")
-    temporary = path.with_name(f".{path.name}.tmp")
-    temporary.write_text("".join(kept), "utf-8")
-    os.replace(temporary, path)
+    write_file_atomically(path, "".join(kept).encode("utf-8"))
 
 
 class ProgressLog(keras.callbacks.Callback):
