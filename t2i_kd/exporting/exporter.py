@@ -16,7 +16,6 @@ from t2i_kd.exporting.runners import KerasRunner, LiteRTRunner, OnnxRunner, Save
 from t2i_kd.exporting.saved_model import write_saved_model
 
 EXTRA = Path(manifest.EXTRA)
-CAPTIONS_FILE = "captions.txt"
 CALIBRATION_CAPTIONS = 64
 # What users type and no training set has; the rest of the 64 checked captions come from the training set.
 AWKWARD_CAPTIONS = ("  UPPER case,with punctuation!?", "ein rotes Fünfeck 红色 🟥", "it's", "unknown " * 60)
@@ -33,9 +32,9 @@ def export_run(run_dir, export_dir, version=1, overwrite=False, report=SAY):
     check_export_dir(export_dir, version, overwrite)
     if not (run_dir / "student.keras").is_file():
         raise UserError(f"--run_dir: {run_dir} holds no student.keras; is its training finished?")
-    captions = _read_captions(run_dir / CAPTIONS_FILE)
-    from t2i_kd.student import load_student
+    from t2i_kd.student import CAPTIONS_FILE, load_student
 
+    captions = _read_captions(run_dir / CAPTIONS_FILE)
     checked = _spread(captions, CHECKED_CAPTIONS - len(AWKWARD_CAPTIONS)) + list(AWKWARD_CAPTIONS)
     calibration = _spread(captions, CALIBRATION_CAPTIONS)
     return export_student(load_student(run_dir), export_dir, calibration, checked, version, overwrite, report)
