@@ -107,8 +107,8 @@ class Losses(keras.callbacks.Callback):
 def first_losses(weights_file, write):
     """{objective: the terms of the first steps}, from weights that TensorFlow drew and JAX reads."""
     stages = tuple(
-        parse_stage(f"{name}: objective={name} steps={STEPS} learning_rate=1e-3 error=squared scaling=normalised")
-        for name in ("mirrored", "perceptual")
+        parse_stage(f"{name}: objective={name} steps={STEPS} learning_rate=1e-3 error={error} scaling=normalised")
+        for name, error in (("mirrored", "squared"), ("perceptual", "annealed"))
     )
     recipe = Recipe(
         data=DataRecipe(resolution=32, flip=True),
@@ -124,9 +124,10 @@ def first_losses(weights_file, write):
     with np.load(weights_file) as stored:
         first = list(stored.values())
     found = {}
-    for stage in stages:
+    for plan in system.plans:
+        stage = plan.stage
         system.network.set_weights(first)
-        trainer, losses = system.trainer(stage), Losses()
+        trainer, losses = system.trainer(plan), Losses()
         compiled = keras.backend.backend() == "jax"
         trainer.compile(optimizer=make_optimizer(stage, STEPS, recipe.training), jit_compile=compiled)
         trainer.fit(system.batches(stage, 0, STEPS), shuffle=False, verbose=0, callbacks=[losses])

@@ -36,7 +36,7 @@ RUN = (
     "--sample_every=10",
     "--log_every=1",
     "--stage=one: objective=mirrored steps=14 error=squared scaling=normalised schedule=cosine warmup_steps=3",
-    "--stage=two: objective=perceptual steps=13 learning_rate=1e-3 tap_weights=image:3,conv3_*:1",
+    "--stage=two: objective=perceptual steps=13 learning_rate=1e-3 tap_weights=image:3,conv3_*:1 error=annealed",
 )
 NO_TEACHER = (*SMALL, "--teacher=none", "--width=0.03125")
 STAGE = "--stage=one: objective=mirrored steps=3 tap_weights=image:1"

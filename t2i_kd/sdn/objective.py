@@ -23,19 +23,23 @@ OBJECTIVES = ("mirrored", "perceptual")
 CHARBONNIER_EPSILON = 1e-3
 
 
-def _l1(difference):
+def _l1(difference, progress):
     return ops.abs(difference)
 
 
-def _squared(difference):
+def _squared(difference, progress):
     return ops.square(difference)
 
 
-def _charbonnier(difference):
-    return ops.sqrt(ops.square(difference) + CHARBONNIER_EPSILON**2) - CHARBONNIER_EPSILON
+def _charbonnier(difference, progress, epsilon=CHARBONNIER_EPSILON):
+    return ops.sqrt(ops.square(difference) + epsilon**2) - epsilon
 
 
-ERRORS = {"l1": _l1, "squared": _squared, "charbonnier": _charbonnier}
+def _annealed(difference, progress):
+    return _charbonnier(difference, progress, CHARBONNIER_EPSILON**progress)
+
+
+ERRORS = {"l1": _l1, "squared": _squared, "charbonnier": _charbonnier, "annealed": _annealed}
 SCALINGS = ("raw", "normalised")
 
 
@@ -66,10 +70,11 @@ def resolve_tap_weights(tap_weights):
     return kept
 
 
-def tap_errors(real, made, error, scales, made_scales=None):
+def tap_errors(real, made, error, scales, made_scales=None, progress=0.0):
     """Each tap's error: d_l = mean e(a_l / s_l - b_l / r_l), over all elements, in float32.
 
-    e is |u| (`l1`), u^2 (`squared`) or sqrt(u^2 + 1e-6) - 1e-3 (`charbonnier`).
+    e is |u| (`l1`), u^2 (`squared`), sqrt(u^2 + 1e-6) - 1e-3 (`charbonnier`), or sqrt(u^2 + E^2) - E (`annealed`),
+    where E falls from 1 to 1e-3 as 10^(-3 p) over the stage: near u^2 / 2 at its start, near |u| at its end.
 
     Args:
         real, made: {tap: a_l}, {tap: b_l}, tensors [batch, height, width, channels]; only the names of `scales` are
@@ -77,6 +82,7 @@ def tap_errors(real, made, error, scales, made_scales=None):
         error: a name in `ERRORS`.
         scales: {tap: s_l}, the taps that are compared; 1 for raw taps, the tap's typical size for normalised ones.
         made_scales: {tap: r_l}; None: the same as `scales`.
+        progress: p, the share of the stage that is behind, 0 to 1; only `annealed` reads it.
 
     Returns:
         {tap: float32 scalar}.
@@ -85,7 +91,9 @@ def tap_errors(real, made, error, scales, made_scales=None):
     made_scales = made_scales or scales
     return {
         name: ops.mean(
-            measure(ops.cast(real[name], "float32") / scale - ops.cast(made[name], "float32") / made_scales[name])
+            measure(
+                ops.cast(real[name], "float32") / scale - ops.cast(made[name], "float32") / made_scales[name], progress
+            )
         )
         for name, scale in scales.items()
     }

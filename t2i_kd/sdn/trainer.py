@@ -38,9 +38,10 @@ class SDNTrainer(Trainer):
         teacher: a frozen teacher.
         stage: `Stage` with objective `mirrored` or `perceptual`.
         scales: {tap: s_l} of the taps that are compared; see `tap_errors`.
+        steps: of the stage; an annealed error follows them.
     """
 
-    def __init__(self, network, teacher, stage, scales):
+    def __init__(self, network, teacher, stage, scales, steps):
         super().__init__(name=f"sdn_{stage.name}")
         self.network, self.stage, self.scales = network, stage, scales
         self.weights_of_taps = resolve_tap_weights(stage.tap_weights)
@@ -50,11 +51,14 @@ class SDNTrainer(Trainer):
             self.made_scales = {name: scales[name] if name == "image" else 1.0 for name in scales}
         self.teacher = keras.Model(teacher.input, {name: teacher.output[name] for name in scales})
         self.teacher.trainable = False
+        self.steps, self.step = steps, None
+        if stage.error == "annealed":
+            self.step = self.add_weight(shape=(), initializer="zeros", trainable=False, name="step")
         self.built = True
 
     @property
     def kept_variables(self):
-        return self.network.variables
+        return self.network.variables + ([] if self.step is None else [self.step])
 
     def loss_terms(self, batch):
         """sum_l w_l d_l over the stage's taps; each d_l is a term of its own, under its tap's name."""
@@ -62,7 +66,11 @@ class SDNTrainer(Trainer):
         made = self.network({name: batch[name] for name in self.network.input}, training=True)
         if self.stage.objective == "perceptual":
             made = self.teacher(made["image"], training=False)
-        terms = tap_errors(real, made, self.stage.error, self.scales, self.made_scales)
+        progress = 0.0
+        if self.step is not None:
+            progress = self.step / self.steps
+            self.step.assign(self.step + 1)
+        terms = tap_errors(real, made, self.stage.error, self.scales, self.made_scales, progress)
         return sum(self.weights_of_taps[name] * term for name, term in terms.items()), terms
 
 
@@ -197,15 +205,16 @@ class SDN:
         chosen = evenly(range(len(self.dataset)), SCALE_IMAGES)
         return tap_scales(self.teacher, np.stack([self.dataset.images[i] for i in chosen]))
 
-    def trainer(self, stage):
-        """The `Trainer` of a stage; the stage's frozen layers are frozen."""
+    def trainer(self, plan):
+        """The `Trainer` of a `StagePlan`; the stage's frozen layers are frozen."""
+        stage = plan.stage
         freeze(self.network, stage.frozen)
         taps = resolve_tap_weights(stage.tap_weights)
         if stage.objective == JOINT_EMBEDDING:
             return JointEmbeddingTrainer(self.network.get_layer("text_encoder"), self.teacher, next(iter(taps)))
         normalised = stage.scaling == "normalised"
         scales = {name: self.measured_scales[name] if normalised else 1.0 for name in taps}
-        return SDNTrainer(self.network, self.teacher, stage, scales)
+        return SDNTrainer(self.network, self.teacher, stage, scales, plan.steps)
 
     def batches(self, stage, first_step, last_step):
         """The training batches of a range of global steps."""
@@ -256,7 +265,7 @@ class SDN:
                 whitened = True
             train_stage(
                 plan,
-                self.trainer(plan.stage),
+                self.trainer(plan),
                 functools.partial(self.batches, plan.stage),
                 self.recipe.training,
                 run_dir,
