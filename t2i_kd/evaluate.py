@@ -97,6 +97,7 @@ def evaluate(model, dataset, metrics, teacher=None, out="", **options):
     cache, results = {}, {name: {} for name in measures}
     for label, student in students(model):
         context = EvaluationContext(student, dataset, teacher=teacher or TeacherRecipe(), cache=cache, **options)
+        context = dataclasses.replace(context, student=student.covering(context.split("test")))
         for name, measure in measures.items():
             results[name][label] = measure(context)
     report = {"model": str(model), "dataset": dataset, "metrics": results}

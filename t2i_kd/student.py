@@ -16,6 +16,8 @@ from t2i_kd.text.front_end import load_front_end
 from t2i_kd.text.whitening import whitening_map
 
 WEIGHTS_FILE = "student.keras"
+# What a DS-SJE stage leaves beside the vocabulary, for another run's --text_weights.
+TEXT_WEIGHTS_FILE = "text_encoder.weights.h5"
 # Training captions that a run keeps for the export, one a line.
 CAPTIONS_FILE = "captions.txt"
 
@@ -115,6 +117,19 @@ def save_network(network, path):
     path.parent.mkdir(parents=True, exist_ok=True)
     try:
         network.save(temporary)
+        write_file_atomically(path, temporary.read_bytes())
+    except OSError as error:
+        raise UserError(f"--run_dir: cannot write {path}: {error.strerror or error}") from None
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def save_encoder_weights(network, path):
+    """Writes the weights of a student's text encoder as `.weights.h5`, whole or not at all, for `--text_weights`."""
+    path = Path(path)
+    temporary = path.with_name(f".{path.name.removesuffix('.weights.h5')}.tmp.weights.h5")
+    try:
+        network.get_layer("text_encoder").save_weights(temporary)
         write_file_atomically(path, temporary.read_bytes())
     except OSError as error:
         raise UserError(f"--run_dir: cannot write {path}: {error.strerror or error}") from None

@@ -5,6 +5,7 @@ import importlib
 
 from absl import flags
 
+import t2i_kd.recipe
 from t2i_kd.commands import run
 from t2i_kd.errors import UserError
 from t2i_kd.export import export
@@ -32,16 +33,18 @@ def main():
         return
     if not FLAGS.run_dir:
         raise UserError("--run_dir: say where the run is kept")
-    if FLAGS.export_dir:
-        from t2i_kd.exporting.exporter import check_export_dir
-
-        check_export_dir(FLAGS.export_dir, overwrite=FLAGS.overwrite)
     from t2i_kd.training.determinism import make_deterministic
     from t2i_kd.training.run_directory import open_run_directory
 
     make_deterministic()
     built = system(recipe)
     built.load_teacher()
+    if FLAGS.export_dir:
+        if recipe.system != "sdn":
+            raise UserError(f"--export_dir: {recipe.system} makes no generator that could be exported")
+        from t2i_kd.exporting.exporter import check_export
+
+        check_export(built.front_end, FLAGS.export_dir, overwrite=FLAGS.overwrite)
     open_run_directory(FLAGS.run_dir, recipe)
     try:
         built.train(FLAGS.run_dir)
@@ -56,6 +59,8 @@ def main():
 
 if __name__ == "__main__":
     define_flags()
+    # So that --help lists them too.
+    flags.adopt_module_key_flags(t2i_kd.recipe)
     flags.DEFINE_string("run_dir", "", "folder of the run: recipe, checkpoints, logs, samples, student")
     flags.DEFINE_string("export_dir", "", "where to export the trained student; empty: do not")
     flags.DEFINE_boolean("overwrite", False, "replace the exported version if it exists")

@@ -17,7 +17,11 @@ from PIL import Image
 
 from t2i_kd import recipe as recipe_module
 from t2i_kd import train
+from t2i_kd.evaluate import evaluate
+from t2i_kd.export import export
+from t2i_kd.generate import draw
 from t2i_kd.recipe import Recipe, Stage, TeacherRecipe, TextRecipe, TrainingRecipe, define_flags, from_flags
+from t2i_kd.training.run_directory import open_run_directory
 
 PIPELINES = sorted((Path(__file__).resolve().parents[1] / "pipelines").glob("*.flags"))
 NAMES = [path.stem for path in PIPELINES]
@@ -114,6 +118,7 @@ def test_a_smoke_run(path, parse, stand_in, tmp_path):
     system = train.system(recipe)
     assert list(system.describe())
     policy = keras.config.dtype_policy()
+    open_run_directory(tmp_path, recipe)
     try:
         system.train(tmp_path)
     finally:
@@ -125,6 +130,16 @@ def test_a_smoke_run(path, parse, stand_in, tmp_path):
     assert (tmp_path / made).stat().st_size > 0
     if recipe.system == "sdn":
         assert sorted(tmp_path.glob("samples/*.png"))
+    if path.stem == "quickstart":
+        export(tmp_path, tmp_path / "model", overwrite=False)
+        draw(str(tmp_path / "model" / "1"), ["a small red cross"], 0, tmp_path / "drawn.png")
+        assert (tmp_path / "drawn.png").stat().st_size > 0
+    if recipe.text.text_encoder == "precomputed":
+        data = recipe.data
+        report = evaluate(
+            tmp_path, data.dataset, "tap_distance", recipe.teacher, data_dir=data.data_dir, num_captions=4
+        )
+        assert len(report["metrics"]["tap_distance"]) == len(recipe.stages) + 1
 
 
 def test_the_papers_setting_is_the_papers(parse):

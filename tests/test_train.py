@@ -35,9 +35,11 @@ RUN = (
     "--checkpoint_every=4",
     "--sample_every=10",
     "--log_every=1",
-    "--stage=one: objective=mirrored steps=14 error=squared scaling=normalised schedule=cosine warmup_steps=3",
-    "--stage=two: objective=perceptual steps=13 learning_rate=1e-3 tap_weights=image:3,conv3_*:1 error=annealed",
+    "--stage=text: objective=ds_sje steps=6 learning_rate=1e-3 tap_weights=pool3:1",
+    "--stage=one: objective=mirrored steps=14 error=annealed scaling=normalised schedule=cosine warmup_steps=3",
+    "--stage=two: objective=perceptual steps=13 learning_rate=1e-3 tap_weights=image:3,conv3_*:1 frozen=text_*,fc*",
 )
+STAGES = ("text", "one", "two")
 NO_TEACHER = (*SMALL, "--teacher=none", "--width=0.03125")
 STAGE = "--stage=one: objective=mirrored steps=3 tap_weights=image:1"
 ENVIRONMENT = os.environ | {"TF_CPP_MIN_LOG_LEVEL": "3", "PYTHONPATH": str(ROOT)}
@@ -91,31 +93,34 @@ def test_a_run_leaves_its_files(whole):
     run_dir, output = whole
     assert output.rstrip().endswith(f"{run_dir}: trained")
     written = [name for name in files(run_dir) if not name.startswith("tensorboard/")]
-    sheets = ["one-00000001", "one-00000010", "one-00000014", "two-00000015", "two-00000020", "two-00000027"]
+    sheets = ["text-00000001", "text-00000006", "one-00000007", "one-00000010", "one-00000020"]
+    sheets += ["two-00000021", "two-00000030", "two-00000033"]
     assert written == sorted(
         [
             "captions.txt",
-            *(f"checkpoints/{stage}/{name}" for stage in ("one", "two") for name in ("final.npz", "student.keras")),
+            *(f"checkpoints/{stage}/{name}" for stage in STAGES for name in ("final.npz", "student.keras")),
             "metrics.jsonl",
             "recipe.json",
             *(f"samples/{name}.png" for name in sheets),
             "student.keras",
+            "text_encoder.weights.h5",
             "vocabulary.txt",
         ]
     )
-    assert len(list((run_dir / "tensorboard").iterdir())) == 2
+    assert len(list((run_dir / "tensorboard").iterdir())) == 3
     recipe = Recipe.load(run_dir / "recipe.json")
-    assert recipe.stages[1] == parse_stage(RUN[-1].removeprefix("--stage="))
+    assert recipe.stages[2] == parse_stage(RUN[-1].removeprefix("--stage="))
     assert (run_dir / "captions.txt").read_text().count("\n") == 256
-    with Image.open(run_dir / "samples" / "two-00000027.png") as sheet:
+    with Image.open(run_dir / "samples" / "two-00000033.png") as sheet:
         assert sheet.size[0] > 4 * 128
 
 
 def test_metrics_have_every_step_and_tap(whole):
     lines = [json.loads(line) for line in (whole[0] / "metrics.jsonl").read_text().splitlines()]
-    assert [line["step"] for line in lines] == list(range(1, 28))
-    assert [line["stage"] for line in lines] == ["one"] * 14 + ["two"] * 13
-    assert {"loss", "image", "pool5", "conv1_1", "images_per_second"} < set(lines[0])
+    assert [line["step"] for line in lines] == list(range(1, 34))
+    assert [line["stage"] for line in lines] == ["text"] * 6 + ["one"] * 14 + ["two"] * 13
+    assert {"loss", "retrieval_accuracy"} < set(lines[0])
+    assert {"loss", "image", "pool5", "conv1_1", "images_per_second"} < set(lines[6])
     assert {"loss", "image", "conv3_1", "conv3_4"} < set(lines[-1]) and "pool5" not in lines[-1]
     taps = 3 * lines[-1]["image"] + sum(lines[-1][f"conv3_{i}"] for i in range(1, 5))
     assert lines[-1]["loss"] == pytest.approx(taps, rel=1e-5)
@@ -133,21 +138,20 @@ def test_the_student_can_be_loaded_and_draws(whole):
 
 @pytest.fixture(scope="module")
 def killed(whole, tmp_path_factory):
-    """A run that was killed between two checkpoints of stage one and somewhere in stage two, and then ended."""
+    """A run that was killed in every stage, between two checkpoints of stage one, and then ended."""
     chance, run_dir = random.SystemRandom(), tmp_path_factory.mktemp("runs") / "killed"
-    moments = [(chance.randint(*steps), chance.uniform(0, 0.02)) for steps in ((5, 7), (15, 22))]
-    kill_after(run_dir, *moments[0])
-    assert not (run_dir / "checkpoints" / "one" / "final.npz").exists(), moments
-    kill_after(run_dir, *moments[1])
-    assert (run_dir / "checkpoints" / "one" / "final.npz").exists(), moments
-    assert not (run_dir / "checkpoints" / "two" / "final.npz").exists(), moments
+    moments = [(chance.randint(*steps), chance.uniform(0, 0.02)) for steps in ((2, 4), (11, 13), (21, 28))]
+    for moment, stage in zip(moments, STAGES, strict=True):
+        kill_after(run_dir, *moment)
+        assert not (run_dir / "checkpoints" / stage / "final.npz").exists(), moments
     finish(start(run_dir))
     return types.SimpleNamespace(run_dir=run_dir, moments=moments)
 
 
 def test_killed_runs_end_with_the_same_weights_to_the_bit(whole, killed):
     one, other, moments = whole[0], killed.run_dir, killed.moments
-    for name in ("checkpoints/one/final.npz", "checkpoints/two/final.npz"):
+    for stage in STAGES:
+        name = f"checkpoints/{stage}/final.npz"
         assert same(arrays(one / name), arrays(other / name)), moments
     for name in ("student.keras", "checkpoints/one/student.keras"):
         pairs = zip(*(load_student(folder, name).network.get_weights() for folder in (one, other)), strict=True)
@@ -314,7 +318,11 @@ def test_a_dry_run_prints_the_recipe_and_the_sizes(outcomes, whole):
     assert f"generator: {student.network.get_layer('generator').count_params():,}" in lines
     images = len(combinations("train")) * IMAGES_PER_COMBINATION["train"]
     assert f"captioned_shapes/train: {images:,} images, {3 * images:,} (image, caption) pairs" in lines
-    assert "stage one: mirrored, 14 steps" in lines and "stage two: perceptual, 13 steps" in lines
+    assert [line for line in lines if line.startswith("stage")] == [
+        "stage text: ds_sje, 6 steps",
+        "stage one: mirrored, 14 steps",
+        "stage two: perceptual, 13 steps",
+    ]
 
 
 @pytest.mark.parametrize("name", ["mixed", "compiled"])

@@ -3,7 +3,7 @@
 import keras
 import numpy as np
 
-from t2i_kd.text.joint_embedding import class_balanced_indices
+from t2i_kd.text.joint_embedding import class_balanced_indices, classes_of
 
 # Independent random streams of one seed.
 _ORDER, _FLIP, _NOISE, _CAPTION = range(4)
@@ -78,10 +78,13 @@ class Batches(keras.utils.PyDataset):
 
 
 class ClassBalancedBatches(Batches):
-    """Batches of one image a class, each with one of its captions: what DS-SJE learns from."""
+    """Batches of one image a class, each with one of its captions: what DS-SJE learns from.
+
+    Of a set without labels every image is a class of its own.
+    """
 
     def chosen(self, step):
-        images = class_balanced_indices(self.dataset.labels, self.batch_size, self.seed, step)
+        images = class_balanced_indices(classes_of(self.dataset.labels), self.batch_size, self.seed, step)
         first_pair = np.searchsorted(self.pairs[:, 0], images)
         counts = np.array([len(self.dataset.captions[i]) for i in images])
         return first_pair + np.random.default_rng([self.seed, _CAPTION, step]).integers(0, counts)

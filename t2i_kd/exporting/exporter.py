@@ -6,6 +6,8 @@ import os
 import shutil
 from pathlib import Path
 
+import keras
+
 from t2i_kd.errors import UserError
 from t2i_kd.exporting import fidelity, manifest
 from t2i_kd.exporting.core import core_inputs
@@ -62,8 +64,7 @@ def export_student(student, export_dir, calibration_captions, check_captions, ve
         UserError: when the version exists, `export_dir` cannot be written, or the student cannot read new captions.
         fidelity.FidelityError: when an artifact differs too much from the Keras model.
     """
-    require_any_text(student.front_end)
-    target = check_export_dir(export_dir, version, overwrite)
+    target = check_export(student.front_end, export_dir, version, overwrite)
     _prepare_backend()
     temporary = target.with_name(f".exporting-{version}-{os.getpid()}")
     try:
@@ -78,6 +79,17 @@ def export_student(student, export_dir, calibration_captions, check_captions, ve
         shutil.rmtree(temporary, ignore_errors=True)
     report(f"Published {target}")
     return target
+
+
+def check_export(front_end, export_dir, version=1, overwrite=False):
+    """What `check_export_dir` does, and that a student with this text front end can be exported by this process."""
+    require_any_text(front_end)
+    if keras.backend.backend() != "tensorflow":
+        raise UserError(
+            f"KERAS_BACKEND={keras.backend.backend()}: exporting needs TensorFlow; run python -m t2i_kd.export "
+            "--run_dir=... --export_dir=... where it is installed"
+        )
+    return check_export_dir(export_dir, version, overwrite)
 
 
 def check_export_dir(export_dir, version=1, overwrite=False):
@@ -101,13 +113,6 @@ def check_export_dir(export_dir, version=1, overwrite=False):
 
 
 def _prepare_backend():
-    import keras
-
-    if keras.backend.backend() != "tensorflow":
-        raise UserError(
-            f"KERAS_BACKEND={keras.backend.backend()}: exporting needs TensorFlow; run python -m t2i_kd.export "
-            "--run_dir=... --export_dir=... where it is installed"
-        )
     import tensorflow as tf
 
     # On a GPU, convolutions in TF32 would move pixels by more than the proof allows.

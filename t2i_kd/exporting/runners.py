@@ -1,6 +1,7 @@
 """One way to ask for pictures, whatever the format: captions and seeds in, uint8 pictures out."""
 
 import abc
+import dataclasses
 
 import numpy as np
 
@@ -36,6 +37,10 @@ class Runner(abc.ABC):
         starts = range(0, len(captions), BATCH)
         return np.concatenate([self._draw(captions[at : at + BATCH], seeds[at : at + BATCH]) for at in starts])
 
+    def covering(self, dataset):
+        """A runner that can also draw the data set's captions: itself, unless its captions' vectors lie in files."""
+        return self
+
     @abc.abstractmethod
     def _draw(self, captions, seeds):
         """`generate` for one batch."""
@@ -56,6 +61,10 @@ class KerasRunner(Runner):
     def __init__(self, student):
         self.student = student
         self.resolution = student.resolution
+
+    def covering(self, dataset):
+        front_end = self.student.front_end.covering(dataset)
+        return KerasRunner(dataclasses.replace(self.student, front_end=front_end))
 
     def _draw(self, captions, seeds):
         return keras_pictures(self.student, captions, seeds)

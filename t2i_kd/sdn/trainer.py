@@ -13,10 +13,25 @@ from t2i_kd.errors import UserError
 from t2i_kd.imaging import captioned_grid, encode_png, write_file_atomically
 from t2i_kd.noise import noise_from_seeds
 from t2i_kd.sdn.objective import ERRORS, OBJECTIVES, SCALINGS, resolve_tap_weights, tap_errors
-from t2i_kd.student import CAPTIONS_FILE, WEIGHTS_FILE, build_student, freeze, save_network, whiten_text
+from t2i_kd.student import (
+    CAPTIONS_FILE,
+    TEXT_WEIGHTS_FILE,
+    WEIGHTS_FILE,
+    build_student,
+    freeze,
+    save_encoder_weights,
+    save_network,
+    whiten_text,
+)
 from t2i_kd.teachers.catalogue import WIDTHS, load_teacher
 from t2i_kd.text.front_end import TOKEN_KINDS, build_front_end
-from t2i_kd.text.joint_embedding import build_joint_embedding, ds_sje_loss, retrieval_accuracy
+from t2i_kd.text.joint_embedding import (
+    build_joint_embedding,
+    class_balanced_indices,
+    classes_of,
+    ds_sje_loss,
+    retrieval_accuracy,
+)
 from t2i_kd.training.loop import learning_rate, plan_stages, train_stage
 from t2i_kd.training.trainer import Trainer
 
@@ -174,6 +189,8 @@ class SDN:
         for plan in self.plans:
             learning_rate(plan.stage, plan.steps)
             freeze(self.network, plan.stage.frozen)
+            if plan.stage.objective == JOINT_EMBEDDING:
+                class_balanced_indices(classes_of(self.dataset.labels), recipe.training.batch_size, 0, 0)
 
     def _load(self, split):
         data = self.recipe.data
@@ -271,6 +288,8 @@ class SDN:
                 run_dir,
                 functools.partial(self.draw_samples, run_dir),
             )
+            if plan.stage.objective == JOINT_EMBEDDING:
+                save_encoder_weights(self.network, run_dir / TEXT_WEIGHTS_FILE)
             save_network(self.network, run_dir / "checkpoints" / plan.stage.name / WEIGHTS_FILE)
         save_network(self.network, run_dir / WEIGHTS_FILE)
 

@@ -67,6 +67,10 @@ def _read_vgg19(teacher_recipe):
     weights = teacher_recipe.teacher_weights
     if weights != "imagenet":
         _check_file(weights, teacher_recipe.teacher_weights_sha256)
+    elif teacher_recipe.teacher_weights_sha256:
+        raise UserError(
+            "--teacher_weights_sha256: Keras checks what it downloads; give a file with --teacher_weights to check it"
+        )
     try:
         published = keras.applications.VGG19(include_top=False, weights=weights)
     except Exception as error:  # Keras raises anything from URLError to KeyError here

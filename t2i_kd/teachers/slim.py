@@ -17,6 +17,7 @@ What the loss reads of the teacher's pools of every image is computed once and k
 import functools
 import io
 import json
+import shutil
 from pathlib import Path
 
 import keras
@@ -180,9 +181,13 @@ class TeacherSlim:
 
     def train(self, run_dir):
         """Trains and folds the slim network; writes its weights (float16), then its measured fidelity."""
-        run_dir, full = Path(run_dir), self.teacher
-        if (run_dir / FIDELITY_FILE).exists():
-            return
+        run_dir = Path(run_dir)
+        if not (run_dir / FIDELITY_FILE).exists():
+            self._train(run_dir)
+        shutil.rmtree(run_dir / TAP_FOLDER, ignore_errors=True)
+
+    def _train(self, run_dir):
+        full = self.teacher
         taps = cached_taps(full, self.images, run_dir / TAP_FOLDER)
         widths = {pool: full.output[pool].shape[-1] for pool in POOLS}
         training = self.recipe.training
@@ -202,9 +207,6 @@ class TeacherSlim:
         )
         save_slim_weights(slim, run_dir / WEIGHTS_FILE)
         self._measure(full, slim, run_dir / FIDELITY_FILE)
-        for path in (run_dir / TAP_FOLDER).glob("*.npy"):
-            path.unlink()
-        (run_dir / TAP_FOLDER).rmdir()
 
     def _measure(self, full, slim, path):
         """Linear probes of the full, the slim and a random slim network; see `fidelity`."""

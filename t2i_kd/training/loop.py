@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import keras
+from absl import logging
 
 from t2i_kd.errors import UserError
 from t2i_kd.training import checkpoints
@@ -145,6 +146,8 @@ def train_stage(plan, trainer, make_batches, training, run_dir, draw_samples):
     # On JAX a step is either compiled or run operation by operation, many times slower.
     compiled = training.jit_compile or keras.backend.backend() == "jax"
     trainer.compile(optimizer=make_optimizer(stage, plan.steps, training), jit_compile=compiled)
+    # What Keras made of the request: it may fall back.
+    logging.info("stage %s: jit_compile is %s", stage.name, trainer.jit_compile)
     trainer.optimizer.build(trainer.trainable_variables)
     groups = {**weights, "optimizer": trainer.optimizer.variables}
     done, path = checkpoints.newest(folder)

@@ -25,7 +25,8 @@ def open_run_directory(run_dir, recipe):
             )
         return
     try:
-        if run_dir.exists() and any(run_dir.iterdir()):
+        # A run that was killed while it wrote its recipe leaves a temporary file.
+        if run_dir.exists() and any(not each.name.startswith(f".{RECIPE_FILE}.") for each in run_dir.iterdir()):
             raise UserError(f"--run_dir: {run_dir} is not empty and has no {RECIPE_FILE}")
         run_dir.mkdir(parents=True, exist_ok=True)
         write_file_atomically(path, recipe.to_json().encode("utf-8"))

@@ -93,6 +93,11 @@ def test_a_wrong_checksum_is_an_error(published):
         load_teacher(TeacherRecipe(teacher_weights=str(published[1]), teacher_weights_sha256="0" * 64), 32)
 
 
+def test_a_checksum_of_what_keras_downloads_is_an_error():
+    with pytest.raises(UserError, match=r"--teacher_weights_sha256: .*--teacher_weights"):
+        load_teacher(TeacherRecipe(teacher_weights_sha256="0" * 64), 32)
+
+
 def test_the_right_checksum_passes(published):
     digest = hashlib.sha256(published[1].read_bytes()).hexdigest()
     load_teacher(TeacherRecipe(teacher_weights=str(published[1]), teacher_weights_sha256=digest), 32)

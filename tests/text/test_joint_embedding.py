@@ -11,6 +11,7 @@ from t2i_kd.text.joint_embedding import (
     ImageProjection,
     build_joint_embedding,
     class_balanced_indices,
+    classes_of,
     ds_sje_loss,
     retrieval_accuracy,
 )
@@ -69,6 +70,12 @@ def test_batches_hold_one_image_a_class_and_derive_from_seed_and_step():
 def test_too_large_a_batch_names_the_flag(batch_size):
     with pytest.raises(UserError, match="--batch_size"):
         class_balanced_indices(np.array([0, 0, 1]), batch_size, 0, 0)
+
+
+def test_without_labels_every_image_is_a_class_of_its_own():
+    assert classes_of([3, 3, 3]).tolist() == [0, 1, 2]
+    assert classes_of([3, 3, 4]).tolist() == [3, 3, 4]
+    assert classes_of([]).tolist() == []
 
 
 def test_projection_averages_over_quarters():

@@ -26,6 +26,12 @@ def test_an_empty_folder_is_taken(tmp_path):
     assert (tmp_path / "recipe.json").exists()
 
 
+def test_a_folder_with_a_half_written_recipe_is_taken(tmp_path):
+    (tmp_path / ".recipe.json.77.tmp").write_text("{")
+    open_run_directory(tmp_path, RECIPE)
+    assert Recipe.load(tmp_path / "recipe.json") == RECIPE
+
+
 @pytest.mark.parametrize(
     ("other", "named"),
     [
