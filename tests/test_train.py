@@ -318,7 +318,7 @@ def test_a_dry_run_prints_the_recipe_and_the_sizes(outcomes, whole):
     assert f"generator: {student.network.get_layer('generator').count_params():,}" in lines
     images = len(combinations("train")) * IMAGES_PER_COMBINATION["train"]
     assert f"captioned_shapes/train: {images:,} images, {3 * images:,} (image, caption) pairs" in lines
-    assert [line for line in lines if line.startswith("stage")] == [
+    assert [line for line in lines.splitlines() if line.startswith("stage")] == [
         "stage text: ds_sje, 6 steps",
         "stage one: mirrored, 14 steps",
         "stage two: perceptual, 13 steps",

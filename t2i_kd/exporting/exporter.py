@@ -190,7 +190,5 @@ def _read_captions(path):
 
 
 def _spread(captions, count):
-    """`count` of the captions at even distances, or all where there are fewer."""
-    if len(captions) <= count:
-        return captions
+    """`count` of the captions at even distances; where there are fewer, some come again (with another seed)."""
     return [captions[index * len(captions) // count] for index in range(count)]
