@@ -1,17 +1,16 @@
 """Makes `vgg19_slim`: VGG19's topology at a quarter of its width, taught by the full VGG19. Source: ours.
 
 The slim network trains with batch normalisation before each ReLU, which is folded into its kernels at the end. Two
-kinds of heads, none of them kept, read the teacher's pools t_l off the slim network's pools s_l: for l >= 3 a 1x1
-convolution h_l every element of t_l, and linear maps k_lm the averages over the picture of t_l and of every deeper
-pool:
+kinds of heads, none of them kept, read the teacher's pools t_l off the slim network's pools s_l: a 1x1 convolution
+h_l every element of t_l, and linear maps k_lm the averages over the picture of t_l and of every deeper pool:
 
-    L = sum_{l >= 3} mean (h_l(s_l) - (t_l - mu_l) / sigma_l)^2
-        + sum_l w_l mean_{m >= l} mean (k_lm(avg s_l) - (avg t_m - nu_m) / tau_m)^2,
+    L = sum_l [ mean (h_l(s_l) - (t_l - mu_l) / sigma_l)^2
+                + w_l mean_{m >= l} mean (k_lm(avg s_l) - (avg t_m - nu_m) / tau_m)^2 ],
 
 mu_l, sigma_l the mean and standard deviation, per channel, of t_l, and nu_m, tau_m those of its average over the
-picture. With a quarter of the channels a shallow pool cannot keep all that the teacher's keeps, so pools 1 and 2 are
-not asked for its maps; looking ahead to the deeper pools makes them keep what those make use of.
-What the loss reads of the teacher's pools of every image is computed once and kept on disk for the run.
+picture. With a quarter of the channels a shallow pool cannot keep all that the teacher's keeps; looking ahead to the
+deeper pools makes it keep what they make use of. Shallow pools are the narrowest and have the largest w_l.
+The teacher's pools of every image are computed once and kept on disk for the run.
 """
 
 import functools
@@ -41,10 +40,8 @@ WEIGHTS_FILE = "vgg19_slim.npz"
 FIDELITY_FILE = "fidelity.json"
 TAP_FOLDER = "teacher_taps"
 PROBE_CLASSES = 30
-# The pools whose maps are compared; of the others only the averages over the picture are.
-MAP_POOLS = POOLS[2:]
 # w_l, the weight of the averages.
-AVERAGE_WEIGHTS = {"pool1": 20.0, "pool2": 20.0, "pool3": 5.0, "pool4": 10.0, "pool5": 2.0}
+AVERAGE_WEIGHTS = {"pool1": 20.0, "pool2": 20.0, "pool3": 5.0, "pool4": 5.0, "pool5": 2.0}
 
 
 class SlimTrainer(Trainer):
@@ -62,9 +59,8 @@ class SlimTrainer(Trainer):
         self.heads, self.average_heads = {}, {}
         for index, pool in enumerate(POOLS):
             channels = network.output[pool].shape[-1]
-            if pool in MAP_POOLS:
-                self.heads[pool] = keras.layers.Dense(widths[pool], name=f"{pool}_head")
-                self.heads[pool].build((None, None, None, channels))
+            self.heads[pool] = keras.layers.Dense(widths[pool], name=f"{pool}_head")
+            self.heads[pool].build((None, None, None, channels))
             for deeper in POOLS[index:]:
                 head = keras.layers.Dense(widths[deeper], name=f"{pool}_{deeper}_average_head")
                 head.build((None, channels))
@@ -76,7 +72,7 @@ class SlimTrainer(Trainer):
         return self.variables
 
     def loss_terms(self, batch):
-        """The loss of the module's docstring, term by term."""
+        """The loss of the module's docstring; two terms a pool."""
         made = self.network(ops.cast(batch["image"], "float32"), training=True)
         real = {pool: ops.cast(batch[pool], "float32") for pool in POOLS}
         averages = {}
@@ -84,17 +80,15 @@ class SlimTrainer(Trainer):
             averages[pool] = (ops.mean(real[pool], axis=(1, 2)) - nu) / tau
         loss, terms = 0.0, {}
         for index, pool in enumerate(POOLS):
-            if pool in MAP_POOLS:
-                mu, sigma, _, _ = self.statistics[pool]
-                terms[pool] = mean_square(self.heads[pool](made[pool]) - (real[pool] - mu) / sigma)
-                loss = loss + terms[pool]
+            mu, sigma, _, _ = self.statistics[pool]
+            terms[pool] = mean_square(self.heads[pool](made[pool]) - (real[pool] - mu) / sigma)
             average = ops.mean(made[pool], axis=(1, 2))
             ahead = [
                 mean_square(self.average_heads[f"{pool}_{deeper}"](average) - averages[deeper])
                 for deeper in POOLS[index:]
             ]
             terms[f"{pool}_average"] = sum(ahead) / len(ahead)
-            loss = loss + AVERAGE_WEIGHTS[pool] * terms[f"{pool}_average"]
+            loss = loss + terms[pool] + AVERAGE_WEIGHTS[pool] * terms[f"{pool}_average"]
         return loss, terms
 
 
@@ -104,7 +98,7 @@ def mean_square(values):
 
 
 class TapBatches(keras.utils.PyDataset):
-    """Images with what `cached_taps` keeps of them, those of a step following from (seed, step)."""
+    """Images with the teacher's maps of them, those of a step following from (seed, step)."""
 
     def __init__(self, images, taps, batch_size, seed, first_step, last_step):
         super().__init__()
@@ -247,22 +241,12 @@ def stacked(datasets):
     return np.stack([dataset.images[i] for dataset in datasets for i in range(len(dataset))])
 
 
-def kept_of(pool, maps):
-    """What the loss reads of a pool's maps [n, height, width, channels]: all, or their average with sides of 1."""
-    return maps if pool in MAP_POOLS else ops.mean(maps, axis=(1, 2), keepdims=True)
-
-
 def cached_taps(teacher, images, folder, batch_size=32):
-    """The teacher's pools of every image, made once, in order of the images.
-
-    Returns:
-        {pool: float16 memory map in `folder`, [n, height, width, channels]}, height and width 1 for the average over
-        the picture of a pool that is not one of `MAP_POOLS`.
-    """
+    """The teacher's pools of every image, float16 memory maps in `folder`; made once, in order of the images."""
     folder.mkdir(parents=True, exist_ok=True)
     paths = {pool: folder / f"{pool}.npy" for pool in POOLS}
     if not all(path.exists() for path in paths.values()):
-        network = keras.Model(teacher.input, {pool: kept_of(pool, teacher.output[pool]) for pool in POOLS})
+        network = keras.Model(teacher.input, {pool: teacher.output[pool] for pool in POOLS})
         unfinished = {pool: folder / f".{pool}.npy" for pool in POOLS}
         maps = {
             pool: np.lib.format.open_memmap(
