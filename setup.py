@@ -14,7 +14,7 @@ setup(
     license="Apache-2.0",
     python_requires=">=3.11",
     packages=find_packages(include=["t2i_kd", "t2i_kd.*"]),
-    package_data={"t2i_kd.teachers": ["weights/*.npz"]},
+    package_data={"t2i_kd.teachers": ["weights/*"]},
     # LiteRT and ONNX runtimes are here, not only extras, because every export is proven on them.
     install_requires=[
         "tensorflow>=2.20",

@@ -8,12 +8,13 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from t2i_kd.data.catalogue import load_dataset
 from t2i_kd.errors import UserError
 from t2i_kd.recipe import DataRecipe, Recipe, StudentRecipe, TeacherRecipe, TrainingRecipe, parse_stage
 from t2i_kd.teachers import slim
 from t2i_kd.teachers.catalogue import load_teacher
 from t2i_kd.teachers.slim import AVERAGE_WEIGHTS, POOLS, SlimTrainer, TapBatches, TeacherSlim, tap_statistics
-from t2i_kd.teachers.vgg19 import CONVOLUTIONS, build_vgg19
+from t2i_kd.teachers.vgg19 import CONVOLUTIONS, SLIM_WEIGHTS, build_vgg19
 
 COLOURS = {"red": (200, 30, 30), "green": (30, 180, 40), "blue": (20, 40, 210), "grey": (120, 120, 120)}
 STEPS = 4
@@ -181,6 +182,16 @@ def test_statistics_are_per_channel():
     assert sigma[0] == pytest.approx(exact[..., 0].std(), rel=5e-3)
     assert tau[0] == pytest.approx(exact[..., 0].mean((1, 2)).std(), rel=5e-3)
     assert 0 < sigma[1] < 0.01 and 0 < tau[1] < 0.01
+
+
+def test_the_shipped_weights_have_the_fidelity_that_is_shipped_beside_them(shared_data):
+    known = json.loads(SLIM_WEIGHTS.with_name("vgg19_slim_fidelity.json").read_text())
+    flowers = [
+        load_dataset("image_folder", s, 64, shared_data / "oxford_flowers102_64px.zip") for s in ("train", "test")
+    ]
+    found = slim.fidelity({"slim": load_teacher(TeacherRecipe(teacher="vgg19_slim"), 64)}, *flowers)
+    assert found["slim"] == pytest.approx(known["slim"], abs=0.01)
+    assert (found["train_images"], found["test_images"]) == (known["train_images"], known["test_images"])
 
 
 @pytest.mark.parametrize(
