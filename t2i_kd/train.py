@@ -64,5 +64,9 @@ if __name__ == "__main__":
     flags.DEFINE_string("run_dir", "", "folder of the run: recipe, checkpoints, logs, samples, student")
     flags.DEFINE_string("export_dir", "", "where to export the trained student; empty: do not")
     flags.DEFINE_boolean("overwrite", False, "replace the exported version if it exists")
-    flags.DEFINE_boolean("dry_run", False, "print the resolved recipe and parameter counts, touch nothing")
+    flags.DEFINE_boolean(
+        "dry_run",
+        False,
+        "print the resolved recipe and parameter counts, make no run; missing data are downloaded",
+    )
     run(main)
