@@ -14,6 +14,7 @@ from t2i_kd import commands
 from t2i_kd.data.catalogue import DATASETS
 from t2i_kd.errors import UserError
 from t2i_kd.imaging import write_file_atomically
+from t2i_kd.metrics.catalogue import METRICS
 from t2i_kd.recipe import RECIPE_FILE, Recipe, TeacherRecipe
 
 TEACHER_FLAGS = ("teacher", "teacher_weights", "teacher_pooling", "teacher_preprocessing")
@@ -25,9 +26,20 @@ def define_flags():
     flags.DEFINE_string("dataset", "", f"data set whose test split is asked for: {', '.join(DATASETS)}")
     flags.DEFINE_string("data_dir", "", "folder or .zip of the data set, where it needs one")
     flags.DEFINE_integer("max_bad_examples", 0, "broken images or empty captions to skip before stopping", 0)
-    flags.DEFINE_string("metrics", "", "names with commas between them: attribute_accuracy, tap_distance")
+    flags.DEFINE_string("metrics", "", f"names with commas between them: {', '.join(METRICS)}")
     flags.DEFINE_integer("num_captions", 300, "captions that the student draws", 1)
     flags.DEFINE_integer("seed", 0, "of the choice of captions, of noise, and of trained judges", 0, 2**31 - 1)
+    flags.DEFINE_enum(
+        "extractor",
+        "inception",
+        ("inception", "teacher"),
+        "frechet, kernel: whose activations; SDN learns from VGG19, so the teacher alone is no judge of it",
+    )
+    flags.DEFINE_string(
+        "inception_weights",
+        "imagenet",
+        "imagenet (Keras downloads them) or a .weights.h5 of keras.applications.InceptionV3(include_top=False)",
+    )
     flags.DEFINE_string("out", "", "the JSON report to write; empty: only print")
     for item in dataclasses.fields(TeacherRecipe):
         if item.name in TEACHER_FLAGS:
@@ -80,7 +92,8 @@ def evaluate(model, dataset, metrics, teacher=None, out="", **options):
         metrics: names of `METRICS` with commas between them.
         teacher: `TeacherRecipe` for the metrics that need one.
         out: path of a JSON report, or empty.
-        options: `data_dir`, `max_bad_examples`, `num_captions`, `seed`; see `EvaluationContext`.
+        options: `data_dir`, `max_bad_examples`, `num_captions`, `seed`, `extractor`, `inception_weights`; see
+            `EvaluationContext`.
 
     Returns:
         What the report holds: {"model", "dataset", "metrics": {metric: {student: what the metric returned}}}.
@@ -159,6 +172,8 @@ def main():
         max_bad_examples=values.max_bad_examples,
         num_captions=values.num_captions,
         seed=values.seed,
+        extractor=values.extractor,
+        inception_weights=values.inception_weights,
     )
     if values.out:
         print(values.out)

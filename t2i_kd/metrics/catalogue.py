@@ -7,6 +7,8 @@ from t2i_kd.errors import UserError
 # Name of the metric -> module with measure(context) -> dict; see `EvaluationContext`.
 METRICS = {
     "attribute_accuracy": "t2i_kd.metrics.attribute_accuracy",
+    "frechet": "t2i_kd.metrics.frechet",
+    "kernel": "t2i_kd.metrics.kernel_distance",
     "tap_distance": "t2i_kd.metrics.tap_distance",
 }
 

@@ -24,6 +24,8 @@ class EvaluationContext:
         num_captions: how many captions the student draws.
         seed: of the choice of captions, of the noise, and of what a metric trains.
         teacher: the network that compares pictures (`tap_distance`).
+        extractor: `inception` or `teacher`, the network whose activations are compared (`frechet`, `kernel`).
+        inception_weights: for `extractor=inception`; see `activations.load_inception`.
         cache: what all students of one `evaluate` share: data, trained judges.
     """
 
@@ -34,6 +36,8 @@ class EvaluationContext:
     num_captions: int = 300
     seed: int = 0
     teacher: TeacherRecipe = field(default_factory=TeacherRecipe)
+    extractor: str = "inception"
+    inception_weights: str = "imagenet"
     cache: dict = field(default_factory=dict)
 
     def split(self, name):
