@@ -112,24 +112,20 @@ def whiten_text(network, features):
 
 def save_network(network, path):
     """Writes a student's network as `.keras`, whole or not at all."""
-    path = Path(path)
-    temporary = path.with_name(f".{path.stem}.tmp.keras")
-    path.parent.mkdir(parents=True, exist_ok=True)
-    try:
-        network.save(temporary)
-        write_file_atomically(path, temporary.read_bytes())
-    except OSError as error:
-        raise UserError(f"--run_dir: cannot write {path}: {error.strerror or error}") from None
-    finally:
-        temporary.unlink(missing_ok=True)
+    Path(path).parent.mkdir(parents=True, exist_ok=True)
+    _save_whole(network.save, Path(path), ".keras")
 
 
 def save_encoder_weights(network, path):
     """Writes the weights of a student's text encoder as `.weights.h5`, whole or not at all, for `--text_weights`."""
-    path = Path(path)
-    temporary = path.with_name(f".{path.name.removesuffix('.weights.h5')}.tmp.weights.h5")
+    _save_whole(network.get_layer("text_encoder").save_weights, Path(path), ".weights.h5")
+
+
+def _save_whole(save, path, ending):
+    # Keras wants the ending, and writes bit by bit.
+    temporary = path.with_name(f".{path.name.removesuffix(ending)}.tmp{ending}")
     try:
-        network.get_layer("text_encoder").save_weights(temporary)
+        save(temporary)
         write_file_atomically(path, temporary.read_bytes())
     except OSError as error:
         raise UserError(f"--run_dir: cannot write {path}: {error.strerror or error}") from None

@@ -1,5 +1,7 @@
 """Batches for training: which picture, which caption and which flip comes at a step follows from (seed, step) alone."""
 
+import functools
+
 import keras
 import numpy as np
 
@@ -83,8 +85,12 @@ class ClassBalancedBatches(Batches):
     Of a set without labels every image is a class of its own.
     """
 
+    @functools.cached_property
+    def classes(self):
+        return classes_of(self.dataset.labels)
+
     def chosen(self, step):
-        images = class_balanced_indices(classes_of(self.dataset.labels), self.batch_size, self.seed, step)
+        images = class_balanced_indices(self.classes, self.batch_size, self.seed, step)
         first_pair = np.searchsorted(self.pairs[:, 0], images)
         counts = np.array([len(self.dataset.captions[i]) for i in images])
         return first_pair + np.random.default_rng([self.seed, _CAPTION, step]).integers(0, counts)

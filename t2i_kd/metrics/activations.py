@@ -7,8 +7,7 @@ import numpy as np
 from keras import ops
 
 from t2i_kd.errors import UserError
-from t2i_kd.metrics import held_out
-from t2i_kd.teachers.catalogue import load_teacher
+from t2i_kd.teachers.catalogue import load_application
 
 BATCH = 32
 TAP = "pool4"
@@ -32,33 +31,22 @@ def load_inception(weights):
     """
     if weights != "imagenet" and not Path(weights).is_file():
         raise UserError(f"--inception_weights: no file {weights}")
-    try:
-        network = keras.applications.InceptionV3(include_top=False, pooling="avg", weights=weights)
-    except Exception as error:  # Keras raises anything from URLError to KeyError here
-        reason = " ".join(str(error).split())[:200]
-        if weights == "imagenet":
-            raise UserError(
-                f"--inception_weights=imagenet: Keras could not download InceptionV3 ({reason}); put {INCEPTION_FILE} "
-                "into ~/.keras/models, give a file with --inception_weights=FILE.weights.h5, or --extractor=teacher"
-            ) from None
-        raise UserError(f"--inception_weights: {weights} does not fit InceptionV3: {reason}") from None
+    instead = ", or --extractor=teacher"
+    network = load_application("InceptionV3", weights, "inception_weights", INCEPTION_FILE, instead, pooling="avg")
     image = keras.Input((None, None, 3), name="image")
     resize = keras.layers.Resizing(INCEPTION_SIDE, INCEPTION_SIDE, antialias=True)
     return keras.Model(image, network(keras.layers.Rescaling(1 / 127.5, -1)(resize(image))))
 
 
 def load_extractor(context):
-    """The network of `--extractor`: (its name in a metric's name, a `keras.Model` from pictures to [batch, dim])."""
+    """The network of `--extractor`: a `keras.Model` from pictures to [batch, dim]."""
     if context.extractor == "inception":
         key = ("inception", context.inception_weights)
-        return "inception", context.shared(key, lambda: load_inception(context.inception_weights))
+        return context.shared(key, lambda: load_inception(context.inception_weights))
     if context.teacher.teacher == "none":
         raise UserError("--teacher: none sees nothing; give vgg19 or vgg19_slim, or --extractor=inception")
-    resolution = context.student.resolution
-    key = ("teacher", context.teacher, resolution)
-    teacher = context.shared(key, lambda: load_teacher(context.teacher, resolution))
-    averages = keras.Model(teacher.input, ops.mean(teacher.output[TAP], axis=(1, 2)))
-    return f"{context.teacher.teacher}_{TAP}", averages
+    teacher = context.loaded_teacher
+    return keras.Model(teacher.input, ops.mean(teacher.output[TAP], axis=(1, 2)))
 
 
 def activation_batches(context):
@@ -75,19 +63,16 @@ def activation_batches(context):
     Raises:
         UserError: naming the flag, where the network cannot be had.
     """
-    _, network = load_extractor(context)
-    test = context.split("test")
-    pictures = [[picture] for picture in range(len(test))]
-    pairs = held_out.draw_pairs(test.captions, pictures, context.num_captions, context.seed)
-    made = held_out.generate(context.student, [caption for _, caption in pairs], context.seed)
-    return {"made": _batches(network, made), "real": _batches(network, test.images)}
+    network = load_extractor(context)
+    return {"made": _batches(network, context.made), "real": _batches(network, context.split("test").images)}
 
 
 def activation_protocol(context, metric, made, real):
     """A metric's full name, which says on what it was measured, and its protocol."""
-    extractor, resolution = load_extractor(context)[0], context.student.resolution
+    inception, resolution = context.extractor == "inception", context.student.resolution
+    extractor = "inception" if inception else f"{context.teacher.teacher}_{TAP}"
     protocol = {"extractor": extractor}
-    if context.extractor == "inception":
+    if inception:
         protocol |= {"inception_weights": context.inception_weights, "resize": f"{INCEPTION_SIDE}, bilinear"}
     else:
         protocol |= {

@@ -1,10 +1,13 @@
 """What a metric is given: one student to judge, the held-out data, and what was made for the students before it."""
 
+import functools
 from dataclasses import dataclass, field
 from typing import Any
 
 from t2i_kd.data.catalogue import load_dataset
+from t2i_kd.metrics import held_out
 from t2i_kd.recipe import TeacherRecipe
+from t2i_kd.teachers.catalogue import load_teacher
 
 
 @dataclass(frozen=True)
@@ -47,6 +50,23 @@ class EvaluationContext:
             ("split", name, resolution),
             lambda: load_dataset(self.dataset, name, resolution, self.data_dir, self.max_bad_examples),
         )
+
+    @property
+    def loaded_teacher(self):
+        """The network of `teacher` at the student's resolution, loaded once."""
+        resolution = self.student.resolution
+        return self.shared(("teacher", self.teacher, resolution), lambda: load_teacher(self.teacher, resolution))
+
+    @functools.cached_property
+    def pairs(self):
+        """`num_captions` (picture index, caption) pairs of the test split, its pictures taken in turn."""
+        test = self.split("test")
+        return held_out.draw_pairs(test.captions, [[i] for i in range(len(test))], self.num_captions, self.seed)
+
+    @functools.cached_property
+    def made(self):
+        """The student's pictures of the captions of `pairs`, drawn once for all metrics."""
+        return held_out.generate(self.student, [caption for _, caption in self.pairs], self.seed)
 
     def shared(self, key, make):
         """What `make()` returned for the first student that asked for `key`."""

@@ -7,9 +7,6 @@ import keras
 import numpy as np
 from keras import ops
 
-from t2i_kd.metrics import held_out
-from t2i_kd.teachers.catalogue import load_teacher
-
 BATCH = 8
 # A tap that is zero on every real picture says nothing; the floor keeps 0 / 0 at 0.
 SMALLEST_MAGNITUDE = 1e-6
@@ -87,13 +84,8 @@ def measure(context):
     Returns:
         The dict that `EvaluationContext` describes; `values` are d_l for each tap, `sum` and `normalised sum`.
     """
-    resolution, test = context.student.resolution, context.split("test")
-    key = ("teacher", context.teacher, resolution)
-    teacher = context.shared(key, lambda: load_teacher(context.teacher, resolution))
-    pairs = held_out.draw_pairs(
-        test.captions, [[picture] for picture in range(len(test))], context.num_captions, context.seed
-    )
-    made = held_out.generate(context.student, [caption for _, caption in pairs], context.seed)
+    teacher, test = context.loaded_teacher, context.split("test")
+    pairs, made = context.pairs, context.made
     total = TapDistances()
     for start in range(0, len(pairs), BATCH):
         batch = pairs[start : start + BATCH]

@@ -145,11 +145,7 @@ def check_recipe(recipe):
     if not recipe.stages:
         raise UserError("--stage: a recipe needs at least one stage")
     for stage in recipe.stages:
-        for field, known in (
-            ("objective", (*OBJECTIVES, JOINT_EMBEDDING)),
-            ("error", tuple(ERRORS)),
-            ("scaling", SCALINGS),
-        ):
+        for field, known in KNOWN.items():
             if getattr(stage, field) not in known:
                 raise UserError(
                     f"--stage {stage.name}: {field} is {getattr(stage, field)!r}, none of {', '.join(known)}"

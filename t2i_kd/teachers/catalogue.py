@@ -71,19 +71,36 @@ def _read_vgg19(teacher_recipe):
         raise UserError(
             "--teacher_weights_sha256: Keras checks what it downloads; give a file with --teacher_weights to check it"
         )
+    published = load_application("VGG19", weights, "teacher_weights", KERAS_FILE)
+    return {name: published.get_layer(f"block{name[4]}_conv{name[6]}").get_weights() for name in CONVOLUTIONS}
+
+
+def load_application(name, weights, flag, keras_file, instead="", **options):
+    """A network of `keras.applications` without its classifier.
+
+    Args:
+        name: as `keras.applications` has it.
+        weights: `imagenet`, which Keras downloads, or a `.weights.h5` of the same network.
+        flag: which gave `weights`, for messages.
+        keras_file: under which name Keras keeps what it downloads.
+        instead: what else the user can do without a network.
+        options: further arguments of the network.
+
+    Raises:
+        UserError: naming the flag, when the weights cannot be downloaded or do not fit.
+    """
     try:
-        published = keras.applications.VGG19(include_top=False, weights=weights)
+        return getattr(keras.applications, name)(include_top=False, weights=weights, **options)
     except Exception as error:  # Keras raises anything from URLError to KeyError here
         reason = " ".join(str(error).split())[:200]
         if weights == "imagenet":
             raise UserError(
-                f"--teacher_weights=imagenet: Keras could not download VGG19 ({reason}); put {KERAS_FILE} into "
-                "~/.keras/models, or give a file with --teacher_weights=FILE.weights.h5"
+                f"--{flag}=imagenet: Keras could not download {name} ({reason}); put {keras_file} into "
+                f"~/.keras/models, or give a file with --{flag}=FILE.weights.h5{instead}"
             ) from None
         raise UserError(
-            f"--teacher_weights: {weights} does not fit keras.applications.VGG19(include_top=False): {reason}"
+            f"--{flag}: {weights} does not fit keras.applications.{name}(include_top=False): {reason}"
         ) from None
-    return {name: published.get_layer(f"block{name[4]}_conv{name[6]}").get_weights() for name in CONVOLUTIONS}
 
 
 def _read_slim(teacher_recipe):

@@ -22,6 +22,7 @@ from pathlib import Path
 import numpy as np
 
 from t2i_kd.errors import UserError
+from t2i_kd.imaging import write_file_atomically
 
 KINDS = ("words", "characters")
 PADDING, UNKNOWN = 0, 1
@@ -147,10 +148,8 @@ class Tokenizer:
 
     def save(self, path):
         """Writes `vocabulary.txt`: UTF-8, one token a line, a token's id is its line's number counted from 0."""
-        path = Path(path)
-        temporary = path.with_name(path.name + ".tmp")
-        temporary.write_bytes("".join(token + "\n" for token in SPECIAL_TOKENS + self.vocabulary).encode("utf-8"))
-        temporary.replace(path)
+        text = "".join(token + "\n" for token in SPECIAL_TOKENS + self.vocabulary)
+        write_file_atomically(path, text.encode("utf-8"))
 
     @classmethod
     def load(cls, path, kind, length):

@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from t2i_kd.errors import UserError
+from t2i_kd.imaging import write_file_atomically
 from t2i_kd.text.base import TextFrontEnd
 from t2i_kd.text.encoders import build_vector_encoder
 
@@ -43,10 +44,8 @@ class VectorFrontEnd(TextFrontEnd):
         return build_vector_encoder(self.embedding_dim, self.text_dim)
 
     def save(self, folder):
-        path = Path(folder) / WIDTH_FILE
-        temporary = path.with_name(path.name + ".tmp")
-        temporary.write_text(json.dumps({"embedding_dim": self.embedding_dim}) + "\n", "utf-8")
-        temporary.replace(path)
+        text = json.dumps({"embedding_dim": self.embedding_dim}) + "\n"
+        write_file_atomically(Path(folder) / WIDTH_FILE, text.encode("utf-8"))
 
     @classmethod
     def load(cls, folder, source, text_dim):

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 from t2i_kd.data.captioned_images import CaptionedImages
-from t2i_kd.metrics import tap_distance
+from t2i_kd.metrics import context, tap_distance
 from t2i_kd.metrics.context import EvaluationContext
 from t2i_kd.recipe import TeacherRecipe
 from t2i_kd.teachers.vgg19 import TAPS, build_vgg19
@@ -85,7 +85,7 @@ def test_without_a_teacher_the_pixels_are_compared(pictures):
 def test_every_tap_of_a_teacher_counts_once(pictures, monkeypatch):
     keras.utils.set_random_seed(0)
     teacher = build_vgg19(32, width=1 / 32)
-    monkeypatch.setattr(tap_distance, "load_teacher", lambda recipe, resolution: teacher)
+    monkeypatch.setattr(context, "load_teacher", lambda recipe, resolution: teacher)
     result = tap_distance.measure(context_of(pictures, TeacherRecipe(), 11))
     real = pictures.images.astype("float32")
     seen, made = teacher.predict(real, verbose=0), teacher.predict(255 - real, verbose=0)
