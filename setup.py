@@ -29,6 +29,7 @@ setup(
         "importlib_resources>=6",  # tensorflow-datasets needs it to prepare a set and does not declare it
         "pillow>=11",
         "scikit-learn>=1.5",
+        "scipy>=1.14",
         "tqdm>=4.66",
         *LITERT,
         *ONNX,
@@ -37,9 +38,9 @@ setup(
         "litert": LITERT,
         "onnx": ONNX,
         # preparing caltech_birds2011 and oxford_flowers102 from their original archives
-        "datasets": ["opencv-python-headless>=4.10", "scipy>=1.14"],
+        "datasets": ["opencv-python-headless>=4.10"],
         "serving": ["tensorflow-serving-api>=2.19"],
         "jax": ["jax>=0.5"],
-        "test": ["pytest>=8", "pytest-xdist>=3.6", "ruff>=0.9", "scipy>=1.14", "jax>=0.5"],
+        "test": ["pytest>=8", "pytest-xdist>=3.6", "ruff>=0.9", "scikit-image>=0.25", "jax>=0.5"],
     },
 )

@@ -1,0 +1,138 @@
+"""How sure a measured number is: bootstrap intervals, and whether two students differ by more than noise.
+
+A resample of n pictures is written as n weights: how often each picture was drawn. Every metric is a statistic of such
+weights, so that no picture is ever seen by a network twice. Source: Efron, "Bootstrap Methods" (1979).
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+import numpy as np
+
+CONFIDENCE = 0.95
+# Sets the two draws of one seed apart.
+_MADE, _REAL = range(2)
+
+
+@dataclass(frozen=True)
+class Measurement:
+    """What a metric found for one student.
+
+    Attributes:
+        protocol: what was done, so that nobody compares two numbers that were made differently.
+        statistic: (made_weights float [r, made], real_weights float [r, real]) -> {line: float64 [r]}; one value for
+            each row of weights, a line of the printed table each. Weights of 1 give the number itself.
+        made, real: how many made and real pictures are resampled; 0 real pictures where they are not drawn anew.
+        biased: whether the statistic of a resample lies, on average, elsewhere than the statistic itself.
+        lower_is_better: for the page's best and worst pictures.
+        samples: {line: float [made]}, what each made picture contributes, for the lines that are means over pictures.
+        pairs: (picture of the test split, caption) of each made picture, where `samples` is given.
+        pictures: uint8 [made, side, side, 3], where `samples` is given.
+        beside: further columns, {heading: {line: number}}.
+        intervals: {line: (low, high)} that are known better than by bootstrap.
+    """
+
+    protocol: dict
+    statistic: Callable
+    made: int
+    real: int = 0
+    biased: bool = False
+    lower_is_better: bool = False
+    samples: dict = field(default_factory=dict)
+    pairs: list = field(default_factory=list)
+    pictures: np.ndarray | None = None
+    beside: dict = field(default_factory=dict)
+    intervals: dict = field(default_factory=dict)
+
+
+def mean_of(values):
+    """A `Measurement.statistic` for means over made pictures: {line: sum_i w_i v_i / sum_i w_i}.
+
+    Args:
+        values: {line: float [made]}.
+
+    Raises:
+        ValueError: for a value that is NaN or infinite.
+    """
+    for line, each in values.items():
+        if not np.isfinite(each).all():
+            raise ValueError(f"{line}: a value is NaN or infinite")
+
+    def statistic(made_weights, real_weights):
+        total = made_weights.sum(1)
+        return {line: made_weights @ np.asarray(each, np.float64) / total for line, each in values.items()}
+
+    return statistic
+
+
+def draw_weights(count, repeats, seed):
+    """Weights of `repeats` resamples with replacement, below a first row of ones.
+
+    Args:
+        count: n, pictures.
+        repeats: r; 0 gives the row of ones alone.
+        seed: an int or a sequence of them, the only source of chance.
+
+    Returns:
+        float64 [1 + r, n]; every row's sum is n.
+    """
+    rows = [np.ones((1, count))]
+    if repeats and count:
+        rows.append(np.random.default_rng(seed).multinomial(count, np.full(count, 1 / count), size=repeats))
+    elif repeats:
+        rows.append(np.ones((repeats, 0)))
+    return np.concatenate(rows).astype(np.float64)
+
+
+def resampled(measurement, repeats, seed):
+    """A measurement's statistic on all pictures and on resamples of them: {line: float64 [1 + repeats]}.
+
+    Two students' rows of the same index are drawn from the same captions and the same real pictures.
+    """
+    weights = [
+        draw_weights(count, repeats, [seed, stream])
+        for count, stream in ((measurement.made, _MADE), (measurement.real, _REAL))
+    ]
+    return measurement.statistic(*weights)
+
+
+def interval(rows, biased=False):
+    """The 95 % bootstrap interval of a statistic, as (low, high).
+
+    The 2.5 and 97.5 % quantiles of the resamples' values b; where these are biased, of b - mean(b) + t, t the value on
+    all pictures. Drawing pictures twice shifts some statistics (Fréchet's covariances shrink), and what is wanted is
+    the spread.
+
+    Args:
+        rows: float [1 + repeats], as `resampled` gives them; at least two resamples.
+        biased: see `Measurement`.
+    """
+    draws = rows[1:] - rows[1:].mean() + rows[0] if biased else rows[1:]
+    tail = (1 - CONFIDENCE) / 2
+    low, high = np.quantile(draws, [tail, 1 - tail])
+    return float(low), float(high)
+
+
+def compare(one, other, biased=False):
+    """Whether two students differ by more than the noise of the captions and pictures that were drawn.
+
+    Args:
+        one, other: what `resampled` gave for each, with the same repeats and seed.
+        biased: see `Measurement`.
+
+    Returns:
+        {line: {"difference": other - one, "interval": (low, high) of it or None without resamples,
+        "larger_than_noise": whether the interval leaves out 0, or None}}, for the lines that both have.
+    """
+    found = {}
+    for line in one:
+        if line not in other:
+            continue
+        rows = other[line] - one[line]
+        span = interval(rows, biased) if len(rows) > 2 else None
+        found[line] = {
+            "difference": float(rows[0]),
+            "interval": span,
+            "larger_than_noise": None if span is None else not span[0] <= 0 <= span[1],
+        }
+    return found
