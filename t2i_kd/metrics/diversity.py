@@ -1,0 +1,120 @@
+"""How different a student's pictures are: of different captions, and of one caption with different noise.
+
+Source: ours; distances in a network's activations, as Zhu et al., "Toward Multimodal Image-to-Image Translation"
+(NeurIPS 2017), section 5.2, take them between pictures of one input.
+"""
+
+import itertools
+
+import numpy as np
+from scipy.spatial.distance import cdist
+
+from t2i_kd.errors import UserError
+from t2i_kd.metrics.resampling import Measurement
+
+BLOCK = 512
+CAPTIONS_OVER_SEEDS = 50
+SEEDS = 4
+# More than anyone's captions, so that no seed is one of those that `context.made` was drawn with.
+SEED_STRIDE = 1_000_003
+
+
+def mean_pair_distance(activations, weights):
+    """The weighted mean Euclidean distance between two different pictures, for many rows of weights at once.
+
+    D = sum_{i != j} w_i w_j |x_i - x_j| / (n^2 - sum_i w_i^2),   n = sum_i w_i
+
+    A picture that a resample holds twice is no pair with itself.
+
+    Args:
+        activations: float [n, dim].
+        weights: float [r, n], not negative.
+
+    Returns:
+        float64 [r], 0 or more; 0 for a row that holds one picture alone.
+
+    Raises:
+        ValueError: for another shape, fewer than two vectors, NaN or infinity.
+    """
+    vectors = _checked(activations, "[n, dim]", 2)
+    if len(vectors) < 2:
+        raise ValueError(f"{len(vectors)} activations: at least two are needed")
+    total = np.zeros(len(weights))
+    for start in range(0, len(vectors), BLOCK):
+        rows = slice(start, start + BLOCK)
+        total += np.einsum("rn,rn->r", weights[:, rows] @ cdist(vectors[rows], vectors), weights)
+    pairs = weights.sum(1) ** 2 - np.square(weights).sum(1)
+    return np.divide(total, pairs, out=np.zeros(len(weights)), where=pairs > 0)
+
+
+def distance_over_seeds(activations):
+    """The mean Euclidean distance between a caption's pictures, over all pairs of seeds.
+
+    Args:
+        activations: float [captions, seeds, dim], at least two seeds.
+
+    Returns:
+        float64 [captions], 0 or more.
+
+    Raises:
+        ValueError: for another shape, fewer than two seeds, NaN or infinity.
+    """
+    vectors = _checked(activations, "[captions, seeds, dim]", 3)
+    if vectors.shape[1] < 2:
+        raise ValueError(f"{vectors.shape[1]} seeds: at least two are needed")
+    pairs = itertools.combinations(range(vectors.shape[1]), 2)
+    return np.mean([np.linalg.norm(vectors[:, one] - vectors[:, other], axis=1) for one, other in pairs], axis=0)
+
+
+def _checked(activations, form, axes):
+    activations = np.asarray(activations, np.float64)
+    if activations.ndim != axes:
+        raise ValueError(f"activations of shape {activations.shape} are not {form}")
+    if not np.isfinite(activations).all():
+        raise ValueError("activations hold NaN or infinity")
+    return activations
+
+
+def measure(context):
+    """How far apart the pictures of different captions are, beside the real ones, and those of one caption.
+
+    Over seeds: the first 50 captions, or all of fewer, the i-th drawn with seed + i + 1000003 s for s = 1 to 4.
+
+    Args:
+        context: an `EvaluationContext`; all pictures of the test split are the real ones.
+
+    Returns:
+        A `Measurement` with lines diversity_captions_{extractor}_{resolution}_n{made} and
+        diversity_seeds_{extractor}_{resolution}_n{captions}x4, which is 0 for a student without noise.
+
+    Raises:
+        UserError: naming `--num_captions` or the data set, where there are too few pictures.
+    """
+    made, real = context.num_captions, len(context.split("test"))
+    for flag, count in (("--num_captions", made), ("--dataset", real)):
+        if count < 2:
+            raise UserError(f"{flag}: diversity needs at least two pictures, not {count}")
+    extractor, captions = context.extractor_network, min(CAPTIONS_OVER_SEEDS, made)
+    of_made, over_seeds = context.activations("made"), distance_over_seeds(_drawn_again(context, captions))
+    between = f"diversity_captions_{extractor.name}_{context.student.resolution}_n{made}"
+    within = f"diversity_seeds_{extractor.name}_{context.student.resolution}_n{captions}x{SEEDS}"
+
+    def statistic(made_weights, real_weights):
+        first = made_weights[:, :captions]
+        return {between: mean_pair_distance(of_made, made_weights), within: first @ over_seeds / first.sum(1)}
+
+    of_real = mean_pair_distance(context.activations("real"), np.ones((1, real)))
+    counts = {"made": made, "real": real, "captions over seeds": captions, "seeds a caption": SEEDS}
+    protocol = context.protocol() | {"extractor": extractor.name} | extractor.protocol | counts
+    return Measurement(protocol, statistic, made, beside={"real pictures": {between: float(of_real[0])}})
+
+
+def _drawn_again(context, count):
+    """Activations of the first captions' pictures with further seeds: float32 [count, SEEDS, dim]."""
+    asked = [(caption, i, s) for i, (_, caption) in enumerate(context.pairs[:count]) for s in range(1, SEEDS + 1)]
+    seeds = [context.seed + i + SEED_STRIDE * s for _, i, s in asked]
+    images = context.student.generate([caption for caption, _, _ in asked], seeds)
+    # Equal pictures are looked at once: their place in a batch must not tell them apart.
+    flat = images.reshape(len(images), -1)
+    _, first, inverse = np.unique(flat, axis=0, return_index=True, return_inverse=True)
+    return np.asarray(context.features_of(images[first]))[inverse.ravel()].reshape(count, SEEDS, -1)

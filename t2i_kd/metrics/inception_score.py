@@ -1,0 +1,94 @@
+"""How sure a classifier is of each made picture, and how many classes it finds among them.
+
+Source: Salimans et al., "Improved Techniques for Training GANs" (NeurIPS 2016), section 4, on any classifier. It looks
+at no real picture: a student that draws one perfect picture of every class, whatever the caption, has the best score.
+"""
+
+import numpy as np
+from scipy.special import xlogy
+
+from t2i_kd.errors import UserError
+from t2i_kd.metrics.resampling import Measurement
+
+SPLITS = 10
+# Splits of fewer pictures cannot show many classes.
+FEWEST_IN_SPLIT = 10
+# What rows may sum to beside 1: half precision's rounding.
+TOLERANCE = 1e-3
+
+
+def inception_score(probabilities, weights):
+    """exp(mean KL(p(y|x) || p(y))), for many rows of weights at once.
+
+    With p(y) = sum_i w_i p(y|x_i) / sum_i w_i the mean is a difference of entropies, H(p(y)) - mean H(p(y|x)):
+
+        IS = exp(sum_i w_i sum_y p(y|x_i) log p(y|x_i) / sum_i w_i - sum_y p(y) log p(y)),   0 log 0 = 0
+
+    Args:
+        probabilities: float [n, classes], rows that sum to 1.
+        weights: float [r, n], not negative.
+
+    Returns:
+        float64 [r], 1 to the number of classes; NaN for a row of zeros, which holds no picture.
+
+    Raises:
+        ValueError: for another shape, NaN, infinity, a negative number, or a row whose sum is not within 1e-3 of 1.
+    """
+    probabilities = np.asarray(probabilities, np.float64)
+    if probabilities.ndim != 2 or not len(probabilities):
+        raise ValueError(f"probabilities of shape {probabilities.shape} are not [n, classes]")
+    if not np.isfinite(probabilities).all():
+        raise ValueError("probabilities hold NaN or infinity")
+    if (probabilities < 0).any() or (np.abs(probabilities.sum(1) - 1) > TOLERANCE).any():
+        raise ValueError("probabilities are negative or do not sum to 1")
+    with np.errstate(invalid="ignore"):
+        shares = weights / weights.sum(1, keepdims=True)
+    together = shares @ probabilities
+    return np.exp(shares @ xlogy(probabilities, probabilities).sum(1) - xlogy(together, together).sum(1))
+
+
+def split_inception_score(probabilities, weights):
+    """The mean score of ten splits, the field's protocol; split s holds pictures s, s + 10, s + 20, ...
+
+    A resample leaves out the splits of which it holds no picture.
+
+    Args:
+        probabilities, weights: as for `inception_score`; ten pictures or more.
+
+    Returns:
+        float64 [r].
+    """
+    splits = [slice(start, None, SPLITS) for start in range(SPLITS)]
+    return np.nanmean([inception_score(probabilities[split], weights[:, split]) for split in splits], axis=0)
+
+
+def measure(context):
+    """The inception score of a student's pictures, beside that of the held-out ones.
+
+    Args:
+        context: an `EvaluationContext` whose extractor is a classifier; all pictures of the test split are the real
+            ones. Where they are fewer than 100, they have no score.
+
+    Returns:
+        A `Measurement` with the line inception_score_{extractor}_{resolution}_n{made}_splits10.
+
+    Raises:
+        UserError: naming `--num_captions` for fewer than 100 pictures, or `--extractor` where it is no classifier.
+    """
+    made, real = context.num_captions, len(context.split("test"))
+    fewest = SPLITS * FEWEST_IN_SPLIT
+    if made < fewest:
+        raise UserError(f"--num_captions: inception_score needs at least {fewest} pictures, not {made}")
+    extractor, probabilities = context.extractor_network, context.probabilities("made")
+    line = f"inception_score_{extractor.name}_{context.student.resolution}_n{made}_splits{SPLITS}"
+
+    def statistic(made_weights, real_weights):
+        return {line: split_inception_score(probabilities, made_weights)}
+
+    beside = {}
+    if real >= fewest:
+        of_real = split_inception_score(context.probabilities("real"), np.ones((1, real)))
+        beside["real pictures"] = {line: float(of_real[0])}
+    counts = {"splits": SPLITS, "made": made, "real": real}
+    protocol = context.protocol() | {"extractor": extractor.name} | extractor.protocol | counts
+    return Measurement(protocol, statistic, made, beside=beside)

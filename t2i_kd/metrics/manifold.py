@@ -1,0 +1,103 @@
+"""Whether made pictures lie where real ones do, and real ones where made ones do: nearest neighbours of activations.
+
+Sources: Kynkäänniemi et al., "Improved Precision and Recall Metric for Assessing Generative Models" (NeurIPS 2019), and
+Naeem et al., "Reliable Fidelity and Diversity Metrics for Generative Models" (ICML 2020).
+"""
+
+import numpy as np
+from scipy.spatial.distance import cdist
+
+from t2i_kd.errors import UserError
+from t2i_kd.metrics.resampling import Measurement
+
+NEIGHBOURS = 5
+BLOCK = 512
+
+
+def manifold_contributions(made, real, neighbours=NEIGHBOURS):
+    """What each picture contributes to precision, density, recall and coverage, which are their means.
+
+    With r(x) the distance from x to its k-th nearest neighbour in its own set, itself left out, y_i made, x_j real:
+
+        precision_i = [|y_i - x_j| <= r(x_j) for some j],   density_i = #{j: |y_i - x_j| <= r(x_j)} / k,
+        recall_j = [|y_i - x_j| <= r(y_i) for some i],      coverage_j = [|y_i - x_j| <= r(x_j) for some i].
+
+    Balls are closed, as in Kynkäänniemi et al., equation 1, so that repeated pictures, whose r is 0, find each other.
+
+    Args:
+        made, real: float [n, dim], [m, dim]; more than k vectors each.
+        neighbours: k.
+
+    Returns:
+        {"precision", "density": float64 [n], "recall", "coverage": float64 [m]}; 0 or 1, density 0 to m / k.
+
+    Raises:
+        ValueError: for other shapes, k vectors or fewer, NaN or infinity.
+    """
+    made, real = (np.asarray(each, np.float64) for each in (made, real))
+    if made.ndim != 2 or real.ndim != 2 or made.shape[1] != real.shape[1]:
+        raise ValueError(f"activations of shapes {made.shape} and {real.shape}")
+    if min(len(made), len(real)) <= neighbours:
+        raise ValueError(f"{len(made)} and {len(real)} activations: more than {neighbours} of each are needed")
+    if not (np.isfinite(made).all() and np.isfinite(real).all()):
+        raise ValueError("activations hold NaN or infinity")
+    made_radii, real_radii = _radii(made, neighbours), _radii(real, neighbours)
+    precision, density = np.zeros(len(made)), np.zeros(len(made))
+    recall, coverage = np.zeros(len(real)), np.zeros(len(real))
+    for rows, distances in _distances(made, real):
+        in_real = distances <= real_radii
+        precision[rows] = in_real.any(1)
+        density[rows] = in_real.sum(1) / neighbours
+        coverage = np.maximum(coverage, in_real.any(0))
+        recall = np.maximum(recall, (distances <= made_radii[rows, None]).any(0))
+    return {"precision": precision, "density": density, "recall": recall, "coverage": coverage}
+
+
+def _distances(one, other):
+    """Blocks of `one`'s rows with their Euclidean distances to all of `other`.
+
+    Differences are squared, not x.x - 2 x.y + y.y, whose rounding would decide about pictures that are the same.
+    """
+    for start in range(0, len(one), BLOCK):
+        rows = slice(start, start + BLOCK)
+        yield rows, cdist(one[rows], other)
+
+
+def _radii(vectors, neighbours):
+    # The nearest of all is the vector itself.
+    nearest = [
+        np.partition(distances, neighbours, axis=1)[:, neighbours] for _, distances in _distances(vectors, vectors)
+    ]
+    return np.concatenate(nearest)
+
+
+def measure(context):
+    """Precision and density of a student's pictures, recall and coverage of the held-out ones.
+
+    Resamples weigh the contributions of `manifold_contributions`; the sets that span the manifolds, and so the radii,
+    stay whole.
+
+    Args:
+        context: an `EvaluationContext`; all pictures of the test split are the real ones.
+
+    Returns:
+        A `Measurement` with lines precision_, density_, recall_ and coverage_{extractor}_{resolution}_n{made}_n{real}.
+
+    Raises:
+        UserError: naming `--num_captions` or the data set, where there are too few pictures.
+    """
+    made, real = context.num_captions, len(context.split("test"))
+    for flag, count in (("--num_captions", made), ("--dataset", real)):
+        if count <= NEIGHBOURS:
+            raise UserError(f"{flag}: manifold needs at least {NEIGHBOURS + 1} pictures, not {count}")
+    extractor = context.extractor_network
+    found = manifold_contributions(context.activations("made"), context.activations("real"))
+    suffix = f"{extractor.name}_{context.student.resolution}_n{made}_n{real}"
+
+    def statistic(made_weights, real_weights):
+        over = {"precision": made_weights, "density": made_weights, "recall": real_weights, "coverage": real_weights}
+        return {f"{name}_{suffix}": weights @ found[name] / weights.sum(1) for name, weights in over.items()}
+
+    counts = {"neighbours": NEIGHBOURS, "made": made, "real": real}
+    protocol = context.protocol() | {"extractor": extractor.name} | extractor.protocol | counts
+    return Measurement(protocol, statistic, made, real)
