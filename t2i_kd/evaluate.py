@@ -1,6 +1,7 @@
-"""Judges a student: `python -m t2i_kd.evaluate --model=PATH --dataset=NAME --metrics=a,b --out=report.json`.
+"""Judges students: `python -m t2i_kd.evaluate --model=PATH --dataset=NAME --metrics=a,b --out=report.json`.
 
-Of a run directory every finished stage is judged in turn, then the final student.
+Of a run directory every finished stage is judged in turn, then the final student. With several `--model=PATH` the
+finished student of each is judged, and each is compared with the first.
 """
 
 import dataclasses
@@ -8,21 +9,28 @@ import json
 import os
 from pathlib import Path
 
-from absl import flags
+from absl import flags, logging
 
 from t2i_kd import commands
 from t2i_kd.data.catalogue import DATASETS
 from t2i_kd.errors import UserError
 from t2i_kd.imaging import write_file_atomically
-from t2i_kd.metrics.catalogue import METRICS
+from t2i_kd.metrics.catalogue import METRICS, PICTURE_METRICS
 from t2i_kd.recipe import RECIPE_FILE, Recipe, TeacherRecipe
 
+EXTRACTORS = ("own", "inception", "teacher", "hub")
+FINAL = "final student"
 TEACHER_FLAGS = ("teacher", "teacher_weights", "teacher_pooling", "teacher_preprocessing")
 
 
 def define_flags():
     """Defines this command's flags."""
-    flags.DEFINE_string("model", "", "a version folder, a .tflite, an .onnx or a run directory")
+    flags.DEFINE_multi_string(
+        "model",
+        [],
+        "a version folder, a .tflite, an .onnx or a run directory; given several times, the others are compared with "
+        "the first",
+    )
     flags.DEFINE_string("dataset", "", f"data set whose test split is asked for: {', '.join(DATASETS)}")
     flags.DEFINE_string("data_dir", "", "folder or .zip of the data set, where it needs one")
     flags.DEFINE_integer("max_bad_examples", 0, "broken images or empty captions to skip before stopping", 0)
@@ -31,19 +39,28 @@ def define_flags():
     flags.DEFINE_integer("seed", 0, "of the choice of captions, of noise, and of trained judges", 0, 2**31 - 1)
     flags.DEFINE_enum(
         "extractor",
-        "inception",
-        ("inception", "teacher"),
-        "frechet, kernel: whose activations; SDN learns from VGG19, so the teacher alone is no judge of it",
+        "own",
+        EXTRACTORS,
+        "whose activations are compared: inception (InceptionV3), teacher (SDN learns from VGG19, so this alone is no "
+        "judge of it), hub (--extractor_handle), own (a small classifier trained on the training split)",
     )
     flags.DEFINE_string(
         "inception_weights",
         "imagenet",
-        "imagenet (Keras downloads them) or a .weights.h5 of keras.applications.InceptionV3(include_top=False)",
+        "imagenet (Keras downloads them) or a .weights.h5 of keras.applications.InceptionV3",
     )
+    flags.DEFINE_string("extractor_handle", "", "extractor=hub: TF-Hub handle or folder of an image feature vector")
+    flags.DEFINE_string(
+        "retrieval_handle", "", "r_precision: TF-Hub handle or folder of the text encoder that fits the extractor's"
+    )
+    flags.DEFINE_integer("bootstrap", 200, "resamples for the 95 % intervals; 0: none", 0)
+    flags.DEFINE_string("cache_dir", "~/.cache/t2i_kd", "keeps trained judges and what they see in real pictures")
     flags.DEFINE_string("out", "", "the JSON report to write; empty: only print")
+    flags.DEFINE_string("page", "", "the HTML page to write, with the best, the worst and some random pictures")
     for item in dataclasses.fields(TeacherRecipe):
         if item.name in TEACHER_FLAGS:
-            help_text = f"{item.metadata['help']} (tap_distance; default: the run's own teacher, else {item.default})"
+            default = f"default: the run's own teacher, else {item.default}"
+            help_text = f"{item.metadata['help']} (tap_distance, perceptual_distance; {default})"
             if item.metadata["choices"]:
                 flags.DEFINE_enum(item.name, None, item.metadata["choices"], help_text)
             else:
@@ -75,7 +92,7 @@ def students(model):
         f"{stage.name} alone" if index == 0 else f"after {stage.name}": f"checkpoints/{stage.name}/{WEIGHTS_FILE}"
         for index, stage in enumerate(Recipe.load(folder / RECIPE_FILE).stages)
     }
-    files["final student"] = WEIGHTS_FILE
+    files[FINAL] = WEIGHTS_FILE
     finished = {label: file for label, file in files.items() if (folder / file).is_file()}
     if not finished:
         raise UserError(f"--model: {model} has no finished stage and no {WEIGHTS_FILE}")
@@ -83,60 +100,136 @@ def students(model):
         yield label, KerasRunner(load_student(folder, file))
 
 
-def evaluate(model, dataset, metrics, teacher=None, out="", **options):
-    """Measures a student and prints a table for each metric.
+def finished_students(models):
+    """The finished student of each path, with the path as its name; see `students`."""
+    for model in models:
+        *_, (label, student) = students(model)
+        if label not in (str(model), FINAL):
+            raise UserError(f"--model: {model} is not finished; its last stage is {label}")
+        yield str(model), student
+
+
+def evaluate(models, dataset, metrics, teacher=None, out="", page="", bootstrap=200, **options):
+    """Measures students and prints a table for each metric.
 
     Args:
-        model: a path; see `students`.
+        models: a path, see `students`, or several, see `finished_students`.
         dataset: a name of `DATASETS`.
         metrics: names of `METRICS` with commas between them.
         teacher: `TeacherRecipe` for the metrics that need one.
         out: path of a JSON report, or empty.
-        options: `data_dir`, `max_bad_examples`, `num_captions`, `seed`, `extractor`, `inception_weights`; see
-            `EvaluationContext`.
+        page: path of an HTML page, or empty.
+        bootstrap: resamples for the intervals, 0 for none.
+        options: `data_dir`, `max_bad_examples`, `num_captions`, `seed`, `extractor`, `inception_weights`,
+            `extractor_handle`, `retrieval_handle`, `cache_dir`; see `EvaluationContext`.
 
     Returns:
-        What the report holds: {"model", "dataset", "metrics": {metric: {student: what the metric returned}}}.
+        What the report holds: {"model": [paths], "dataset", "metrics": {metric: {student: {"protocol", "values",
+        "intervals", "beside"}}}, "comparisons": {metric: {student: what `resampling.compare` gave}}}.
 
     Raises:
         UserError: naming the flag or file that is wrong.
     """
-    _check(model, dataset, out)
+    models = [models] if isinstance(models, str | Path) else list(models)
+    _check(models, dataset, {"out": out, "page": page}, bootstrap)
+    from t2i_kd.metrics import resampling
     from t2i_kd.metrics.catalogue import resolve_metrics
     from t2i_kd.metrics.context import EvaluationContext
-    from t2i_kd.metrics.table import format_table
+    from t2i_kd.metrics.table import format_comparisons, format_table
 
     measures = resolve_metrics(metrics)
-    cache, results = {}, {name: {} for name in measures}
-    for label, student in students(model):
+    shown = next((name for name in measures if name in PICTURE_METRICS), None)
+    if page and shown is None:
+        raise UserError(f"--page: none of --metrics judges pictures one by one; one of {', '.join(PICTURE_METRICS)}")
+    cache, biased, sections = {}, {}, []
+    results, rows = {name: {} for name in measures}, {name: {} for name in measures}
+    for label, student in students(models[0]) if len(models) == 1 else finished_students(models):
         context = EvaluationContext(student, dataset, teacher=teacher or TeacherRecipe(), cache=cache, **options)
         context = dataclasses.replace(context, student=student.covering(context.split("test")))
         for name, measure in measures.items():
-            results[name][label] = measure(context)
-    report = {"model": str(model), "dataset": dataset, "metrics": results}
+            logging.info("%s: %s", label, name)
+            measurement = measure(context)
+            rows[name][label] = resampling.resampled(measurement, bootstrap, context.seed)
+            biased[name] = measurement.biased
+            results[name][label] = _result(measurement, rows[name][label])
+            if page and name == shown:
+                sections.append(_section(label, measurement, context.split("test")))
+    comparisons = {}
+    if len(models) > 1:
+        for name, found in rows.items():
+            (_, first), *others = found.items()
+            comparisons[name] = {label: resampling.compare(first, other, biased[name]) for label, other in others}
+    report = {
+        "model": [str(model) for model in models],
+        "dataset": dataset,
+        "metrics": results,
+        "comparisons": comparisons,
+    }
     for name in measures:
         print(format_table(name, results[name]))
+        if comparisons:
+            print(format_comparisons(models[0], comparisons[name]))
     if out:
-        _write(out, report)
+        _write("out", out, json.dumps(report, indent=2) + "\n")
+    if page:
+        from t2i_kd.metrics.page import render_page
+
+        _write("page", page, render_page(f"{dataset}: {shown}", report, sections))
     return report
 
 
-def _check(model, dataset, out):
-    if not model:
+def _result(measurement, rows):
+    from t2i_kd.metrics.resampling import interval
+
+    intervals = {}
+    if len(next(iter(rows.values()))) > 1:
+        intervals = {line: interval(values, measurement.biased) for line, values in rows.items()}
+    return {
+        "protocol": measurement.protocol,
+        "values": {line: float(values[0]) for line, values in rows.items()},
+        "intervals": intervals | measurement.intervals,
+        "beside": measurement.beside,
+    }
+
+
+def _section(label, measurement, test):
+    from t2i_kd.metrics.held_out import Chosen
+    from t2i_kd.metrics.page import Section
+
+    ((line, values),) = measurement.samples.items()
+    return Section(
+        student=label,
+        line=line,
+        lower_is_better=measurement.lower_is_better,
+        captions=[caption for _, caption in measurement.pairs],
+        values=values,
+        made=measurement.pictures,
+        real=Chosen(test.images, [picture for picture, _ in measurement.pairs]),
+    )
+
+
+def _check(models, dataset, files, bootstrap):
+    if not models or not all(models):
         raise UserError("--model: missing")
-    if not Path(model).exists():
-        raise UserError(f"--model: {model} does not exist")
+    for model in models:
+        if not Path(model).exists():
+            raise UserError(f"--model: {model} does not exist")
+    if len(set(map(str, models))) < len(models):
+        raise UserError("--model: the same path twice")
     if dataset not in DATASETS:
         raise UserError(f"--dataset: {dataset!r} is none of {', '.join(DATASETS)}")
-    if out and (Path(out).is_dir() or not Path(out).parent.is_dir()):
-        raise UserError(f"--out: {out} is not a file in a folder that exists")
+    if bootstrap == 1:
+        raise UserError("--bootstrap: one resample makes no interval; 0 or at least 2")
+    for flag, path in files.items():
+        if path and (Path(path).is_dir() or not Path(path).parent.is_dir()):
+            raise UserError(f"--{flag}: {path} is not a file in a folder that exists")
 
 
-def _write(out, report):
+def _write(flag, path, text):
     try:
-        write_file_atomically(Path(out), (json.dumps(report, indent=2) + "\n").encode("utf-8"))
+        write_file_atomically(Path(path), text.encode("utf-8"))
     except OSError as error:
-        raise UserError(f"--out: {out}: {error.strerror or error}") from None
+        raise UserError(f"--{flag}: {path}: {error.strerror or error}") from None
 
 
 def chosen_teacher(model, values):
@@ -166,17 +259,23 @@ def main():
         values.model,
         values.dataset,
         values.metrics,
-        chosen_teacher(values.model, values),
+        chosen_teacher(values.model[0] if values.model else "", values),
         values.out,
+        values.page,
+        values.bootstrap,
         data_dir=values.data_dir,
         max_bad_examples=values.max_bad_examples,
         num_captions=values.num_captions,
         seed=values.seed,
         extractor=values.extractor,
         inception_weights=values.inception_weights,
+        extractor_handle=values.extractor_handle,
+        retrieval_handle=values.retrieval_handle,
+        cache_dir=values.cache_dir or None,
     )
-    if values.out:
-        print(values.out)
+    for path in (values.out, values.page):
+        if path:
+            print(path)
 
 
 if __name__ == "__main__":

@@ -1,5 +1,6 @@
 import dataclasses
 import json
+import shutil
 import subprocess
 import sys
 import types
@@ -61,7 +62,7 @@ def test_every_stage_of_a_run_is_judged_by_one_classifier(run_dir, tmp_path, mon
     out = tmp_path / "report.json"
     metrics = "attribute_accuracy,tap_distance"
     report = command.evaluate(
-        str(run_dir), "captioned_shapes", metrics, RECIPE.teacher, str(out), num_captions=10, seed=2
+        str(run_dir), "captioned_shapes", metrics, RECIPE.teacher, str(out), num_captions=10, seed=2, bootstrap=5
     )
     assert len(trained) == 1
     assert json.loads(out.read_text()) == json.loads(json.dumps(report))
@@ -92,17 +93,55 @@ def test_a_run_without_a_finished_stage_is_refused(tmp_path):
 @pytest.mark.parametrize(
     ("changed", "message"),
     [
-        ({"model": ""}, "--model: missing"),
-        ({"model": "nowhere"}, "--model: nowhere"),
+        ({"models": []}, "--model: missing"),
+        ({"models": ["", "nowhere"]}, "--model: missing"),
+        ({"models": ["setup.py", "setup.py"]}, "--model: the same path twice"),
+        ({"bootstrap": 1}, "--bootstrap: one resample"),
+        ({"page": "nowhere/page.html"}, "--page: nowhere"),
+        ({"metrics": "kernel", "page": "page.html"}, "--page: none of --metrics judges pictures one by one"),
+        ({"models": "nowhere"}, "--model: nowhere"),
         ({"dataset": "squares"}, "--dataset: 'squares'"),
         ({"metrics": "beauty"}, "--metrics: 'beauty' is unknown"),
         ({"out": "nowhere/report.json"}, "--out: nowhere"),
     ],
 )
 def test_wrong_input_names_its_flag(run_dir, changed, message):
-    given = {"model": str(run_dir), "dataset": "captioned_shapes", "metrics": "tap_distance", "out": ""}
+    given = {"models": str(run_dir), "dataset": "captioned_shapes", "metrics": "tap_distance", "out": ""}
     with pytest.raises(UserError, match=message):
         command.evaluate(**(given | changed))
+
+
+def test_two_runs_are_compared_on_the_same_captions_and_shown_on_a_page(run_dir, tmp_path, capsys):
+    """The second run's student is the first's second one: its pictures differ, on the same captions."""
+    other = tmp_path / "other"
+    shutil.copytree(run_dir, other)
+    shutil.copy(run_dir / "checkpoints/one/student.keras", other / "student.keras")
+    page = tmp_path / "page.html"
+    models = [str(run_dir), str(other)]
+    options = {"teacher": RECIPE.teacher, "num_captions": 12, "bootstrap": 50}
+    report = command.evaluate(models, "captioned_shapes", "tap_distance,ssim", page=str(page), **options)
+    assert list(report["metrics"]["tap_distance"]) == models
+    first, second = (report["metrics"]["tap_distance"][model]["values"]["image"] for model in models)
+    found = report["comparisons"]["tap_distance"][str(other)]["image"]
+    assert found["difference"] == pytest.approx(second - first)
+    assert found["interval"][0] <= found["difference"] <= found["interval"][1]
+    assert "larger than noise" in capsys.readouterr().out or not found["larger_than_noise"]
+    text = page.read_text("utf-8")
+    assert text.count("<img") >= 2 * 3 * 8 and "http" not in text
+    # The same evaluation, the same page.
+    command.evaluate(models, "captioned_shapes", "tap_distance,ssim", page=str(page), **options)
+    assert page.read_text("utf-8") == text
+    options |= {"bootstrap": 0, "num_captions": 4}
+    same = command.evaluate(str(run_dir), "captioned_shapes", "tap_distance", **options)
+    assert same["comparisons"] == {} and same["metrics"]["tap_distance"]["final student"]["intervals"] == {}
+
+
+def test_a_run_that_is_not_finished_is_not_compared(run_dir, tmp_path):
+    unfinished = tmp_path / "unfinished"
+    shutil.copytree(run_dir, unfinished)
+    (unfinished / "student.keras").unlink()
+    with pytest.raises(UserError, match=r"--model: .*unfinished is not finished; its last stage is after two"):
+        list(command.finished_students([run_dir, unfinished]))
 
 
 def test_the_teacher_is_the_runs_own_unless_flags_say_otherwise(tmp_path):

@@ -11,21 +11,22 @@ import numpy as np
 from t2i_kd.errors import UserError
 from t2i_kd.metrics import held_out
 from t2i_kd.metrics.attribute_classifier import train_attribute_classifier
+from t2i_kd.metrics.resampling import Measurement, mean_of
 
 REQUIRED_OF_CLASSIFIER = 0.98
 NORMAL_QUANTILE = 1.959963984540054
 CLASSIFIER = "convolutional network, one softmax head per attribute, trained on the real training split only"
 
 
-def attribute_accuracy_from_predictions(predicted, wanted):
-    """The share of pictures in which each attribute is as wanted, and the mean of these shares.
+def attribute_hits(predicted, wanted):
+    """In which pictures each attribute is as wanted, and each picture's share of right attributes.
 
     Args:
         predicted: for each picture what it shows, {attribute: value}.
         wanted: for each picture what it was asked to show, {attribute: value}, with the same attributes.
 
     Returns:
-        {attribute: share in 0-1, ..., "mean": their mean}.
+        {attribute: float64 [n] of 0 and 1, ..., "mean": their mean, [n]}.
 
     Raises:
         ValueError: for no picture, or lists of different lengths.
@@ -33,8 +34,8 @@ def attribute_accuracy_from_predictions(predicted, wanted):
     if not wanted or len(predicted) != len(wanted):
         raise ValueError(f"{len(predicted)} predictions for {len(wanted)} pictures")
     pairs = list(zip(predicted, wanted, strict=True))
-    shares = {name: float(np.mean([shown[name] == asked[name] for shown, asked in pairs])) for name in wanted[0]}
-    return {**shares, "mean": float(np.mean(list(shares.values())))}
+    hits = {name: np.array([shown[name] == asked[name] for shown, asked in pairs], np.float64) for name in wanted[0]}
+    return {**hits, "mean": np.mean(list(hits.values()), axis=0)}
 
 
 def wilson_interval(share, count):
@@ -58,8 +59,7 @@ def measure(context):
         context: an `EvaluationContext` whose data set has attributes.
 
     Returns:
-        The dict that `EvaluationContext` describes; `values` are the shares of
-        `attribute_accuracy_from_predictions`, `intervals` Wilson's for each attribute.
+        A `Measurement`; its lines are the means of `attribute_hits`, with Wilson's intervals.
 
     Raises:
         UserError: where the data set has no attributes, or the classifier gets an attribute right on less than
@@ -70,24 +70,25 @@ def measure(context):
     judge, real_accuracy = context.shared("attribute_classifier", lambda: _tested_judge(context, test))
     combinations = _pictures_by_combination(test.attributes)
     pairs = held_out.draw_pairs(test.captions, list(combinations.values()), context.num_captions, context.seed)
-    captions = [caption for _, caption in pairs]
-    predicted = judge.predict(held_out.generate(context.student, captions, context.seed))
-    accuracy = attribute_accuracy_from_predictions(predicted, [test.attributes[picture] for picture, _ in pairs])
-    count = len(pairs)
-    return {
-        "protocol": {
+    captions, count = [caption for _, caption in pairs], len(pairs)
+    made = held_out.generate(context.student, captions, context.seed)
+    wanted = [test.attributes[picture] for picture, _ in pairs]
+    right = attribute_hits(judge.predict(made), wanted)
+    return Measurement(
+        protocol=context.protocol()
+        | {
             "classifier": CLASSIFIER,
-            "resolution": context.student.resolution,
-            "split": test.name,
-            "captions": count,
             "distinct_captions": len(set(captions)),
-            "combinations": len({_combination(test.attributes[picture]) for picture, _ in pairs}),
-            "seed": context.seed,
+            "combinations": len({_combination(values) for values in wanted}),
         },
-        "values": accuracy,
-        "intervals": {name: wilson_interval(accuracy[name], count) for name in judge.values},
-        "beside": {"classifier on real": real_accuracy, "chance": _chance(judge.values)},
-    }
+        statistic=mean_of(right),
+        made=count,
+        samples={"mean": right["mean"]},
+        pairs=pairs,
+        pictures=made,
+        intervals={name: wilson_interval(float(right[name].mean()), count) for name in judge.values},
+        beside={"classifier on real": real_accuracy, "chance": _chance(judge.values)},
+    )
 
 
 def _check_attributes(context, dataset):
@@ -99,7 +100,8 @@ def _tested_judge(context, test):
     train = context.split("train")
     _check_attributes(context, train)
     judge = train_attribute_classifier(train, context.seed)
-    accuracy = attribute_accuracy_from_predictions(judge.predict(test.images), test.attributes)
+    hits = attribute_hits(judge.predict(test.images), test.attributes)
+    accuracy = {name: float(values.mean()) for name, values in hits.items()}
     worst = min(judge.values, key=accuracy.get)
     if accuracy[worst] < REQUIRED_OF_CLASSIFIER:
         raise UserError(

@@ -13,6 +13,7 @@ import numpy as np
 from keras import ops
 
 from t2i_kd.errors import UserError
+from t2i_kd.metrics.progress import TrainingBar
 
 SIDE = 32
 BATCH = 64
@@ -118,7 +119,8 @@ def train_attribute_classifier(dataset, seed=0, steps=STEPS):
         loss={name: keras.losses.SparseCategoricalCrossentropy(from_logits=True) for name in values},
         jit_compile=False,
     )
-    network.fit(_AugmentedPictures(dataset, values, seed, steps), shuffle=False, verbose=0)
+    pictures = _AugmentedPictures(dataset, values, seed, steps)
+    network.fit(pictures, shuffle=False, verbose=0, callbacks=[TrainingBar("attribute classifier", steps)])
     return AttributeClassifier(network, values)
 
 

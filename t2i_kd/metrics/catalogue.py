@@ -4,13 +4,33 @@ import importlib
 
 from t2i_kd.errors import UserError
 
-# Name of the metric -> module with measure(context) -> dict; see `EvaluationContext`.
+# Name of the metric -> module of this package, function (EvaluationContext) -> Measurement.
 METRICS = {
-    "attribute_accuracy": "t2i_kd.metrics.attribute_accuracy",
-    "frechet": "t2i_kd.metrics.frechet",
-    "kernel": "t2i_kd.metrics.kernel_distance",
-    "tap_distance": "t2i_kd.metrics.tap_distance",
+    "attribute_accuracy": ("attribute_accuracy", "measure"),
+    "classification": ("classification", "measure"),
+    "classification_reverse": ("classification", "measure_reverse"),
+    "diversity": ("diversity", "measure"),
+    "frechet": ("frechet", "measure"),
+    "fsim": ("feature_similarity", "measure"),
+    "inception_score": ("inception_score", "measure"),
+    "kernel": ("kernel_distance", "measure"),
+    "manifold": ("manifold", "measure"),
+    "perceptual_distance": ("perceptual_distance", "measure"),
+    "r_precision": ("retrieval", "measure"),
+    "ssim": ("structural_similarity", "measure"),
+    "tap_distance": ("tap_distance", "measure"),
 }
+
+# Those that judge pictures one by one, so that a page can show the best and the worst.
+PICTURE_METRICS = (
+    "attribute_accuracy",
+    "classification",
+    "fsim",
+    "perceptual_distance",
+    "r_precision",
+    "ssim",
+    "tap_distance",
+)
 
 
 def resolve_metrics(names):
@@ -20,7 +40,7 @@ def resolve_metrics(names):
         names: names of `METRICS` with commas between them.
 
     Returns:
-        {name: function from an `EvaluationContext` to a dict}, in the order asked for.
+        {name: function from an `EvaluationContext` to a `Measurement`}, in the order asked for.
 
     Raises:
         UserError: for no name, or an unknown one; the known ones are listed.
@@ -32,4 +52,8 @@ def resolve_metrics(names):
     for name in wanted:
         if name not in METRICS:
             raise UserError(f"--metrics: {name!r} is unknown; known: {known}")
-    return {name: importlib.import_module(METRICS[name]).measure for name in wanted}
+    found = {}
+    for name in wanted:
+        module, function = METRICS[name]
+        found[name] = getattr(importlib.import_module(f"t2i_kd.metrics.{module}"), function)
+    return found

@@ -4,20 +4,20 @@ import functools
 from dataclasses import dataclass, field
 from typing import Any
 
+import numpy as np
+
 from t2i_kd.data.catalogue import load_dataset
+from t2i_kd.errors import UserError
 from t2i_kd.metrics import held_out
+from t2i_kd.metrics.cache import ArrayCache, digest, digest_of_images, scratch_array
+from t2i_kd.metrics.extractors import load_extractor
 from t2i_kd.recipe import TeacherRecipe
 from t2i_kd.teachers.catalogue import load_teacher
 
 
 @dataclass(frozen=True)
 class EvaluationContext:
-    """One student under judgement.
-
-    A metric is a function `EvaluationContext -> dict`. The dict holds `protocol` (what was done, so that nobody
-    compares two numbers that were made differently), `values` (a number for each line of the printed table), and
-    where the metric has them `intervals` (a [low, high] for some of these lines) and `beside` (further columns:
-    {heading: {line: number}}).
+    """One student under judgement. A metric is a function from it to a `resampling.Measurement`.
 
     Attributes:
         student: `.generate(captions, seeds)` -> uint8 [n, resolution, resolution, 3], and `.resolution`.
@@ -26,10 +26,15 @@ class EvaluationContext:
         max_bad_examples: broken pictures and bad captions to leave out before stopping.
         num_captions: how many captions the student draws.
         seed: of the choice of captions, of the noise, and of what a metric trains.
-        teacher: the network that compares pictures (`tap_distance`).
-        extractor: `inception` or `teacher`, the network whose activations are compared (`frechet`, `kernel`).
-        inception_weights: for `extractor=inception`; see `activations.load_inception`.
-        cache: what all students of one `evaluate` share: data, trained judges.
+        teacher: the network that compares pictures (`tap_distance`, `perceptual_distance`).
+        extractor: whose activations are compared. `inception`: InceptionV3's last pool. `teacher`: the teacher's
+            pool4, averaged over the picture; SDN learns from VGG19, so this alone is no judge of it. `hub`: a TF-Hub
+            image feature vector. `own`: a small classifier trained on the real training split.
+        inception_weights: for `extractor=inception`; see `extractors.load_inception`.
+        extractor_handle: for `extractor=hub`, a TF-Hub handle or folder.
+        retrieval_handle: of a TF-Hub sentence encoder, for `r_precision`; see there.
+        cache_dir: folder that keeps trained judges and activations of real pictures; None: nothing is kept.
+        cache: what all students of one `evaluate` share: data, networks, trained judges.
     """
 
     student: Any
@@ -39,8 +44,11 @@ class EvaluationContext:
     num_captions: int = 300
     seed: int = 0
     teacher: TeacherRecipe = field(default_factory=TeacherRecipe)
-    extractor: str = "inception"
+    extractor: str = "own"
     inception_weights: str = "imagenet"
+    extractor_handle: str = ""
+    retrieval_handle: str = ""
+    cache_dir: str | None = None
     cache: dict = field(default_factory=dict)
 
     def split(self, name):
@@ -57,6 +65,33 @@ class EvaluationContext:
         resolution = self.student.resolution
         return self.shared(("teacher", self.teacher, resolution), lambda: load_teacher(self.teacher, resolution))
 
+    @property
+    def extractor_network(self):
+        """The `Extractor` of `extractor`, loaded once."""
+        # A teacher and a classifier of our own are made for one side of the pictures.
+        key = ("extractor", self.extractor, self.teacher, self.student.resolution)
+        return self.shared(key, lambda: load_extractor(self))
+
+    @property
+    def own_classifier(self):
+        """The `ImageClassifier` of the real training split, trained once and kept in `cache_dir`."""
+        from t2i_kd.metrics.image_classifier import train_image_classifier
+
+        train, key = self.split("train"), ("own_classifier", self.student.resolution)
+        return self.shared(
+            key, lambda: train_image_classifier(train, self.seed, cache=self.arrays, key=self.digest_of("train"))
+        )
+
+    @property
+    def arrays(self):
+        """The `ArrayCache` of `cache_dir`."""
+        return ArrayCache(self.cache_dir)
+
+    def digest_of(self, split):
+        """The digest of a split's pictures at the student's resolution."""
+        key = ("digest", split, self.student.resolution)
+        return self.shared(key, lambda: digest_of_images(self.split(split).images))
+
     @functools.cached_property
     def pairs(self):
         """`num_captions` (picture index, caption) pairs of the test split, its pictures taken in turn."""
@@ -65,8 +100,73 @@ class EvaluationContext:
 
     @functools.cached_property
     def made(self):
-        """The student's pictures of the captions of `pairs`, drawn once for all metrics."""
+        """The student's pictures of the captions of `pairs`, drawn once for all metrics: uint8 on disk."""
         return held_out.generate(self.student, [caption for _, caption in self.pairs], self.seed)
+
+    def real_of_pairs(self):
+        """The real picture of each of `pairs`, a reader."""
+        return held_out.Chosen(self.split("test").images, [picture for picture, _ in self.pairs])
+
+    def features_of(self, images):
+        """What the extractor sees in uint8 pictures: float32 [n, dim], on disk."""
+        return self._seen(images)["features"]
+
+    def activations(self, kind):
+        """What the extractor sees in the `made` pictures, or in the `real` ones, the whole test split.
+
+        Returns:
+            float32 [n, dim]; the made ones lie on disk, the real ones are kept in `cache_dir`.
+        """
+        return self._made_seen["features"] if kind == "made" else self._real_seen["features"]
+
+    def probabilities(self, kind):
+        """The extractor's class probabilities: float32 [n, classes]; `kind` as for `activations`.
+
+        Raises:
+            UserError: naming the flag, where the extractor is no classifier.
+        """
+        if not self.extractor_network.has_probabilities:
+            hint = "InceptionV3's weights with its classifier, or --extractor=own on a data set with classes"
+            raise UserError(f"--extractor: {self.extractor} gives no class probabilities here; give {hint}")
+        return self._made_seen["probabilities"] if kind == "made" else self._real_seen["probabilities"]
+
+    @functools.cached_property
+    def _made_seen(self):
+        return self._seen(self.made)
+
+    @property
+    def _real_seen(self):
+        extractor = self.extractor_network
+        names = ["features", "probabilities"] if extractor.has_probabilities else ["features"]
+
+        def look():
+            found = self._seen(self.split("test").images)
+            return [np.asarray(found[name]) for name in names]
+
+        def load():
+            key = digest(extractor.fingerprint, str(extractor.protocol), self.digest_of("test"))
+            return dict(zip(names, self.arrays.arrays(f"real-{extractor.name}", key, look), strict=True))
+
+        return self.shared(("real", extractor.fingerprint, self.student.resolution), load)
+
+    def _seen(self, images):
+        found, start = {}, 0
+        for batch in self.extractor_network.batches(images):
+            for name, values in batch.items():
+                if name not in found:
+                    found[name] = scratch_array((len(images), values.shape[1]), np.float32)
+                found[name][start : start + len(values)] = values
+            start += len(values)
+        return found
+
+    def protocol(self):
+        """What every protocol says: the student's resolution, the split and the seed."""
+        return {
+            "resolution": self.student.resolution,
+            "split": self.split("test").name,
+            "captions": len(self.pairs),
+            "seed": self.seed,
+        }
 
     def shared(self, key, make):
         """What `make()` returned for the first student that asked for `key`."""

@@ -1,5 +1,7 @@
-"""What distribution metrics compare: a network's activations of made and of real held-out pictures."""
+"""The networks that look at pictures for a metric: InceptionV3, the teacher, a TF-Hub module, or one of our own."""
 
+from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 
 import keras
@@ -7,84 +9,148 @@ import numpy as np
 from keras import ops
 
 from t2i_kd.errors import UserError
+from t2i_kd.metrics.cache import digest
 from t2i_kd.teachers.catalogue import load_application
 
 BATCH = 32
 TAP = "pool4"
 INCEPTION_SIDE = 299
-INCEPTION_FILE = "inception_v3_weights_tf_dim_ordering_tf_kernels_notop.h5"
+INCEPTION_FILE = "inception_v3_weights_tf_dim_ordering_tf_kernels.h5"
 
 
-def load_inception(weights):
-    """InceptionV3's last pool, 2048 numbers a picture.
+@dataclass(frozen=True)
+class Extractor:
+    """A network that looks at pictures.
 
-    Args:
-        weights: `imagenet`, which Keras downloads, or a `.weights.h5` of
-            `keras.applications.InceptionV3(include_top=False)`.
-
-    Returns:
-        A `keras.Model` from float32 RGB [batch, side, side, 3] in 0-255, resized to 299 px (bilinear, anti-aliased),
-        to float32 [batch, 2048].
-
-    Raises:
-        UserError: naming `--inception_weights`, when the weights cannot be had or do not fit.
+    Attributes:
+        name: short, part of the names of the values that it judges.
+        protocol: what it is.
+        look: float32 RGB [batch, side, side, 3] in 0-255 -> {"features": float32 [batch, dim]} and, where
+            `has_probabilities`, "probabilities" [batch, classes].
+        has_probabilities: whether it is a classifier.
+        fingerprint: a digest of its weights.
     """
-    if weights != "imagenet" and not Path(weights).is_file():
-        raise UserError(f"--inception_weights: no file {weights}")
-    instead = ", or --extractor=teacher"
-    network = load_application("InceptionV3", weights, "inception_weights", INCEPTION_FILE, instead, pooling="avg")
-    image = keras.Input((None, None, 3), name="image")
-    resize = keras.layers.Resizing(INCEPTION_SIDE, INCEPTION_SIDE, antialias=True)
-    return keras.Model(image, network(keras.layers.Rescaling(1 / 127.5, -1)(resize(image))))
+
+    name: str
+    protocol: dict
+    look: Callable
+    has_probabilities: bool
+    fingerprint: str
+
+    def batches(self, images):
+        """What `look` sees of uint8 pictures [n, side, side, 3], an array or a reader, a batch in memory at a time."""
+        for start in range(0, len(images), BATCH):
+            batch = np.stack([images[i] for i in range(start, min(start + BATCH, len(images)))])
+            found = self.look(batch.astype("float32"))
+            for name, values in found.items():
+                if not np.isfinite(values).all():
+                    raise ValueError(f"{self.name}: {name} hold NaN or infinity")
+            yield found
+
+
+def keras_extractor(name, protocol, network):
+    """An `Extractor` of a `keras.Model` from pictures to {"features", ["probabilities"]}."""
+
+    def look(images):
+        return {key: ops.convert_to_numpy(value) for key, value in network(images, training=False).items()}
+
+    fingerprint = digest(name, *(np.asarray(weights) for weights in network.get_weights()))
+    return Extractor(name, protocol, look, "probabilities" in network.output, fingerprint)
 
 
 def load_extractor(context):
-    """The network of `--extractor`: a `keras.Model` from pictures to [batch, dim]."""
-    if context.extractor == "inception":
-        key = ("inception", context.inception_weights)
-        return context.shared(key, lambda: load_inception(context.inception_weights))
-    if context.teacher.teacher == "none":
-        raise UserError("--teacher: none sees nothing; give vgg19 or vgg19_slim, or --extractor=inception")
-    teacher = context.loaded_teacher
-    return keras.Model(teacher.input, ops.mean(teacher.output[TAP], axis=(1, 2)))
-
-
-def activation_batches(context):
-    """Activations of made and real pictures.
-
-    Args:
-        context: an `EvaluationContext`. The made pictures are those of `num_captions` held-out captions; the real ones
-            are the whole test split. Extractors: `inception`, InceptionV3's last pool; `teacher`, the teacher's pool4
-            averaged over the picture. SDN learns from VGG19, so `teacher` alone is no judge of it.
-
-    Returns:
-        {"made": generator of float32 [n, dim], "real": the same}.
+    """The network of `--extractor`; see `EvaluationContext.extractor`.
 
     Raises:
         UserError: naming the flag, where the network cannot be had.
     """
-    network = load_extractor(context)
-    return {"made": _batches(network, context.made), "real": _batches(network, context.split("test").images)}
+    if context.extractor == "inception":
+        network = load_inception(context.inception_weights)
+        protocol = {"inception_weights": context.inception_weights, "resize": f"{INCEPTION_SIDE}, bilinear"}
+        return keras_extractor("inception", protocol, network)
+    if context.extractor == "teacher":
+        return _teacher(context)
+    if context.extractor == "hub":
+        return _hub(context.extractor_handle)
+    return context.own_classifier.extractor()
 
 
-def activation_protocol(context, metric, made, real):
-    """A metric's full name, which says on what it was measured, and its protocol."""
-    inception, resolution = context.extractor == "inception", context.student.resolution
-    extractor = "inception" if inception else f"{context.teacher.teacher}_{TAP}"
-    protocol = {"extractor": extractor}
-    if inception:
-        protocol |= {"inception_weights": context.inception_weights, "resize": f"{INCEPTION_SIDE}, bilinear"}
-    else:
-        protocol |= {
-            name: getattr(context.teacher, name)
-            for name in ("teacher_weights", "teacher_pooling", "teacher_preprocessing")
-        }
-    protocol |= {"resolution": resolution, "split": context.split("test").name}
-    protocol |= {"made": made, "real": real, "seed": context.seed}
-    return f"{metric}_{extractor}_{resolution}_n{made}_n{real}", protocol
+def load_inception(weights):
+    """InceptionV3: its last pool, 2048 numbers a picture, and its 1000 class probabilities.
+
+    Args:
+        weights: `imagenet`, which Keras downloads, or a `.weights.h5` of `keras.applications.InceptionV3`, with its
+            classifier or (`include_top=False`) without.
+
+    Returns:
+        A `keras.Model` from float32 RGB [batch, side, side, 3] in 0-255, resized to 299 px (bilinear, anti-aliased),
+        to {"features": float32 [batch, 2048]} and, with a classifier, "probabilities" [batch, 1000].
+
+    Raises:
+        UserError: naming `--inception_weights`, when the weights cannot be had or do not fit.
+    """
+    instead = ", or --extractor=own"
+    if weights != "imagenet" and not Path(weights).is_file():
+        raise UserError(f"--inception_weights: no file {weights}")
+    image = keras.Input((None, None, 3), name="image")
+    resize = keras.layers.Resizing(INCEPTION_SIDE, INCEPTION_SIDE, antialias=True)
+    pixels = keras.layers.Rescaling(1 / 127.5, -1)(resize(image))
+    arguments = ("InceptionV3", weights, "inception_weights", INCEPTION_FILE, instead)
+    try:
+        whole = load_application(*arguments, include_top=True)
+    except UserError:
+        if weights == "imagenet":
+            raise
+        features = load_application(*arguments, pooling="avg")
+        return keras.Model(image, {"features": features(pixels)})
+    both = keras.Model(whole.input, {"features": whole.layers[-2].output, "probabilities": whole.output})
+    return keras.Model(image, both(pixels))
 
 
-def _batches(network, images):
-    for start in range(0, len(images), BATCH):
-        batch = np.stack([images[i] for i in range(start, min(start + BATCH, len(images)))])
-        yield ops.convert_to_numpy(network(batch.astype("float32"), training=False))
+def _teacher(context):
+    recipe = context.teacher
+    if recipe.teacher == "none":
+        raise UserError("--teacher: none sees nothing; give vgg19 or vgg19_slim, or --extractor=own")
+    protocol = {field: getattr(recipe, field) for field in ("teacher_weights", "teacher_pooling")}
+    protocol["teacher_preprocessing"] = recipe.teacher_preprocessing
+    teacher = context.loaded_teacher
+    features = ops.mean(teacher.output[TAP], axis=(1, 2))
+    return keras_extractor(f"{recipe.teacher}_{TAP}", protocol, keras.Model(teacher.input, {"features": features}))
+
+
+def _hub(handle):
+    """A TF-Hub image feature vector: float32 RGB [batch, side, side, 3] in 0-1, at the side that it wants."""
+    if not handle:
+        raise UserError("--extractor_handle: --extractor=hub needs a TF-Hub handle or the folder of a saved module")
+    import tensorflow as tf
+
+    from t2i_kd.text.graph_encoder import call_loaded, signature_of
+    from t2i_kd.text.hub import load_handle
+
+    module = load_handle(handle, "extractor_handle")
+    side = _side(signature_of(module))
+
+    def look(images):
+        pixels = tf.constant(images / 255)
+        if side:
+            pixels = tf.image.resize(pixels, (side, side), antialias=True)
+        try:
+            found = call_loaded(module, pixels)
+        except Exception as error:  # whatever the module raises on pictures
+            reason = " ".join(str(error).split())[:200]
+            raise UserError(f"--extractor_handle: {handle} takes no batch of pictures: {reason}") from None
+        if found.shape.rank != 2 or found.shape[0] != len(images):
+            raise UserError(f"--extractor_handle: {handle} gives {found.shape} for {len(images)} pictures")
+        return {"features": found.numpy()}
+
+    weights = [variable.numpy() for variable in getattr(module, "variables", [])]
+    protocol = {"extractor_handle": handle, "resize": f"{side}, bilinear" if side else "none"}
+    return Extractor("hub", protocol, look, False, digest("hub", handle, *weights))
+
+
+def _side(signature):
+    """The side of the pictures that a module's signature wants; 0: any, or it has none."""
+    if signature is None:
+        return 0
+    shapes = [spec.shape for spec in signature.structured_input_signature[1].values()]
+    return (shapes[0][1] or 0) if len(shapes) == 1 and shapes[0].rank == 4 else 0

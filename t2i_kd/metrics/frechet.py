@@ -4,10 +4,13 @@ Source: Heusel et al., "GANs Trained by a Two Time-Scale Update Rule" (NeurIPS 2
 """
 
 import numpy as np
+from tqdm import tqdm
 
 from t2i_kd.errors import UserError
-from t2i_kd.metrics.activations import activation_batches, activation_protocol
 from t2i_kd.metrics.moments import Moments
+from t2i_kd.metrics.resampling import Measurement
+
+BLOCK = 1024
 
 
 def frechet_distance(one, other):
@@ -41,24 +44,38 @@ def frechet_distance(one, other):
     return float(max(distance - 2 * shared, 0.0))
 
 
+def moments_of(activations, weights):
+    """The `Moments` of float [n, dim] activations, each counted as often as its weight says, in blocks."""
+    found = Moments()
+    for start in range(0, len(activations), BLOCK):
+        found.update(activations[start : start + BLOCK], weights[start : start + BLOCK])
+    return found
+
+
 def measure(context):
     """The Fréchet distance between a student's pictures of held-out captions and the held-out pictures.
 
     Args:
-        context: an `EvaluationContext`; see `activation_batches`.
+        context: an `EvaluationContext`; its extractor's activations are compared.
+
+    Returns:
+        A `Measurement`.
 
     Raises:
         UserError: naming `--num_captions` or the data set, where there are too few pictures.
     """
-    moments = {}
-    for name, batches in activation_batches(context).items():
-        moments[name] = Moments()
-        for batch in batches:
-            moments[name].update(batch)
-    made, real = moments["made"], moments["real"]
-    dim = len(real.mean)
-    for flag, count in (("--num_captions", made.count), ("--dataset", real.count)):
+    made, real = context.activations("made"), context.activations("real")
+    dim = made.shape[1]
+    for flag, count in (("--num_captions", len(made)), ("--dataset", len(real))):
         if count <= dim:
             raise UserError(f"{flag}: frechet needs more than {dim} pictures, as many as activations, not {count}")
-    name, protocol = activation_protocol(context, "frechet", made.count, real.count)
-    return {"protocol": protocol, "values": {name: frechet_distance(made, real)}}
+    extractor = context.extractor_network
+    name = f"frechet_{extractor.name}_{context.student.resolution}_n{len(made)}_n{len(real)}"
+
+    def statistic(made_weights, real_weights):
+        rows = list(zip(made_weights, real_weights, strict=True))
+        bar = tqdm(rows, desc="frechet", unit="resample", delay=5, leave=False)
+        return {name: np.array([frechet_distance(moments_of(made, w), moments_of(real, v)) for w, v in bar])}
+
+    protocol = context.protocol() | {"extractor": extractor.name} | extractor.protocol
+    return Measurement(protocol, statistic, len(made), len(real), biased=True, lower_is_better=True)

@@ -1,6 +1,15 @@
 """Which held-out captions a student is asked for, and the pictures that it draws of them."""
 
+import operator
+from collections.abc import Sequence
+
 import numpy as np
+from tqdm import tqdm
+
+from t2i_kd.metrics.cache import scratch_array
+
+# Captions in memory at a time.
+AT_ONCE = 256
 
 
 def draw_pairs(captions, groups, count, seed):
@@ -41,9 +50,29 @@ def _distinct_pairs(captions, group, rng):
 
 
 def generate(student, captions, seed):
-    """The student's pictures of captions, the i-th with seed `seed + i`.
+    """The student's pictures of captions, the i-th with seed `seed + i`, with a progress bar where it takes long.
 
     Returns:
-        uint8 [n, resolution, resolution, 3].
+        uint8 [n, resolution, resolution, 3], on disk.
     """
-    return student.generate(list(captions), [seed + i for i in range(len(captions))])
+    side = student.resolution
+    made = scratch_array((len(captions), side, side, 3), np.uint8)
+    with tqdm(total=len(captions), desc="drawing captions", unit="img", delay=5, leave=False) as bar:
+        for start in range(0, len(captions), AT_ONCE):
+            some = list(captions[start : start + AT_ONCE])
+            made[start : start + len(some)] = student.generate(some, [seed + start + i for i in range(len(some))])
+            bar.update(len(some))
+    return made
+
+
+class Chosen(Sequence):
+    """Some of a reader's pictures, in any order, as often as asked for."""
+
+    def __init__(self, images, indices):
+        self._images, self._indices = images, indices
+
+    def __len__(self):
+        return len(self._indices)
+
+    def __getitem__(self, index):
+        return self._images[self._indices[operator.index(index)]]

@@ -7,61 +7,86 @@ the paper averages over subsets.
 import numpy as np
 
 from t2i_kd.errors import UserError
-from t2i_kd.metrics.activations import activation_batches, activation_protocol
+from t2i_kd.metrics.resampling import Measurement
 
 BLOCK = 512
 
 
-def _kernel_sum(one, other):
-    """The sum over all pairs of k(x, y) = (x . y / dim + 1)^3, in blocks."""
-    total = 0.0
+def _weighted_sums(one, other, weights, other_weights):
+    """sum_ij w_i v_j k(x_i, y_j) with k(x, y) = (x . y / dim + 1)^3 for every row of weights: float [r], in blocks."""
+    totals = np.zeros(len(weights))
     for i in range(0, len(one), BLOCK):
+        rows = np.asarray(one[i : i + BLOCK], np.float64)
         for j in range(0, len(other), BLOCK):
-            total += float(((one[i : i + BLOCK] @ other[j : j + BLOCK].T / one.shape[1] + 1) ** 3).sum())
-    return total
+            columns = np.asarray(other[j : j + BLOCK], np.float64)
+            kernel = (rows @ columns.T / rows.shape[1] + 1) ** 3
+            totals += np.einsum("ri,ri->r", weights[:, i : i + BLOCK] @ kernel, other_weights[:, j : j + BLOCK])
+    return totals
 
 
-def kernel_distance(one, other):
+def _within(vectors, weights):
+    """The mean of k over the pairs of different vectors, each pair (i, j) counted w_i w_j times: float [r]."""
+    squares = np.concatenate(
+        [
+            np.square(vectors[i : i + BLOCK], dtype=np.float64).sum(1) / vectors.shape[1]
+            for i in range(0, len(vectors), BLOCK)
+        ]
+    )
+    same = np.square(weights)
+    total = _weighted_sums(vectors, vectors, weights, weights) - same @ (squares + 1) ** 3
+    return total / (np.square(weights.sum(1)) - same.sum(1))
+
+
+def kernel_distance(one, other, weights=None, other_weights=None):
     """The unbiased estimate of the squared maximum mean discrepancy under k(x, y) = (x . y / dim + 1)^3.
 
     d = sum_{i != j} k(x_i, x_j) / (n (n - 1)) + sum_{i != j} k(y_i, y_j) / (m (m - 1)) - 2 sum_ij k(x_i, y_j) / (n m)
 
+    In a resample, a pair of a vector with its own copy is left out like that of a vector with itself.
+
     Args:
         one, other: float [n, dim], [m, dim]; at least two vectors each.
+        weights, other_weights: how often each vector counts, float [r, n] and [r, m]; None: once, r = 1.
 
     Returns:
-        A float; it may be a little below 0 where the two come from one distribution.
+        float64 [r]; values may be a little below 0 where the two come from one distribution.
 
     Raises:
         ValueError: for other shapes, fewer than two vectors, NaN or infinity.
     """
-    one, other = (np.asarray(each, np.float64) for each in (one, other))
     if one.ndim != 2 or other.ndim != 2 or one.shape[1] != other.shape[1]:
         raise ValueError(f"activations of shapes {one.shape} and {other.shape}")
     if min(len(one), len(other)) < 2:
         raise ValueError(f"{len(one)} and {len(other)} activations: at least two of each are needed")
     if not (np.isfinite(one).all() and np.isfinite(other).all()):
         raise ValueError("activations hold NaN or infinity")
-    within = 0.0
-    for each in (one, other):
-        diagonal = ((np.square(each).sum(1) / each.shape[1] + 1) ** 3).sum()
-        within += (_kernel_sum(each, each) - diagonal) / (len(each) * (len(each) - 1))
-    return float(within - 2 * _kernel_sum(one, other) / (len(one) * len(other)))
+    weights = np.ones((1, len(one))) if weights is None else weights
+    other_weights = np.ones((1, len(other))) if other_weights is None else other_weights
+    between = _weighted_sums(one, other, weights, other_weights) / (weights.sum(1) * other_weights.sum(1))
+    return _within(one, weights) + _within(other, other_weights) - 2 * between
 
 
 def measure(context):
     """The kernel distance between a student's pictures of held-out captions and the held-out pictures.
 
     Args:
-        context: an `EvaluationContext`; see `activation_batches`.
+        context: an `EvaluationContext`; its extractor's activations are compared.
+
+    Returns:
+        A `Measurement`.
 
     Raises:
         UserError: naming `--num_captions` or the data set, where there are too few pictures.
     """
-    found = {name: np.concatenate(list(batches)) for name, batches in activation_batches(context).items()}
-    made, real = found["made"], found["real"]
+    made, real = context.activations("made"), context.activations("real")
     for flag, count in (("--num_captions", len(made)), ("--dataset", len(real))):
         if count < 2:
-            raise UserError(f"{flag}: kernel_distance needs at least two pictures, not {count}")
-    name, protocol = activation_protocol(context, "kernel", len(made), len(real))
-    return {"protocol": protocol, "values": {name: kernel_distance(made, real)}}
+            raise UserError(f"{flag}: kernel needs at least two pictures, not {count}")
+    extractor = context.extractor_network
+    name = f"kernel_{extractor.name}_{context.student.resolution}_n{len(made)}_n{len(real)}"
+
+    def statistic(made_weights, real_weights):
+        return {name: kernel_distance(made, real, made_weights, real_weights)}
+
+    protocol = context.protocol() | {"extractor": extractor.name} | extractor.protocol
+    return Measurement(protocol, statistic, len(made), len(real), lower_is_better=True)

@@ -13,8 +13,8 @@ class Moments:
     def __init__(self):
         self.count, self.mean, self._scatter = 0, None, None
 
-    def update(self, batch):
-        """Adds a batch, float [n, dim].
+    def update(self, batch, weights=None):
+        """Adds a batch, float [n, dim]; with integer weights, float [n], each vector as often as its weight says.
 
         Raises:
             ValueError: where it is not of that form, has another dim than those before, or holds NaN or infinity.
@@ -24,18 +24,20 @@ class Moments:
             raise ValueError(f"activations of shape {batch.shape} are not [n, dim]")
         if not np.isfinite(batch).all():
             raise ValueError("activations hold NaN or infinity")
-        if not len(batch):
+        weights = np.ones(len(batch)) if weights is None else np.asarray(weights, np.float64)
+        added = weights.sum()
+        if not added:
             return
         if self.mean is None:
             self.mean = np.zeros(batch.shape[1])
             self._scatter = np.zeros((batch.shape[1], batch.shape[1]))
         if batch.shape[1] != len(self.mean):
             raise ValueError(f"activations of width {batch.shape[1]} after some of width {len(self.mean)}")
-        mean = batch.mean(0)
+        mean = weights @ batch / added
         deviations, shift = batch - mean, mean - self.mean
-        total = self.count + len(batch)
-        self._scatter += deviations.T @ deviations + np.outer(shift, shift) * (self.count * len(batch) / total)
-        self.mean = self.mean + shift * (len(batch) / total)
+        total = self.count + int(added)
+        self._scatter += (deviations.T * weights) @ deviations + np.outer(shift, shift) * (self.count * added / total)
+        self.mean = self.mean + shift * (added / total)
         self.count = total
 
     @property

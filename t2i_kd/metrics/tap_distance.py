@@ -7,111 +7,96 @@ import keras
 import numpy as np
 from keras import ops
 
+from t2i_kd.metrics.resampling import Measurement
+
 BATCH = 8
 # A tap that is zero on every real picture says nothing; the floor keeps 0 / 0 at 0.
 SMALLEST_MAGNITUDE = 1e-6
 
 
-class TapDistances:
-    """Means over all elements of all batches seen, for each tap, summed in float64.
+def tap_differences(real_taps, made_taps):
+    """How far each made picture's taps are from its real picture's, and how large the real ones are.
 
-    d_l = mean |phi_l(x) - phi_l(G(t))|  and  m_l = mean |phi_l(x)|
-    """
-
-    def __init__(self):
-        self._differences, self._magnitudes, self._counts = {}, {}, {}
-
-    def update(self, real_taps, made_taps):
-        """Adds a batch.
-
-        Args:
-            real_taps: {tap: array [batch, ...]}, what the teacher sees in real pictures.
-            made_taps: the same taps, of the same shapes, of made pictures.
-
-        Raises:
-            ValueError: where taps or shapes differ.
-        """
-        if set(real_taps) != set(made_taps):
-            raise ValueError(f"taps differ: {sorted(set(real_taps) ^ set(made_taps))}")
-        for tap in real_taps:
-            real, made = np.asarray(real_taps[tap], "float32"), np.asarray(made_taps[tap], "float32")
-            if real.shape != made.shape:
-                raise ValueError(f"{tap}: shapes {real.shape} and {made.shape} differ")
-            difference, magnitude = np.abs(real - made), np.abs(real)
-            self._differences[tap] = self._differences.get(tap, 0.0) + float(difference.sum(dtype="float64"))
-            self._magnitudes[tap] = self._magnitudes.get(tap, 0.0) + float(magnitude.sum(dtype="float64"))
-            self._counts[tap] = self._counts.get(tap, 0) + real.size
-
-    def distances(self):
-        """{tap: d_l}."""
-        return {tap: total / self._counts[tap] for tap, total in self._differences.items()}
-
-    def magnitudes(self):
-        """{tap: m_l}."""
-        return {tap: total / self._counts[tap] for tap, total in self._magnitudes.items()}
-
-    def normalised(self):
-        """{tap: d_l / m_l}."""
-        magnitudes = self.magnitudes()
-        return {tap: value / max(magnitudes[tap], SMALLEST_MAGNITUDE) for tap, value in self.distances().items()}
-
-
-def tap_distances(real_taps, made_taps):
-    """Each tap's mean absolute difference, streamed.
+    d_l,i = mean |phi_l(x_i) - phi_l(G(t_i))|  and  m_l,i = mean |phi_l(x_i)|, over the elements of the tap.
 
     Args:
-        real_taps: batches, each {tap: array [batch, ...]}, of real pictures.
-        made_taps: as many batches of the same taps and shapes, of made pictures.
+        real_taps: {tap: array [batch, ...]}, what the teacher sees in real pictures.
+        made_taps: the same taps, of the same shapes, of made pictures.
 
     Returns:
-        {tap: mean |real - made| over all elements of all batches}.
+        ({tap: d_l float64 [batch]}, {tap: m_l float64 [batch]}).
+
+    Raises:
+        ValueError: where taps or shapes differ, or a value is NaN or infinite.
     """
-    total = TapDistances()
-    for real, made in zip(real_taps, made_taps, strict=True):
-        total.update(real, made)
-    return total.distances()
+    if set(real_taps) != set(made_taps):
+        raise ValueError(f"taps differ: {sorted(set(real_taps) ^ set(made_taps))}")
+    differences, magnitudes = {}, {}
+    for tap in real_taps:
+        real, made = np.asarray(real_taps[tap], np.float64), np.asarray(made_taps[tap], np.float64)
+        if real.shape != made.shape:
+            raise ValueError(f"{tap}: shapes {real.shape} and {made.shape} differ")
+        if not (np.isfinite(real).all() and np.isfinite(made).all()):
+            raise ValueError(f"{tap}: a value is NaN or infinite")
+        axes = tuple(range(1, real.ndim))
+        differences[tap], magnitudes[tap] = np.abs(real - made).mean(axes), np.abs(real).mean(axes)
+    return differences, magnitudes
+
+
+def sums_of(differences, magnitudes, weights):
+    """The taps' means over pictures, their sum, and their sum in units of the real taps' magnitude.
+
+    d_l = sum_i w_i d_l,i / sum_i w_i, m_l likewise;  sum = sum_l d_l,  normalised sum = sum_l d_l / m_l.
+
+    Args:
+        differences, magnitudes: {tap: float [n]}, see `tap_differences`.
+        weights: float [r, n].
+
+    Returns:
+        {tap: float64 [r], ..., "sum": [r], "normalised sum": [r]}.
+    """
+    total = weights.sum(1)
+    means = {tap: weights @ values / total for tap, values in differences.items()}
+    sizes = {tap: np.maximum(weights @ values / total, SMALLEST_MAGNITUDE) for tap, values in magnitudes.items()}
+    normalised = sum(means[tap] / sizes[tap] for tap in means)
+    return {**means, "sum": sum(means.values()), "normalised sum": normalised}
 
 
 def measure(context):
     """The Stage II distance of a student over held-out (image, caption) pairs.
 
-    sum_l d_l, and the same with each tap divided by its magnitude on the real pictures: sum_l d_l / m_l. Made pictures
-    are those that a user gets, clipped and rounded to uint8, so that every kind of artifact can be judged.
+    Made pictures are what a user gets, clipped and rounded to uint8, so that every kind of artifact can be judged.
 
     Args:
         context: an `EvaluationContext`; the pairs take the pictures of the test split in turn.
 
     Returns:
-        The dict that `EvaluationContext` describes; `values` are d_l for each tap, `sum` and `normalised sum`.
+        A `Measurement`; its lines are those of `sums_of`.
     """
-    teacher, test = context.loaded_teacher, context.split("test")
-    pairs, made = context.pairs, context.made
-    total = TapDistances()
-    for start in range(0, len(pairs), BATCH):
-        batch = pairs[start : start + BATCH]
-        real = np.stack([test.images[picture] for picture, _ in batch])
-        total.update(_taps(teacher, real), _taps(teacher, made[start : start + BATCH]))
-    distances, normalised = total.distances(), total.normalised()
-    return {
-        "protocol": _protocol(context, test, pairs),
-        "values": {**distances, "sum": sum(distances.values()), "normalised sum": sum(normalised.values())},
-        "beside": {"mean |real|": total.magnitudes()},
-    }
-
-
-def _protocol(context, test, pairs):
-    return {
-        "teacher": context.teacher.teacher,
-        "teacher_weights": context.teacher.teacher_weights,
-        "teacher_pooling": context.teacher.teacher_pooling,
-        "teacher_preprocessing": context.teacher.teacher_preprocessing,
-        "tap_weights": "1 each",
-        "resolution": context.student.resolution,
-        "split": test.name,
-        "pairs": len(pairs),
-        "pictures": len({picture for picture, _ in pairs}),
-        "seed": context.seed,
-    }
+    teacher, real, made = context.loaded_teacher, context.real_of_pairs(), context.made
+    found = []
+    for start in range(0, len(real), BATCH):
+        rows = range(start, min(start + BATCH, len(real)))
+        found.append(tap_differences(_taps(teacher, [real[i] for i in rows]), _taps(teacher, [made[i] for i in rows])))
+    differences, magnitudes = (
+        {tap: np.concatenate([batch[part][tap] for batch in found]) for tap in found[0][part]} for part in (0, 1)
+    )
+    sizes = {tap: float(values.mean()) for tap, values in magnitudes.items()}
+    recipe = context.teacher
+    fields = ("teacher", "teacher_weights", "teacher_pooling", "teacher_preprocessing")
+    pictures = len({picture for picture, _ in context.pairs})
+    return Measurement(
+        protocol=context.protocol()
+        | {name: getattr(recipe, name) for name in fields}
+        | {"tap_weights": "1 each", "pictures": pictures},
+        statistic=lambda made_weights, real_weights: sums_of(differences, magnitudes, made_weights),
+        made=len(made),
+        lower_is_better=True,
+        samples={"normalised sum": sum(differences[tap] / max(sizes[tap], SMALLEST_MAGNITUDE) for tap in differences)},
+        pairs=context.pairs,
+        pictures=made,
+        beside={"mean |real|": sizes},
+    )
 
 
 def _taps(teacher: keras.Model, images):

@@ -75,8 +75,8 @@ def _read_vgg19(teacher_recipe):
     return {name: published.get_layer(f"block{name[4]}_conv{name[6]}").get_weights() for name in CONVOLUTIONS}
 
 
-def load_application(name, weights, flag, keras_file, instead="", **options):
-    """A network of `keras.applications` without its classifier.
+def load_application(name, weights, flag, keras_file, instead="", include_top=False, **options):
+    """A network of `keras.applications`.
 
     Args:
         name: as `keras.applications` has it.
@@ -84,13 +84,14 @@ def load_application(name, weights, flag, keras_file, instead="", **options):
         flag: which gave `weights`, for messages.
         keras_file: under which name Keras keeps what it downloads.
         instead: what else the user can do without a network.
+        include_top: with its classifier.
         options: further arguments of the network.
 
     Raises:
         UserError: naming the flag, when the weights cannot be downloaded or do not fit.
     """
     try:
-        return getattr(keras.applications, name)(include_top=False, weights=weights, **options)
+        return getattr(keras.applications, name)(include_top=include_top, weights=weights, **options)
     except Exception as error:  # Keras raises anything from URLError to KeyError here
         reason = " ".join(str(error).split())[:200]
         if weights == "imagenet":
@@ -99,7 +100,7 @@ def load_application(name, weights, flag, keras_file, instead="", **options):
                 f"~/.keras/models, or give a file with --{flag}=FILE.weights.h5{instead}"
             ) from None
         raise UserError(
-            f"--{flag}: {weights} does not fit keras.applications.{name}(include_top=False): {reason}"
+            f"--{flag}: {weights} does not fit keras.applications.{name}(include_top={include_top}): {reason}"
         ) from None
 
 

@@ -61,28 +61,34 @@ def build_hub(text_recipe, dataset):
 
 
 @functools.lru_cache(maxsize=1)
-def load_module(handle):
+def load_module(handle, flag="hub_handle"):
     """A TF-Hub sentence encoder as a `tf.Module` from string [batch] to float32 [batch, dim].
 
     Args:
         handle: a TF-Hub handle, or a folder with `saved_model.pb`.
+        flag: which gave it, for messages.
 
     Raises:
-        UserError: naming `--hub_handle`, when it cannot be loaded or is no sentence encoder.
+        UserError: naming the flag, when it cannot be loaded or is no sentence encoder.
     """
+    loaded = load_handle(handle, flag)
+    from t2i_kd.text.graph_encoder import GraphEncoder
+
+    return GraphEncoder(loaded, handle, flag)
+
+
+def load_handle(handle, flag):
+    """What `tensorflow_hub.load` gives for a handle or a folder. Raises `UserError` that names the flag."""
     try:
         # tensorflow-hub 0.16 imports pkg_resources, which setuptools 82 no longer has.
         import tensorflow_hub
     except ImportError as error:
-        raise UserError(f"--hub_handle: needs tensorflow-hub and setuptools<82: {error}") from None
-    from t2i_kd.text.graph_encoder import GraphEncoder
-
+        raise UserError(f"--{flag}: needs tensorflow-hub and setuptools<82: {error}") from None
     try:
-        loaded = tensorflow_hub.load(handle)
+        return tensorflow_hub.load(handle)
     # Whatever stops the download or the loading: the network, the disk, TensorFlow.
     except Exception as error:
         raise UserError(
-            f"--hub_handle: cannot load {handle} ({' '.join(str(error).split())[:200]}); "
+            f"--{flag}: cannot load {handle} ({' '.join(str(error).split())[:200]}); "
             "offline, download and unpack it elsewhere and give the folder that holds saved_model.pb"
         ) from None
-    return GraphEncoder(loaded, handle)

@@ -5,6 +5,7 @@ from t2i_kd.data import captioned_shapes
 from t2i_kd.data.captioned_images import CaptionedImages
 from t2i_kd.errors import UserError
 from t2i_kd.metrics import attribute_accuracy as metric
+from t2i_kd.metrics import resampling
 from t2i_kd.metrics.context import EvaluationContext
 
 
@@ -27,17 +28,21 @@ def shapes_cache():
     return {("split", split, 32): captioned_shapes.load(split, 32) for split in ("train", "test")}
 
 
-def test_accuracy_worked_by_hand():
+def values_of(measurement):
+    return {line: rows[0] for line, rows in resampling.resampled(measurement, 0, 0).items()}
+
+
+def test_hits_worked_by_hand():
     wanted = [{"colour": "red", "size": "small"}, {"colour": "blue", "size": "small"}] * 2
     predicted = [{"colour": "red", "size": size} for size in ("small", "large", "small", "small")]
-    accuracy = metric.attribute_accuracy_from_predictions(predicted, wanted)
-    assert accuracy == {"colour": 0.5, "size": 0.75, "mean": 0.625}
+    hits = {name: values.tolist() for name, values in metric.attribute_hits(predicted, wanted).items()}
+    assert hits == {"colour": [1, 0, 1, 0], "size": [1, 0, 1, 1], "mean": [1, 0, 1, 0.5]}
 
 
 @pytest.mark.parametrize(("predicted", "wanted"), [([], []), ([{"size": "small"}], [])])
 def test_accuracy_needs_as_many_predictions_as_pictures(predicted, wanted):
     with pytest.raises(ValueError, match="predictions"):
-        metric.attribute_accuracy_from_predictions(predicted, wanted)
+        metric.attribute_hits(predicted, wanted)
 
 
 @pytest.mark.parametrize(
@@ -51,18 +56,21 @@ def test_wilson_interval(share, count, low, high):
 def test_real_pictures_of_unseen_combinations_are_judged_right(shapes_cache):
     test = shapes_cache["split", "test", 32]
     result = metric.measure(EvaluationContext(LookUp(test), "captioned_shapes", cache=shapes_cache))
-    assert min(result["beside"]["classifier on real"].values()) >= metric.REQUIRED_OF_CLASSIFIER
-    assert min(result["values"].values()) >= 0.98
-    assert result["beside"]["chance"]["colour"] == 1 / len(captioned_shapes.COLOURS)
-    protocol = result["protocol"]
+    assert min(result.beside["classifier on real"].values()) >= metric.REQUIRED_OF_CLASSIFIER
+    values = values_of(result)
+    assert min(values.values()) >= 0.98
+    assert result.beside["chance"]["colour"] == 1 / len(captioned_shapes.COLOURS)
+    assert result.samples["mean"].mean() == pytest.approx(values["mean"])
+    assert len(result.pairs) == len(result.pictures) == result.made == 300
+    protocol = result.protocol
     assert (protocol["captions"], protocol["seed"], protocol["resolution"]) == (300, 0, 32)
     assert protocol["combinations"] == len(captioned_shapes.combinations("test"))
-    assert set(result["intervals"]) == set(captioned_shapes.ATTRIBUTES)
+    assert set(result.intervals) == set(captioned_shapes.ATTRIBUTES)
 
 
 def test_a_student_that_mirrors_its_pictures_fails_in_place_alone(shapes_cache):
     student = LookUp(shapes_cache["split", "test", 32], lambda image: image[:, ::-1])
-    values = metric.measure(EvaluationContext(student, "captioned_shapes", cache=shapes_cache))["values"]
+    values = values_of(metric.measure(EvaluationContext(student, "captioned_shapes", cache=shapes_cache)))
     assert values["place"] <= 0.02
     assert min(values[name] for name in ("colour", "shape", "size", "background")) >= 0.95
 
@@ -71,7 +79,7 @@ def test_a_grey_picture_is_right_no_more_often_than_chance(shapes_cache):
     student = LookUp(shapes_cache["split", "test", 32], lambda image: np.full_like(image, 128))
     result = metric.measure(EvaluationContext(student, "captioned_shapes", cache=shapes_cache))
     for name in captioned_shapes.ATTRIBUTES:
-        assert result["values"][name] <= result["beside"]["chance"][name] + 0.1
+        assert values_of(result)[name] <= result.beside["chance"][name] + 0.1
 
 
 def test_a_bad_classifier_refuses_to_judge(monkeypatch, shapes_cache):

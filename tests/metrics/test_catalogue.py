@@ -12,5 +12,5 @@ def test_every_known_metric_can_be_asked_for():
 
 @pytest.mark.parametrize("names", ["", " , ", "attribute_accuracy,beauty"])
 def test_missing_or_unknown_metrics_list_the_known(names):
-    with pytest.raises(UserError, match=r"--metrics: .*known: attribute_accuracy, frechet, kernel, tap_distance"):
+    with pytest.raises(UserError, match=r"--metrics: .*known: attribute_accuracy, classification, .*tap_distance"):
         resolve_metrics(names)

@@ -2,14 +2,13 @@
 
 import itertools
 
-import keras
 import numpy as np
 import pytest
 import scipy.linalg
 
 from t2i_kd.data.catalogue import load_dataset
 from t2i_kd.errors import UserError
-from t2i_kd.metrics import activations, frechet, kernel_distance
+from t2i_kd.metrics import frechet, kernel_distance, resampling
 from t2i_kd.metrics.catalogue import resolve_metrics
 from t2i_kd.metrics.context import EvaluationContext
 from t2i_kd.metrics.frechet import frechet_distance
@@ -69,14 +68,45 @@ def test_kernel_distance_is_the_loops(monkeypatch):
 
     within = [np.mean([kernel(x, y) for x, y in itertools.permutations(each, 2)]) for each in (one, other)]
     expected = sum(within) - 2 * np.mean([kernel(x, y) for x in one for y in other])
-    assert kernel_distance.kernel_distance(one, other) == pytest.approx(expected, rel=1e-9)
+    assert kernel_distance.kernel_distance(one, other) == pytest.approx([expected], rel=1e-9)
     monkeypatch.setattr(kernel_distance, "BLOCK", 4)
-    assert kernel_distance.kernel_distance(one, other) == pytest.approx(expected, rel=1e-9)
+    assert kernel_distance.kernel_distance(one, other) == pytest.approx([expected], rel=1e-9)
+
+
+def test_weighted_vectors_count_as_often_as_their_weight_says():
+    """A resample's kernel distance is that of the pairs of different pictures in the repeated set."""
+    one, other = samples(6), samples(5, 1, 0.5)
+    weights, other_weights = np.array([[2.0, 0, 1, 1, 0, 2]]), np.array([[1.0, 3, 0, 0, 1]])
+
+    def pairs(vectors, counts):
+        index = np.repeat(np.arange(len(vectors)), counts.astype(int))
+        return [vectors[i] @ vectors[j] for i in index for j in index if i != j]
+
+    within = [np.mean([(p / 5 + 1) ** 3 for p in pairs(v, w[0])]) for v, w in ((one, weights), (other, other_weights))]
+    between = np.mean(
+        [
+            (x @ y / 5 + 1) ** 3
+            for x in np.repeat(one, weights[0].astype(int), axis=0)
+            for y in np.repeat(other, other_weights[0].astype(int), axis=0)
+        ]
+    )
+    found = kernel_distance.kernel_distance(one, other, weights, other_weights)
+    assert found == pytest.approx([sum(within) - 2 * between], rel=1e-9)
+
+
+def test_weighted_moments_are_those_of_the_repeated_vectors(monkeypatch):
+    vectors, weights = samples(9), np.array([0.0, 3, 1, 0, 2, 1, 1, 0, 4])
+    monkeypatch.setattr(frechet, "BLOCK", 4)
+    found = frechet.moments_of(vectors, weights)
+    repeated = np.repeat(vectors, weights.astype(int), axis=0)
+    assert found.count == len(repeated)
+    np.testing.assert_allclose(found.mean, repeated.mean(0), rtol=1e-12)
+    np.testing.assert_allclose(found.covariance, np.cov(repeated, rowvar=False), rtol=1e-9)
 
 
 def test_kernel_distance_by_hand():
     # k = 1 within zeros, 8 within ones, 1 between.
-    assert kernel_distance.kernel_distance(np.zeros((2, 3)), np.ones((2, 3))) == pytest.approx(1 + 8 - 2)
+    assert kernel_distance.kernel_distance(np.zeros((2, 3)), np.ones((2, 3))) == pytest.approx([1 + 8 - 2])
 
 
 @pytest.mark.parametrize(
@@ -95,9 +125,11 @@ class Copyist:
 
     def __init__(self, images, levels):
         self.images, self.levels = images, levels
+        self.drawn = 0
 
     def generate(self, captions, seeds):
-        chosen = self.images[np.arange(len(captions)) % len(self.images)].astype(int)
+        chosen = self.images[np.arange(self.drawn, self.drawn + len(captions)) % len(self.images)].astype(int)
+        self.drawn += len(captions)
         return np.clip(chosen + self.levels, 0, 255).astype(np.uint8)
 
 
@@ -111,38 +143,22 @@ def context(levels=0, **options):
 def test_a_students_distance_says_on_what_it_was_measured_and_grows_with_the_error(metric):
     measure = resolve_metrics(metric)[metric]
     name = f"{metric}_vgg19_slim_pool4_32_n1024_n1024"
-    values = [measure(context(levels, num_captions=1024))["values"] for levels in (0, 20, 60)]
-    assert [list(each) for each in values] == [[name]] * 3
-    exact, near, far = (each[name] for each in values)
+    measurements = [measure(context(levels, num_captions=1024)) for levels in (0, 20, 60)]
+    rows = [resampling.resampled(measurement, 3, 0) for measurement in measurements]
+    assert [list(each) for each in rows] == [[name]] * 3
+    exact, near, far = (each[name][0] for each in rows)
     # The unbiased kernel distance of a set to itself is a little below 0.
     assert abs(exact) < 0.2 * near < 0.2 * far
-    protocol = measure(context(num_captions=1024))["protocol"]
-    assert (protocol["made"], protocol["real"], protocol["split"]) == (1024, 1024, "captioned_shapes/test")
+    assert len(set(rows[2][name])) == 4
+    assert rows[2][name].min() > 0.5 * far
+    protocol = measurements[0].protocol
+    assert (protocol["captions"], protocol["split"]) == (1024, "captioned_shapes/test")
+    assert protocol["extractor"] == "vgg19_slim_pool4"
+    assert (measurements[0].made, measurements[0].real) == (1024, 1024)
 
 
 def test_too_few_pictures_name_the_flag():
     with pytest.raises(UserError, match=r"--num_captions: frechet needs more than 128 pictures.*not 100"):
         frechet.measure(context(num_captions=100))
-    with pytest.raises(UserError, match="--num_captions: kernel_distance needs at least two"):
+    with pytest.raises(UserError, match="--num_captions: kernel needs at least two"):
         kernel_distance.measure(context(num_captions=1))
-
-
-def test_without_a_network_nothing_is_measured(tmp_path):
-    with pytest.raises(UserError, match="--teacher: none"):
-        frechet.measure(context(teacher=TeacherRecipe(teacher="none")))
-    with pytest.raises(UserError, match="--inception_weights: no file"):
-        frechet.measure(context(extractor="inception", inception_weights=str(tmp_path / "absent.weights.h5")))
-    (tmp_path / "wrong.weights.h5").write_bytes(b"nothing")
-    with pytest.raises(UserError, match=r"--inception_weights: .*does not fit"):
-        activations.load_inception(str(tmp_path / "wrong.weights.h5"))
-
-
-def test_inception_sees_what_keras_applications_sees(tmp_path):
-    keras.utils.set_random_seed(0)
-    published = keras.applications.InceptionV3(include_top=False, pooling="avg", weights=None)
-    published.save_weights(tmp_path / "inception.weights.h5")
-    images = np.random.default_rng(0).integers(0, 256, (2, 299, 299, 3)).astype("float32")
-    expected = published.predict(keras.applications.inception_v3.preprocess_input(images.copy()), verbose=0)
-    network = activations.load_inception(str(tmp_path / "inception.weights.h5"))
-    np.testing.assert_allclose(network.predict(images, verbose=0), expected, rtol=1e-3, atol=1e-5)
-    assert network(images[:, :32, :32]).shape == (2, 2048)

@@ -2,6 +2,7 @@ from collections import Counter
 
 import numpy as np
 
+from t2i_kd.metrics import held_out
 from t2i_kd.metrics.held_out import draw_pairs, generate
 
 CAPTIONS = tuple(tuple(f"picture {i} caption {j}" for j in range(3)) for i in range(10))
@@ -31,10 +32,22 @@ def test_the_seed_alone_decides():
     assert draw_pairs(CAPTIONS, GROUPS, 12, seed=5) != draw_pairs(CAPTIONS, GROUPS, 12, seed=6)
 
 
-def test_every_picture_has_its_own_seed():
+def test_every_picture_has_its_own_seed(monkeypatch):
     class Student:
-        def generate(self, captions, seeds):
-            assert captions == ["a", "b", "c"]
-            return np.array(seeds)
+        resolution = 2
 
-    assert generate(Student(), ("a", "b", "c"), 7).tolist() == [7, 8, 9]
+        def generate(self, captions, seeds):
+            assert len(captions) <= 2
+            return np.array([[int(caption), seed, 0] for caption, seed in zip(captions, seeds, strict=True)]).reshape(
+                -1, 1, 1, 3
+            )
+
+    monkeypatch.setattr(held_out, "AT_ONCE", 2)
+    made = generate(Student(), ("4", "5", "6"), 7)
+    assert made.shape == (3, 2, 2, 3) and made.dtype == np.uint8
+    assert made[:, 1, 1].tolist() == [[4, 7, 0], [5, 8, 0], [6, 9, 0]]
+
+
+def test_chosen_pictures_come_in_the_order_asked_for():
+    chosen = held_out.Chosen(["a", "b", "c"], [2, 0, 2])
+    assert list(chosen) == ["c", "a", "c"] and len(chosen) == 3

@@ -1,4 +1,4 @@
-from t2i_kd.metrics.table import format_table
+from t2i_kd.metrics.table import format_comparisons, format_table
 
 
 def test_a_column_for_each_student_and_for_what_stands_beside():
@@ -10,5 +10,24 @@ def test_a_column_for_each_student_and_for_what_stands_beside():
     lines = format_table("attribute_accuracy", results).splitlines()
     assert lines[0] == "attribute_accuracy (seed: 0)"
     assert lines[1].split("  ")[-1] == "chance"
-    assert lines[2].split() == ["colour", "0.5", "1", "[0.900,", "1.000]"]
+    assert lines[2].split() == ["colour", "0.5", "1", "[0.9,", "1]"]
     assert lines[3].split() == ["mean", "0.25", "0.1235", "0.2"]
+
+
+def test_a_line_that_only_one_student_has_is_shown():
+    results = {"a": {"protocol": {}, "values": {"x_32": 1}}, "b": {"protocol": {}, "values": {"x_64": 2}}}
+    assert [line.split() for line in format_table("x", results).splitlines()[2:]] == [["x_32", "1"], ["x_64", "2"]]
+
+
+def test_comparisons_say_whether_a_difference_is_larger_than_noise():
+    found = {
+        "colour": {"difference": 0.25, "interval": (0.1, 0.4), "larger_than_noise": True},
+        "shape": {"difference": -0.5, "interval": (-1, 0.25), "larger_than_noise": False},
+        "size": {"difference": 1, "interval": None, "larger_than_noise": None},
+    }
+    lines = format_comparisons("first", {"other": found}).splitlines()
+    assert lines[0].startswith("other minus first (")
+    assert lines[1].split() == ["colour", "+0.25", "[+0.1,", "+0.4]", "larger", "than", "noise"]
+    assert lines[2].split() == ["shape", "-0.5", "[-1,", "+0.25]", "within", "noise"]
+    assert lines[3].split() == ["size", "+1"]
+    assert format_comparisons("first", {"other": {}}).splitlines()[1] == "no line that both have"

@@ -1,11 +1,9 @@
-import itertools
-
 import keras
 import numpy as np
 import pytest
 
 from t2i_kd.data.captioned_images import CaptionedImages
-from t2i_kd.metrics import context, tap_distance
+from t2i_kd.metrics import context, resampling, tap_distance
 from t2i_kd.metrics.context import EvaluationContext
 from t2i_kd.recipe import TeacherRecipe
 from t2i_kd.teachers.vgg19 import TAPS, build_vgg19
@@ -37,45 +35,49 @@ def context_of(pictures, teacher, count):
     return EvaluationContext(Inverter(pictures.images), "noise", num_captions=count, teacher=teacher, cache=cache)
 
 
-def batches_of(taps, sizes):
-    starts = np.cumsum([0, *sizes])
-    return [{name: value[low:high] for name, value in taps.items()} for low, high in itertools.pairwise(starts)]
+def values_of(measurement):
+    return {line: rows[0] for line, rows in resampling.resampled(measurement, 0, 0).items()}
 
 
-def test_streaming_equals_one_shot():
+def test_every_picture_has_the_mean_over_its_own_elements():
     rng = np.random.default_rng(0)
     shapes = {"image": (7, 8, 8, 3), "pool5": (7, 1, 1, 16)}
     real, made = (
         {name: rng.normal(50, 900, shape).astype("float32") for name, shape in shapes.items()} for _ in range(2)
     )
-    streamed = tap_distance.tap_distances(batches_of(real, (3, 3, 1)), batches_of(made, (3, 3, 1)))
+    differences, magnitudes = tap_distance.tap_differences(real, made)
     for name in shapes:
-        oracle = np.abs(real[name].astype("float64") - made[name]).mean()
-        assert streamed[name] == pytest.approx(oracle, rel=1e-6)
+        for i in range(7):
+            pairs = list(zip(real[name][i].ravel().tolist(), made[name][i].ravel().tolist(), strict=True))
+            assert differences[name][i] == pytest.approx(sum(abs(x - y) for x, y in pairs) / len(pairs), rel=1e-9)
+            assert magnitudes[name][i] == pytest.approx(sum(abs(x) for x, _ in pairs) / len(pairs), rel=1e-9)
 
 
-def test_sums_are_kept_in_float64():
-    total = tap_distance.TapDistances()
-    total.update({"tap": np.full((1, 1), 2.0**25)}, {"tap": np.zeros((1, 1))})
-    for _ in range(64):
-        total.update({"tap": np.ones((1, 1))}, {"tap": np.zeros((1, 1))})
-    assert total.distances()["tap"] * 65 == 2.0**25 + 64
+def test_sums_by_hand():
+    differences = {"a": np.array([1.0, 3]), "b": np.array([10.0, 0])}
+    magnitudes = {"a": np.array([2.0, 2]), "b": np.array([5.0, 15])}
+    found = tap_distance.sums_of(differences, magnitudes, np.array([[1.0, 1], [2, 0]]))
+    assert found["a"].tolist() == [2, 1] and found["b"].tolist() == [5, 10]
+    assert found["sum"].tolist() == [7, 11]
+    assert found["normalised sum"].tolist() == [2 / 2 + 5 / 10, 1 / 2 + 10 / 5]
 
 
 def test_a_tap_that_is_always_zero_counts_nothing():
-    total = tap_distance.TapDistances()
-    total.update({"dead": np.zeros((2, 3))}, {"dead": np.zeros((2, 3))})
-    assert total.normalised() == {"dead": 0.0}
+    found = tap_distance.sums_of({"dead": np.zeros(2)}, {"dead": np.zeros(2)}, np.ones((1, 2)))
+    assert found["normalised sum"].tolist() == [0]
 
 
-@pytest.mark.parametrize("made", [{"b": np.zeros((2, 3))}, {"a": np.zeros((2, 4))}])
-def test_other_taps_or_shapes_are_refused(made):
-    with pytest.raises(ValueError, match="differ"):
-        tap_distance.TapDistances().update({"a": np.zeros((2, 3))}, made)
+@pytest.mark.parametrize(
+    ("made", "named"),
+    [({"b": np.zeros((2, 3))}, "differ"), ({"a": np.zeros((2, 4))}, "differ"), ({"a": np.full((2, 3), np.nan)}, "NaN")],
+)
+def test_other_taps_or_shapes_and_nan_are_refused(made, named):
+    with pytest.raises(ValueError, match=named):
+        tap_distance.tap_differences({"a": np.zeros((2, 3))}, made)
 
 
 def test_without_a_teacher_the_pixels_are_compared(pictures):
-    values = tap_distance.measure(context_of(pictures, NO_TEACHER, 11))["values"]
+    values = values_of(tap_distance.measure(context_of(pictures, NO_TEACHER, 11)))
     real = pictures.images.astype("float64")
     oracle = np.abs(real - (255 - real)).mean()
     assert values["image"] == values["sum"] == pytest.approx(oracle, rel=1e-6)
@@ -90,12 +92,14 @@ def test_every_tap_of_a_teacher_counts_once(pictures, monkeypatch):
     real = pictures.images.astype("float32")
     seen, made = teacher.predict(real, verbose=0), teacher.predict(255 - real, verbose=0)
     oracle = {tap: np.abs(seen[tap].astype("float64") - made[tap]).mean() for tap in TAPS}
+    values = values_of(result)
     for tap in TAPS:
-        assert result["values"][tap] == pytest.approx(oracle[tap], rel=1e-4)
-    assert result["values"]["sum"] == pytest.approx(sum(oracle.values()), rel=1e-4)
-    assert result["protocol"]["pairs"] == result["protocol"]["pictures"] == 11
+        assert values[tap] == pytest.approx(oracle[tap], rel=1e-4)
+    assert values["sum"] == pytest.approx(sum(oracle.values()), rel=1e-4)
+    assert result.samples["normalised sum"].mean() == pytest.approx(values["normalised sum"], rel=1e-9)
+    assert result.protocol["captions"] == result.protocol["pictures"] == 11
 
 
 def test_pictures_take_turns(pictures):
-    protocol = tap_distance.measure(context_of(pictures, NO_TEACHER, 25))["protocol"]
-    assert (protocol["pairs"], protocol["pictures"]) == (25, 11)
+    protocol = tap_distance.measure(context_of(pictures, NO_TEACHER, 25)).protocol
+    assert (protocol["captions"], protocol["pictures"]) == (25, 11)

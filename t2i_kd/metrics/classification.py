@@ -1,0 +1,125 @@
+"""Do made pictures show their captions' classes, and can a classifier learn the classes from them?
+
+`classification`: the share of made pictures that a classifier of real pictures gives the class of their caption.
+`classification_reverse`: the share of real test pictures that a classifier of made pictures names right.
+Source: the second is Ravuri & Vinyals' "Classification Accuracy Score" (NeurIPS 2019); the network is our own.
+"""
+
+import dataclasses
+
+import numpy as np
+
+from t2i_kd.errors import UserError
+from t2i_kd.metrics import held_out
+from t2i_kd.metrics.image_classifier import train_image_classifier
+from t2i_kd.metrics.resampling import Measurement, mean_of
+
+REVERSE_PICTURES = 2000
+REVERSE_STEPS = 400
+PROTOCOL = {"classifier": "our convolutional network"}
+
+
+def hits(logits, labels):
+    """1 where the largest logit is the label's, else 0: float64 [n].
+
+    Args:
+        logits: float [n, classes].
+        labels: int [n].
+
+    Raises:
+        ValueError: for NaN or infinity, or as many rows as labels are not.
+    """
+    if len(logits) != len(labels):
+        raise ValueError(f"{len(logits)} predictions for {len(labels)} labels")
+    if not np.isfinite(logits).all():
+        raise ValueError("logits hold NaN or infinity")
+    return (np.argmax(logits, 1) == np.asarray(labels)).astype(np.float64)
+
+
+def measure(context):
+    """The share of made pictures in which a classifier trained on real ones sees their caption's class.
+
+    Args:
+        context: an `EvaluationContext` whose data set has classes that train and test share.
+
+    Returns:
+        A `Measurement`.
+
+    Raises:
+        UserError: naming `--dataset`, where it has no such classes.
+    """
+    test = _labelled(context, "test")
+    classifier = context.own_classifier
+    labels = test.labels[[picture for picture, _ in context.pairs]]
+    name = f"classification_own_{context.student.resolution}_n{len(labels)}"
+    real = context.shared(
+        ("classification", context.student.resolution),
+        lambda: float(hits(classifier.logits(test.images), test.labels).mean()),
+    )
+    samples = {name: hits(classifier.logits(context.made), labels)}
+    return Measurement(
+        protocol=context.protocol() | PROTOCOL | {"trained on": "the real training split"},
+        statistic=mean_of(samples),
+        made=len(labels),
+        samples=samples,
+        pairs=context.pairs,
+        pictures=context.made,
+        beside={"real test pictures": {name: real}, "chance": {name: 1 / len(test.label_names)}},
+    )
+
+
+def measure_reverse(context):
+    """The share of real test pictures that a classifier trained on made ones names right.
+
+    The student draws captions of the training split, its pictures taken in turn; beside it stands a classifier trained
+    as long on the real pictures of the same captions.
+
+    Args:
+        context: as for `measure`.
+
+    Returns:
+        A `Measurement`, resampled over the real test pictures; it does not cover the chance of training.
+
+    Raises:
+        UserError: naming `--dataset`, where it has no such classes.
+    """
+    train, test = _labelled(context, "train"), context.split("test")
+    count = min(REVERSE_PICTURES, len(train))
+    pairs = held_out.draw_pairs(train.captions, [[i] for i in range(len(train))], count, context.seed)
+    chosen = [picture for picture, _ in pairs]
+    learnt = dataclasses.replace(
+        train,
+        images=held_out.generate(context.student, [caption for _, caption in pairs], context.seed),
+        captions=tuple((caption,) for _, caption in pairs),
+        labels=train.labels[chosen],
+        file_names=(),
+    )
+    name = f"classification_reverse_own_{context.student.resolution}_n{count}_n{len(test)}"
+
+    def of_real():
+        real = dataclasses.replace(learnt, images=held_out.Chosen(train.images, chosen))
+        return float(_trained_hits(real, test, context.seed).mean())
+
+    found = _trained_hits(learnt, test, context.seed)
+    real = context.shared(("classification_reverse", context.student.resolution, count), of_real)
+    return Measurement(
+        protocol=context.protocol() | PROTOCOL | {"trained on": f"{count} made pictures of training captions"},
+        statistic=lambda made_weights, real_weights: {name: real_weights @ found / real_weights.sum(1)},
+        made=0,
+        real=len(test),
+        beside={"trained on real": {name: real}, "chance": {name: 1 / len(test.label_names)}},
+    )
+
+
+def _trained_hits(learnt, test, seed):
+    classifier = train_image_classifier(learnt, seed, REVERSE_STEPS)
+    return hits(classifier.logits(test.images), test.labels)
+
+
+def _labelled(context, split):
+    train, test = context.split("train"), context.split("test")
+    if test.attributes:
+        raise UserError(f"--dataset: {context.dataset} has attributes, not classes; ask for attribute_accuracy")
+    if not np.isin(np.unique(test.labels), np.unique(train.labels)).all() or len(np.unique(test.labels)) < 2:
+        raise UserError(f"--dataset: {context.dataset} has no classes that its train and test splits share")
+    return context.split(split)

@@ -1,0 +1,226 @@
+"""R-precision: does a made picture find its own caption among 99 others?
+
+Source: Xu et al., "AttnGAN" (CVPR 2018), section 4, with other judges than its DAMSM.
+"""
+
+from dataclasses import dataclass
+from typing import Any
+
+import keras
+import numpy as np
+from keras import ops
+
+from t2i_kd.data.batches import caption_pairs
+from t2i_kd.errors import UserError
+from t2i_kd.metrics.cache import digest
+from t2i_kd.metrics.progress import TrainingBar
+from t2i_kd.metrics.resampling import Measurement, mean_of
+from t2i_kd.recipe import TextRecipe
+from t2i_kd.text.front_end import build_front_end
+from t2i_kd.text.joint_embedding import build_joint_embedding, class_balanced_indices, classes_of, ds_sje_loss
+from t2i_kd.training.trainer import Trainer
+
+OTHERS = 99
+STEPS = 1500
+BATCH = 64
+LEARNING_RATE = 2e-3
+AT_ONCE = 256
+TEXT = TextRecipe(text_encoder="gru", text_dim=128, word_dim=64)
+DS_SJE = "DS-SJE, a GRU trained on the real training split"
+
+
+def first_among(image_vectors, text_vectors, candidates):
+    """1 where a picture's own caption scores higher than every other candidate, else 0; a score is f_i . t_j.
+
+    Args:
+        image_vectors: f, float [n, dim].
+        text_vectors: t, float [texts, dim].
+        candidates: int [n, c], rows of `text_vectors`; the first of each is the picture's own caption.
+
+    Returns:
+        float64 [n].
+
+    Raises:
+        ValueError: for other shapes, NaN or infinity.
+    """
+    images, texts = np.asarray(image_vectors, np.float64), np.asarray(text_vectors, np.float64)
+    if images.shape[1:] != texts.shape[1:] or len(candidates) != len(images):
+        raise ValueError(f"pictures {images.shape}, texts {texts.shape}, candidates {np.shape(candidates)}")
+    if not (np.isfinite(images).all() and np.isfinite(texts).all()):
+        raise ValueError("vectors hold NaN or infinity")
+    found = np.empty(len(images))
+    for i, (image, row) in enumerate(zip(images, candidates, strict=True)):
+        scores = texts[row] @ image
+        found[i] = scores[0] > scores[1:].max()
+    return found
+
+
+def draw_candidates(captions, pairs, seed):
+    """For each pair its own caption and 99 different texts that no caption of its picture equals.
+
+    Args:
+        captions: for each picture of the split its captions.
+        pairs: (picture, caption).
+        seed: the only source of chance.
+
+    Returns:
+        (texts, int [pairs, 100]): the split's distinct captions, and rows of it, each pair's own first.
+
+    Raises:
+        UserError: naming `--dataset`, where a picture has fewer than 99 texts of others.
+    """
+    texts = sorted({caption for own in captions for caption in own})
+    rows = {text: row for row, text in enumerate(texts)}
+    rng = np.random.default_rng([seed, 99])
+    candidates = np.empty((len(pairs), 1 + OTHERS), np.int64)
+    for i, (picture, caption) in enumerate(pairs):
+        wrong = np.setdiff1d(np.arange(len(texts)), [rows[own] for own in captions[picture]])
+        if len(wrong) < OTHERS:
+            raise UserError(f"--dataset: r_precision needs {OTHERS} captions of other pictures, there are {len(wrong)}")
+        candidates[i] = [rows[caption], *rng.choice(wrong, OTHERS, replace=False)]
+    return texts, candidates
+
+
+def measure(context):
+    """The share of made pictures whose own caption is first among 100.
+
+    The picture's vector comes from the extractor's activations, the text's from a DS-SJE encoder, which is trained on
+    both of the real training split (compatibility f . t, f a learned linear map); or, with `retrieval_handle` and
+    `extractor=hub`, both vectors come from a TF-Hub pair with a common space, compared by their cosine.
+
+    Args:
+        context: an `EvaluationContext`.
+
+    Returns:
+        A `Measurement`.
+
+    Raises:
+        UserError: naming the flag, where there are too few captions or the two networks do not fit.
+    """
+    texts, candidates = draw_candidates(context.split("test").captions, context.pairs, context.seed)
+    extractor = context.extractor_network
+    if context.retrieval_handle:
+        judge, kind = _hub_pair(context), "hub"
+    else:
+        key = ("retrieval", extractor.fingerprint, context.student.resolution)
+        judge, kind = context.shared(key, lambda: _train_judge(context)), "ds_sje"
+    vectors = judge.texts(texts)
+    pictures = [picture for picture, _ in context.pairs]
+    name = f"r_precision_{kind}_{extractor.name}_{context.student.resolution}_n{len(pictures)}_of{1 + OTHERS}"
+    real = first_among(judge.images(context.activations("real")[pictures]), vectors, candidates)
+    samples = {name: first_among(judge.images(context.activations("made")), vectors, candidates)}
+    text_judge = {"text encoder": context.retrieval_handle or DS_SJE}
+    return Measurement(
+        protocol=context.protocol() | {"extractor": extractor.name} | extractor.protocol | text_judge,
+        statistic=mean_of(samples),
+        made=len(pictures),
+        samples=samples,
+        pairs=context.pairs,
+        pictures=context.made,
+        beside={"real pictures": {name: float(real.mean())}, "chance": {name: 1 / (1 + OTHERS)}},
+    )
+
+
+@dataclass(frozen=True)
+class _HubPair:
+    module: Any
+
+    def texts(self, captions):
+        import tensorflow as tf
+
+        return _unit(self.module(tf.constant(captions)).numpy())
+
+    def images(self, activations):
+        return _unit(np.asarray(activations))
+
+
+def _unit(vectors):
+    return vectors / np.maximum(np.linalg.norm(vectors, axis=1, keepdims=True), 1e-12)
+
+
+def _hub_pair(context):
+    if context.extractor != "hub":
+        raise UserError("--retrieval_handle: needs --extractor=hub with the same pair's picture encoder")
+    from t2i_kd.text.hub import load_module
+
+    module, width = load_module(context.retrieval_handle, "retrieval_handle"), context.activations("made").shape[1]
+    if module.dim != width:
+        raise UserError(
+            f"--retrieval_handle: {context.retrieval_handle} gives vectors of {module.dim}, the extractor of {width}"
+        )
+    return _HubPair(module)
+
+
+@dataclass(frozen=True)
+class _JointEmbedding:
+    network: keras.Model
+    front_end: Any
+    mean: np.ndarray
+    deviation: np.ndarray
+
+    def texts(self, captions):
+        features = self.front_end.features(captions)
+        return self._half("text", self.front_end.input_name, features)
+
+    def images(self, activations):
+        return self._half("image", "tap", (np.asarray(activations) - self.mean) / self.deviation)
+
+    def _half(self, output, input_name, values):
+        half = keras.Model({input_name: self.network.input[input_name]}, self.network.output[output])
+        batches = [values[start : start + AT_ONCE] for start in range(0, len(values), AT_ONCE)]
+        return np.concatenate([ops.convert_to_numpy(half({input_name: batch}, training=False)) for batch in batches])
+
+
+class _Judge(Trainer):
+    def __init__(self, network):
+        super().__init__(name="retrieval_judge")
+        self.network = network
+        self.built = True
+
+    def loss_terms(self, batch):
+        made = self.network({name: batch[name] for name in self.network.input}, training=True)
+        return ds_sje_loss(made["image"], made["text"]), {}
+
+
+class _ClassBatches(keras.utils.PyDataset):
+    """One picture of each of some classes with one of its captions; batch `i` is a function of (seed, i) alone."""
+
+    def __init__(self, dataset, activations, front_end, seed):
+        super().__init__()
+        self.classes, self.activations, self.seed = classes_of(dataset.labels), activations, seed
+        self.input_name, self.features = front_end.input_name, front_end.features(dataset.all_captions)
+        self.first = np.searchsorted(caption_pairs(dataset)[:, 0], np.arange(len(dataset)))
+        self.counts = np.array([len(captions) for captions in dataset.captions])
+        self.batch = min(BATCH, len(np.unique(self.classes)))
+
+    def __len__(self):
+        return STEPS
+
+    def __getitem__(self, step):
+        chosen = class_balanced_indices(self.classes, self.batch, self.seed, step)
+        captions = np.random.default_rng([self.seed, step]).integers(0, self.counts[chosen])
+        return {"tap": self.activations[chosen], self.input_name: self.features[self.first[chosen] + captions]}
+
+
+def _train_judge(context):
+    train, extractor = context.split("train"), context.extractor_network
+    key = digest(extractor.fingerprint, str(extractor.protocol), context.digest_of("train"))
+    (activations,) = context.arrays.arrays(
+        f"train-{extractor.name}", key, lambda: [np.asarray(context.features_of(train.images))]
+    )
+    mean, deviation = activations.mean(0), np.maximum(activations.std(0), 1e-6)
+    keras.utils.set_random_seed(context.seed)
+    front_end = build_front_end(TEXT, train)
+    network = build_joint_embedding(front_end.build_encoder(), activations.shape[1:])
+
+    def fit():
+        trainer = _Judge(network)
+        schedule = keras.optimizers.schedules.CosineDecay(LEARNING_RATE, STEPS)
+        trainer.compile(optimizer=keras.optimizers.Adam(schedule, global_clipnorm=1.0), jit_compile=False)
+        batches = _ClassBatches(train, (activations - mean) / deviation, front_end, context.seed)
+        trainer.fit(batches, shuffle=False, verbose=0, callbacks=[TrainingBar("retrieval judge", STEPS)])
+        return network.get_weights()
+
+    everything = digest("retrieval", key, context.seed, STEPS, *train.all_captions, np.asarray(train.labels))
+    network.set_weights(context.arrays.arrays("retrieval", everything, fit))
+    return _JointEmbedding(network, front_end, mean, deviation)

@@ -1,0 +1,67 @@
+import numpy as np
+import pytest
+
+from t2i_kd.errors import UserError
+from t2i_kd.metrics.cache import ArrayCache, digest, digest_of_images, scratch_array
+
+
+def made(calls, value=1.0):
+    def make():
+        calls.append(value)
+        return [np.full((2, 3), value, np.float32), np.arange(4)]
+
+    return make
+
+
+def test_what_was_made_is_read_again(tmp_path):
+    calls, cache = [], ArrayCache(tmp_path / "new" / "folder")
+    first, again = (cache.arrays("real", digest("key"), made(calls)) for _ in range(2))
+    assert len(calls) == 1
+    for one, other in zip(first, again, strict=True):
+        np.testing.assert_array_equal(one, other)
+        assert one.dtype == other.dtype
+    cache.arrays("real", digest("another key"), made(calls))
+    assert len(calls) == 2
+
+
+@pytest.mark.parametrize(
+    "damage", [lambda b: b[:-1], lambda b: b[:40] + b"x" + b[41:], lambda b: b"", lambda b: b[32:]]
+)
+def test_a_damaged_file_is_made_anew(tmp_path, damage, caplog):
+    calls, cache = [], ArrayCache(tmp_path)
+    cache.arrays("real", digest("key"), made(calls))
+    (path,) = tmp_path.iterdir()
+    path.write_bytes(damage(path.read_bytes()))
+    (found, _) = cache.arrays("real", digest("key"), made(calls, 2.0))
+    assert calls == [1.0, 2.0] and found[0, 0] == 2
+    assert cache.arrays("real", digest("key"), made(calls, 3.0))[0][0, 0] == 2
+
+
+def test_without_a_folder_nothing_is_kept():
+    calls = []
+    for _ in range(2):
+        ArrayCache(None).arrays("real", digest("key"), made(calls))
+    assert len(calls) == 2
+
+
+def test_a_folder_that_cannot_be_written_names_the_flag(tmp_path):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(UserError, match=r"--cache_dir: .*file"):
+        ArrayCache(tmp_path / "file").arrays("real", digest("key"), made([]))
+
+
+def test_a_digest_tells_apart_what_differs():
+    zeros = np.zeros(4, np.float32)
+    others = [("ab", "c"), ("a", "bc"), (zeros,), (zeros.reshape(2, 2),), (zeros.view(np.int32),), ("abc",)]
+    assert len({digest(*parts) for parts in others}) == len(others)
+    images = np.zeros((2, 4, 4, 3), np.uint8)
+    before = digest_of_images(images)
+    assert before == digest_of_images(list(images))
+    images[1, 3, 3, 2] = 1
+    assert digest_of_images(images) != before
+
+
+def test_a_scratch_array_outlives_its_file():
+    array = scratch_array((3, 2), np.uint8)
+    array[1] = 7
+    assert array.tolist() == [[0, 0], [7, 7], [0, 0]]
