@@ -1,0 +1,116 @@
+"""Trains the rows of SDN's ablation, each for the same number of steps and with several seeds.
+
+    python -m benchmarks.ablations --data_dir=FLOWERS.zip --run_dir=runs/ablations_flowers [--rows=a,b] [--seeds=0,1]
+
+The text encoder is trained first, once (DS-SJE), and every row starts from it. A finished row is not trained again,
+an interrupted one goes on. Of a finished row the checkpoints are dropped: 30 runs of 40 million parameters fill a disk.
+`python -m t2i_kd.evaluate --model=RUN,RUN,...` then compares them.
+"""
+
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+from absl import flags
+
+from t2i_kd import commands
+from t2i_kd.errors import UserError
+from t2i_kd.student import TEXT_WEIGHTS_FILE, WEIGHTS_FILE
+
+RECIPE = "pipelines/sdn_ablations32.flags"
+TEXT_STAGE = "text: objective=ds_sje steps=300 learning_rate=1e-3 schedule=cosine warmup_steps=30 tap_weights=pool4:1"
+ADAM = "schedule=cosine warmup_steps=20 learning_rate=5e-4"
+NORMALISED = "error=squared scaling=normalised"
+# The share of the steps that Stage I has where both stages are trained.
+STAGE1_SHARE = 1 / 3
+
+LOW = "image:0,conv1_*:0,pool1:0,conv2_*:0,pool2:0"
+MIDDLE = "conv3_*:0,pool3:0"
+HIGH = "conv4_*:0,pool4:0,conv5_*:0,pool5:0"
+
+
+def stage1(share, options=NORMALISED):
+    """A stage that compares the student's own tensors, for a share of the steps."""
+    return ("stage1: objective=mirrored", share, options)
+
+
+def stage2(share, options=NORMALISED):
+    """A stage that compares the teacher's views, for a share of the steps."""
+    return ("stage2: objective=perceptual", share, options)
+
+
+def both(options=NORMALISED, share=STAGE1_SHARE):
+    """Stage I, then Stage II."""
+    return [stage1(share, options), stage2(1 - share, options)]
+
+
+SLIM = ["--teacher=vgg19_slim", "--teacher_weights=imagenet"]
+QUARTER = ["--width=0.25"]
+# Row -> (its stages, its further flags). The first four are the paper's claim.
+ROWS = {
+    "pixels": ([stage2(1, f"{NORMALISED} tap_weights=image:1")], []),
+    "stage1": ([stage1(1)], []),
+    "stage2": ([stage2(1)], []),
+    "both": (both(), []),
+    "raw": (both("error=squared scaling=raw"), []),
+    "without_low": (both(f"{NORMALISED} tap_weights=*:1,{LOW}"), []),
+    "without_middle": (both(f"{NORMALISED} tap_weights=*:1,{MIDDLE}"), []),
+    "without_high": (both(f"{NORMALISED} tap_weights=*:1,{HIGH}"), []),
+    "max_pooling": (both(), ["--teacher_pooling=max"]),
+    "slim_stage2": ([stage2(1)], SLIM),
+    "quarter_stage2": ([stage2(1)], QUARTER),
+    "slim_quarter_stage2": ([stage2(1)], [*SLIM, *QUARTER]),
+    "slim_quarter_both": (both(), [*SLIM, *QUARTER]),
+    "raw_l1": (both("error=l1 scaling=raw"), []),
+    "both_halves": (both(share=1 / 2), []),
+}
+
+
+def row_flags(row, steps, seed):
+    """The flags of `t2i_kd.train` that make a row what it is."""
+    stages, further = ROWS[row]
+    texts = [f"{kind} steps={round(steps * share)} {ADAM} {options}" for kind, share, options in stages]
+    return [*further, f"--seed={seed}", *(f"--stage={text}" for text in texts)]
+
+
+def train(run_dir, *options):
+    """Runs `t2i_kd.train`, unless `run_dir` is finished. Raises `UserError` where it fails."""
+    if (Path(run_dir) / WEIGHTS_FILE).is_file():
+        print(f"{run_dir}: is finished")
+        return
+    command = [sys.executable, "-m", "t2i_kd.train", f"--flagfile={RECIPE}", f"--run_dir={run_dir}", *options]
+    if subprocess.run(command).returncode:
+        raise UserError(f"--run_dir: training {run_dir} failed")
+
+
+def main():
+    """Trains the text encoder, then every row with every seed."""
+    values = flags.FLAGS
+    rows = values.rows or list(ROWS)
+    for row in rows:
+        if row not in ROWS:
+            raise UserError(f"--rows: {row!r} is none of {', '.join(ROWS)}")
+    if not values.run_dir:
+        raise UserError("--run_dir: say where the runs are kept")
+    if not Path(RECIPE).is_file():
+        raise UserError(f"{RECIPE} is not here; run this from the repository's root")
+    root = Path(values.run_dir)
+    common = [f"--data_dir={values.data_dir}", f"--teacher_weights={values.teacher_weights}"]
+    train(root / "text", *common, f"--stage={TEXT_STAGE}")
+    common.append(f"--text_weights={root / 'text' / TEXT_WEIGHTS_FILE}")
+    for seed in values.seeds:
+        for row in rows:
+            folder = root / f"{row}-seed{seed}"
+            train(folder, *common, *row_flags(row, values.steps, int(seed)))
+            shutil.rmtree(folder / "checkpoints", ignore_errors=True)
+
+
+if __name__ == "__main__":
+    flags.DEFINE_string("data_dir", "", "folder or .zip of the pictures, with metadata.jsonl")
+    flags.DEFINE_string("teacher_weights", "imagenet", "of VGG19; see t2i_kd.train")
+    flags.DEFINE_string("run_dir", "", "folder of the runs")
+    flags.DEFINE_list("rows", [], f"names with commas between them; empty: all of {', '.join(ROWS)}")
+    flags.DEFINE_list("seeds", ["0", "1"], "seeds with commas between them")
+    flags.DEFINE_integer("steps", 240, "of each row, in all of its stages", 90)
+    commands.run(main)
