@@ -7,6 +7,7 @@ from absl import flags
 
 from t2i_kd import commands
 from t2i_kd.errors import UserError
+from t2i_kd.exporting.manifest import FILES
 
 
 def define_flags():
@@ -15,15 +16,16 @@ def define_flags():
     flags.DEFINE_string("export_dir", "", "folder of the exported model, saved_models/NAME")
     flags.DEFINE_integer("version", 1, "version, a sub-folder of --export_dir")
     flags.DEFINE_boolean("overwrite", False, "replace the version if it exists")
+    flags.DEFINE_list("artifacts", list(FILES), f"what stands beside the SavedModel: any of {', '.join(FILES)}")
 
 
-def export(run_dir, export_dir, overwrite, version=1):
+def export(run_dir, export_dir, overwrite, version=1, artifacts=tuple(FILES)):
     """Exports a run; a failed proof of the artifacts, which is nobody's input, ends in one line and exit code 1."""
     from t2i_kd.exporting.exporter import export_run
     from t2i_kd.exporting.fidelity import FidelityError
 
     try:
-        export_run(run_dir, export_dir, version, overwrite)
+        export_run(run_dir, export_dir, version, overwrite, tuple(artifacts))
     except FidelityError as error:
         sys.exit(f"error: {error}")
 
@@ -34,10 +36,13 @@ def main():
     for name in ("run_dir", "export_dir"):
         if not values[name].value:
             raise UserError(f"--{name}: missing")
+    for kind in values.artifacts:
+        if kind not in FILES:
+            raise UserError(f"--artifacts: {kind!r} is none of {', '.join(FILES)}")
     # Whatever Keras trained on, only TensorFlow writes these formats.
     os.environ["KERAS_BACKEND"] = "tensorflow"
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
-    export(values.run_dir, values.export_dir, values.overwrite, values.version)
+    export(values.run_dir, values.export_dir, values.overwrite, values.version, values.artifacts)
 
 
 if __name__ == "__main__":

@@ -25,7 +25,7 @@ CHECKED_CAPTIONS = 64
 SAY = functools.partial(print, flush=True)
 
 
-def export_run(run_dir, export_dir, version=1, overwrite=False, report=SAY):
+def export_run(run_dir, export_dir, version=1, overwrite=False, artifacts=tuple(manifest.FILES), report=SAY):
     """Exports a run directory's student, with the captions that its training left in `captions.txt`.
 
     Args and errors as for `export_student`; also `UserError` when the run is not finished.
@@ -39,10 +39,20 @@ def export_run(run_dir, export_dir, version=1, overwrite=False, report=SAY):
     captions = _read_captions(run_dir / CAPTIONS_FILE)
     checked = _spread(captions, CHECKED_CAPTIONS - len(AWKWARD_CAPTIONS)) + list(AWKWARD_CAPTIONS)
     calibration = _spread(captions, CALIBRATION_CAPTIONS)
-    return export_student(load_student(run_dir), export_dir, calibration, checked, version, overwrite, report)
+    student = load_student(run_dir)
+    return export_student(student, export_dir, calibration, checked, version, overwrite, artifacts, report)
 
 
-def export_student(student, export_dir, calibration_captions, check_captions, version=1, overwrite=False, report=SAY):
+def export_student(
+    student,
+    export_dir,
+    calibration_captions,
+    check_captions,
+    version=1,
+    overwrite=False,
+    artifacts=tuple(manifest.FILES),
+    report=SAY,
+):
     """Writes `export_dir/version/`: SavedModel, LiteRT files, ONNX, vocabulary, recipe and manifest.
 
     All is made and proven in a hidden folder beside the version and renamed at the end, so that a server which watches
@@ -55,6 +65,7 @@ def export_student(student, export_dir, calibration_captions, check_captions, ve
         check_captions: captions on which every artifact is compared with the Keras model; caption i has seed i.
         version: number of the version.
         overwrite: replace the version if it exists.
+        artifacts: which of `manifest.FILES` stand beside the SavedModel.
         report: called with one line of text at each step.
 
     Returns:
@@ -70,8 +81,8 @@ def export_student(student, export_dir, calibration_captions, check_captions, ve
     try:
         (temporary / EXTRA).mkdir(parents=True)
         with quiet_converters():
-            _write_files(student, temporary, calibration_captions, report)
-        _write_manifest(student, temporary, target, list(check_captions), report)
+            _write_files(student, temporary, calibration_captions, artifacts, report)
+        _write_manifest(student, temporary, target, list(check_captions), artifacts, report)
         _publish(temporary, target)
     except OSError as error:
         raise UserError(f"--export_dir: {target}: {error.strerror or error}") from None
@@ -119,31 +130,34 @@ def _prepare_backend():
     tf.config.experimental.enable_tensor_float_32_execution(False)
 
 
-def _write_files(student, folder, calibration_captions, report):
+def _write_files(student, folder, calibration_captions, artifacts, report):
     front_end = student.front_end
     features = front_end.features(calibration_captions)
     noise_dim = student.noise_dim
     inputs = core_inputs(features, range(len(features)), front_end.input_name, noise_dim)
     report("Writing the SavedModel")
     write_saved_model(student, folder)
-    report("Converting to LiteRT: float32, float16, int8")
-    contents = convert_litert(student, inputs)
-    report("Converting to ONNX")
-    contents["onnx"] = convert_onnx(student)
+    contents = {}
+    if any(kind != "onnx" for kind in artifacts):
+        report("Converting to LiteRT: float32, float16, int8")
+        contents = convert_litert(student, inputs)
+    if "onnx" in artifacts:
+        report("Converting to ONNX")
+        contents["onnx"] = convert_onnx(student)
     extra = folder / EXTRA
-    for kind, content in contents.items():
-        (extra / manifest.FILES[kind]).write_bytes(content)
+    for kind in artifacts:
+        (extra / manifest.FILES[kind]).write_bytes(contents[kind])
     front_end.save(extra)
     (extra / "recipe.json").write_text(student.recipe.to_json(), "utf-8")
 
 
-def _write_manifest(student, folder, target, captions, report):
+def _write_manifest(student, folder, target, captions, kinds, report):
     """Compares every artifact with the Keras model, and writes down what was found."""
     seeds = list(range(len(captions)))
     expected = KerasRunner(student).generate(captions, seeds)
     description = manifest.describe_student(student, target.parent.name, int(target.name))
     artifacts = {}
-    for kind in ("saved_model", *manifest.FILES):
+    for kind in ("saved_model", *kinds):
         found = fidelity.difference(expected, _open(kind, folder, student, description).generate(captions, seeds))
         report(f"  {kind}: largest difference {found.largest}/255, mean {found.mean:.4f}/255")
         fidelity.check(kind, found)

@@ -43,7 +43,7 @@ def write_saved_model(student, folder):
 
     text, seed = tf.TensorSpec([None], tf.string, name="text"), tf.TensorSpec([None], tf.int64, name="seed")
     archive = keras.export.ExportArchive()
-    archive.track(student.network)
+    # The network's variables are found by the endpoints; tracked as well, Keras would write each of them twice.
     archive.track(student.front_end.in_graph_module())
     # The order matters: the first endpoint is the default.
     archive.add_endpoint("serving_default", serving_default, input_signature=[text])

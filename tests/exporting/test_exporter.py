@@ -70,6 +70,15 @@ def test_manifest_keeps_the_proof(version):
     assert {artifact["captions"] for artifact in artifacts.values()} == {64}
 
 
+def test_only_the_artifacts_asked_for_are_written(run_dir, copied_conversions, tmp_path, monkeypatch):
+    monkeypatch.setattr(exporter, "convert_onnx", None)
+    folder = export(run_dir, tmp_path / "some", artifacts=("litert_int8",))
+    names = sorted(path.name for path in (folder / "assets.extra").iterdir())
+    assert names == ["manifest.json", "recipe.json", "student_int8.tflite", "vocabulary.txt"]
+    document = json.loads((folder / "assets.extra" / "manifest.json").read_text())
+    assert list(document["artifacts"]) == ["saved_model", "litert_int8"]
+
+
 def test_an_existing_version_is_kept_unless_told(version, run_dir, copied_conversions, tmp_path):
     with pytest.raises(UserError, match=r"--export_dir: .*1 exists.*--overwrite"):
         export(run_dir, version.parent)
@@ -117,10 +126,14 @@ def test_the_command_ends_with_1_and_one_line_when_the_proof_fails(run_dir, tmp_
     flags.DEFINE_string("export_dir", str(tmp_path / "model"), "", flag_values=values)
     flags.DEFINE_integer("version", 1, "", flag_values=values)
     flags.DEFINE_boolean("overwrite", False, "", flag_values=values)
+    flags.DEFINE_list("artifacts", [], "", flag_values=values)
     values.mark_as_parsed()
     monkeypatch.setattr(command.flags, "FLAGS", values)
     monkeypatch.setattr(exporter, "export_run", fail)
     with pytest.raises(SystemExit, match="error: onnx differs"):
+        command.main()
+    values.artifacts = ["onnx", "flash"]
+    with pytest.raises(UserError, match="--artifacts: 'flash' is none of litert, "):
         command.main()
 
 

@@ -34,6 +34,12 @@ def test_signatures(loaded):
     assert signature_of(loaded.signatures["pixels"]) == (text | seed, {"image": ("uint8", [None, 32, 32, 3])})
 
 
+def test_every_weight_is_written_once(version, student):
+    stored = sum(path.stat().st_size for path in (version / "variables").iterdir())
+    weights = sum(weight.nbytes for weight in student.network.get_weights())
+    assert weights <= stored <= 1.1 * weights + 20_000
+
+
 def test_all_three_draw_the_same_pictures(loaded, captions, pictures):
     text = tf.constant([caption.encode() for caption in captions])
     seeds = tf.range(len(captions), dtype=tf.int64)
