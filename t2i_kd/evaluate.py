@@ -15,7 +15,7 @@ from t2i_kd import commands
 from t2i_kd.data.catalogue import DATASETS
 from t2i_kd.errors import UserError
 from t2i_kd.imaging import write_file_atomically
-from t2i_kd.metrics.catalogue import METRICS, PICTURE_METRICS
+from t2i_kd.metrics.catalogue import METRICS, PICTURE_METRICS, only_the_teacher_judges
 from t2i_kd.recipe import RECIPE_FILE, Recipe, TeacherRecipe
 
 EXTRACTORS = ("own", "inception", "teacher", "hub")
@@ -169,6 +169,10 @@ def evaluate(models, dataset, metrics, teacher=None, out="", page="", bootstrap=
         print(format_table(name, results[name]))
         if comparisons:
             print(format_comparisons(models[0], comparisons[name]))
+    if only_the_teacher_judges(measures, options.get("extractor")):
+        print(
+            "note: every metric here looks through the teacher, whose view SDN is trained to match; ask for others too"
+        )
     if out:
         _write("out", out, json.dumps(report, indent=2) + "\n")
     if page:

@@ -74,6 +74,7 @@ def test_every_stage_of_a_run_is_judged_by_one_classifier(run_dir, tmp_path, mon
     distances = [row["values"]["image"] for row in report["metrics"]["tap_distance"].values()]
     assert len(set(distances)) == 3
     printed = capsys.readouterr().out
+    assert "looks through the teacher" not in printed
     assert "one alone" in printed and "after two" in printed and "normalised sum" in printed
 
 
@@ -132,7 +133,9 @@ def test_two_runs_are_compared_on_the_same_captions_and_shown_on_a_page(run_dir,
     command.evaluate(models, "captioned_shapes", "tap_distance,ssim", page=str(page), **options)
     assert page.read_text("utf-8") == text
     options |= {"bootstrap": 0, "num_captions": 4}
+    capsys.readouterr()
     same = command.evaluate(str(run_dir), "captioned_shapes", "tap_distance", **options)
+    assert "every metric here looks through the teacher" in capsys.readouterr().out
     assert same["comparisons"] == {} and same["metrics"]["tap_distance"]["final student"]["intervals"] == {}
 
 

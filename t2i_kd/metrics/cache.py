@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 from absl import logging
 
+import t2i_kd
 from t2i_kd.errors import UserError
 from t2i_kd.imaging import write_file_atomically
 
@@ -26,6 +27,11 @@ def digest(*parts):
         # The length keeps ("ab", "c") and ("a", "bc") apart.
         total.update(len(content).to_bytes(8, "little") + content)
     return total.hexdigest()
+
+
+def digest_of_training(network, *parts):
+    """The digest of what a judge's training depends on: this package's version, the network's shapes, and `parts`."""
+    return digest(t2i_kd.__version__, network.name, [weight.shape for weight in network.get_weights()], *parts)
 
 
 def digest_of_images(images):

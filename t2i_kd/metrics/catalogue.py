@@ -31,6 +31,14 @@ PICTURE_METRICS = (
     "ssim",
     "tap_distance",
 )
+# Those that look through the teacher, and those that look through --extractor.
+TEACHER_METRICS = ("perceptual_distance", "tap_distance")
+EXTRACTOR_METRICS = ("diversity", "frechet", "inception_score", "kernel", "manifold", "r_precision")
+
+
+def only_the_teacher_judges(names, extractor):
+    """Whether all of these metrics see a student as its teacher taught it to be seen."""
+    return all(name in TEACHER_METRICS or (name in EXTRACTOR_METRICS and extractor == "teacher") for name in names)
 
 
 def resolve_metrics(names):

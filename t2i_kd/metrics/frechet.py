@@ -74,7 +74,7 @@ def measure(context):
 
     def statistic(made_weights, real_weights):
         rows = list(zip(made_weights, real_weights, strict=True))
-        bar = tqdm(rows, desc="frechet", unit="resample", delay=5, leave=False)
+        bar = tqdm(rows, desc="frechet", unit="resample", delay=5, leave=False, disable=None)
         return {name: np.array([frechet_distance(moments_of(made, w), moments_of(real, v)) for w, v in bar])}
 
     protocol = context.protocol() | {"extractor": extractor.name} | extractor.protocol

@@ -57,7 +57,7 @@ def generate(student, captions, seed):
     """
     side = student.resolution
     made = scratch_array((len(captions), side, side, 3), np.uint8)
-    with tqdm(total=len(captions), desc="drawing captions", unit="img", delay=5, leave=False) as bar:
+    with tqdm(total=len(captions), desc="drawing captions", unit="img", delay=5, leave=False, disable=None) as bar:
         for start in range(0, len(captions), AT_ONCE):
             some = list(captions[start : start + AT_ONCE])
             made[start : start + len(some)] = student.generate(some, [seed + start + i for i in range(len(some))])

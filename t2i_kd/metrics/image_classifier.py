@@ -12,7 +12,7 @@ from keras import ops
 
 from t2i_kd.errors import UserError
 from t2i_kd.metrics.attribute_classifier import soften
-from t2i_kd.metrics.cache import digest
+from t2i_kd.metrics.cache import digest_of_training
 from t2i_kd.metrics.extractors import keras_extractor
 from t2i_kd.metrics.progress import TrainingBar
 
@@ -137,7 +137,7 @@ def train_image_classifier(dataset, seed=0, steps=STEPS, cache=None, key=""):
     if cache is None:
         train()
     else:
-        everything = digest("image_classifier", key, steps, seed, *targets, *targets.values())
+        everything = digest_of_training(network, key, steps, seed, *targets, *targets.values())
         network.set_weights(cache.arrays("classifier", everything, train))
     return ImageClassifier(network)
 

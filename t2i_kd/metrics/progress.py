@@ -9,7 +9,7 @@ class TrainingBar(keras.callbacks.Callback):
 
     def __init__(self, what, steps):
         super().__init__()
-        self.bar = tqdm(total=steps, desc=f"training the {what}", unit="step", delay=5, leave=False)
+        self.bar = tqdm(total=steps, desc=f"training the {what}", unit="step", delay=5, leave=False, disable=None)
 
     def on_train_batch_end(self, batch, logs=None):
         self.bar.update()

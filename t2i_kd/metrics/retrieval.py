@@ -12,7 +12,7 @@ from keras import ops
 
 from t2i_kd.data.batches import caption_pairs
 from t2i_kd.errors import UserError
-from t2i_kd.metrics.cache import digest
+from t2i_kd.metrics.cache import digest, digest_of_training
 from t2i_kd.metrics.progress import TrainingBar
 from t2i_kd.metrics.resampling import Measurement, mean_of
 from t2i_kd.recipe import TextRecipe
@@ -221,6 +221,6 @@ def _train_judge(context):
         trainer.fit(batches, shuffle=False, verbose=0, callbacks=[TrainingBar("retrieval judge", STEPS)])
         return network.get_weights()
 
-    everything = digest("retrieval", key, context.seed, STEPS, *train.all_captions, np.asarray(train.labels))
+    everything = digest_of_training(network, key, context.seed, STEPS, *train.all_captions, train.labels)
     network.set_weights(context.arrays.arrays("retrieval", everything, fit))
     return _JointEmbedding(network, front_end, mean, deviation)

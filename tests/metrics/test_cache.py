@@ -1,8 +1,9 @@
+import keras
 import numpy as np
 import pytest
 
 from t2i_kd.errors import UserError
-from t2i_kd.metrics.cache import ArrayCache, digest, digest_of_images, scratch_array
+from t2i_kd.metrics.cache import ArrayCache, digest, digest_of_images, digest_of_training, scratch_array
 
 
 def made(calls, value=1.0):
@@ -59,6 +60,17 @@ def test_a_digest_tells_apart_what_differs():
     assert before == digest_of_images(list(images))
     images[1, 3, 3, 2] = 1
     assert digest_of_images(images) != before
+
+
+def test_another_network_or_version_is_another_judge(monkeypatch):
+    def network(width):
+        image = keras.Input((2,))
+        return keras.Model(image, keras.layers.Dense(width)(image), name="judge")
+
+    found = {digest_of_training(network(3), "key"), digest_of_training(network(4), "key")}
+    assert len(found) == 2 and digest_of_training(network(3), "key") in found
+    monkeypatch.setattr("t2i_kd.__version__", "another")
+    assert digest_of_training(network(3), "key") not in found
 
 
 def test_a_scratch_array_outlives_its_file():

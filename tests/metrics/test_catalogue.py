@@ -1,7 +1,7 @@
 import pytest
 
 from t2i_kd.errors import UserError
-from t2i_kd.metrics.catalogue import METRICS, resolve_metrics
+from t2i_kd.metrics.catalogue import METRICS, only_the_teacher_judges, resolve_metrics
 
 
 def test_every_known_metric_can_be_asked_for():
@@ -14,3 +14,16 @@ def test_every_known_metric_can_be_asked_for():
 def test_missing_or_unknown_metrics_list_the_known(names):
     with pytest.raises(UserError, match=r"--metrics: .*known: attribute_accuracy, classification, .*tap_distance"):
         resolve_metrics(names)
+
+
+@pytest.mark.parametrize(
+    ("names", "extractor", "alone"),
+    [
+        (["tap_distance"], "own", True),
+        (["tap_distance", "kernel"], "teacher", True),
+        (["tap_distance", "kernel"], "own", False),
+        (["perceptual_distance", "ssim"], "teacher", False),
+    ],
+)
+def test_a_student_is_not_judged_by_its_teacher_alone(names, extractor, alone):
+    assert only_the_teacher_judges(names, extractor) is alone
