@@ -112,12 +112,13 @@ class EvaluationContext:
         return self._seen(images)["features"]
 
     def activations(self, kind):
-        """What the extractor sees in the `made` pictures, or in the `real` ones, the whole test split.
+        """What the extractor sees in the `made` pictures, the `real` ones, which are the whole test split, or, as an
+        anchor for distances, in as many pictures of the `train` split as are made, evenly spread over it.
 
         Returns:
-            float32 [n, dim]; the made ones lie on disk, the real ones are kept in `cache_dir`.
+            float32 [n, dim]; the made ones lie on disk, the others are kept in `cache_dir`.
         """
-        return self._made_seen["features"] if kind == "made" else self._real_seen["features"]
+        return self._seen_kind(kind)["features"]
 
     def probabilities(self, kind):
         """The extractor's class probabilities: float32 [n, classes]; `kind` as for `activations`.
@@ -128,26 +129,30 @@ class EvaluationContext:
         if not self.extractor_network.has_probabilities:
             hint = "InceptionV3's weights with its classifier, or --extractor=own on a data set with classes"
             raise UserError(f"--extractor: {self.extractor} gives no class probabilities here; give {hint}")
-        return self._made_seen["probabilities"] if kind == "made" else self._real_seen["probabilities"]
+        return self._seen_kind(kind)["probabilities"]
 
     @functools.cached_property
     def _made_seen(self):
         return self._seen(self.made)
 
-    @property
-    def _real_seen(self):
-        extractor = self.extractor_network
+    def _seen_kind(self, kind):
+        if kind == "made":
+            return self._made_seen
+        extractor, split = self.extractor_network, {"real": "test", "train": "train"}[kind]
         names = ["features", "probabilities"] if extractor.has_probabilities else ["features"]
+        size = len(self.split(split))
+        count = size if kind == "real" else min(size, len(self.pairs))
 
         def look():
-            found = self._seen(self.split("test").images)
+            chosen = np.linspace(0, size - 1, count).astype(int)
+            found = self._seen(held_out.Chosen(self.split(split).images, chosen))
             return [np.asarray(found[name]) for name in names]
 
         def load():
-            key = digest(extractor.fingerprint, str(extractor.protocol), self.digest_of("test"))
-            return dict(zip(names, self.arrays.arrays(f"real-{extractor.name}", key, look), strict=True))
+            key = digest(extractor.fingerprint, str(extractor.protocol), self.digest_of(split), count)
+            return dict(zip(names, self.arrays.arrays(f"{kind}-{extractor.name}", key, look), strict=True))
 
-        return self.shared(("real", extractor.fingerprint, self.student.resolution), load)
+        return self.shared((kind, extractor.fingerprint, self.student.resolution, count), load)
 
     def _seen(self, images):
         found, start = {}, 0

@@ -78,4 +78,9 @@ def measure(context):
         return {name: np.array([frechet_distance(moments_of(made, w), moments_of(real, v)) for w, v in bar])}
 
     protocol = context.protocol() | {"extractor": extractor.name} | extractor.protocol
-    return Measurement(protocol, statistic, len(made), len(real), biased=True, lower_is_better=True)
+    anchor = context.activations("train")
+    beside = {}
+    if len(anchor) > dim:
+        value = frechet_distance(*(moments_of(each, np.ones(len(each))) for each in (anchor, real)))
+        beside = {f"{len(anchor)} training pictures": {name: value}}
+    return Measurement(protocol, statistic, len(made), len(real), biased=True, lower_is_better=True, beside=beside)

@@ -89,4 +89,6 @@ def measure(context):
         return {name: kernel_distance(made, real, made_weights, real_weights)}
 
     protocol = context.protocol() | {"extractor": extractor.name} | extractor.protocol
-    return Measurement(protocol, statistic, len(made), len(real), lower_is_better=True)
+    anchor = context.activations("train")
+    beside = {f"{len(anchor)} training pictures": {name: float(kernel_distance(anchor, real)[0])}}
+    return Measurement(protocol, statistic, len(made), len(real), lower_is_better=True, beside=beside)

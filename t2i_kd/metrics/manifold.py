@@ -100,4 +100,9 @@ def measure(context):
 
     counts = {"neighbours": NEIGHBOURS, "made": made, "real": real}
     protocol = context.protocol() | {"extractor": extractor.name} | extractor.protocol | counts
-    return Measurement(protocol, statistic, made, real)
+    beside = {}
+    if len(anchor := context.activations("train")) > NEIGHBOURS:
+        of_training = manifold_contributions(anchor, context.activations("real"))
+        means = {f"{name}_{suffix}": float(values.mean()) for name, values in of_training.items()}
+        beside = {f"{len(anchor)} training pictures": means}
+    return Measurement(protocol, statistic, made, real, beside=beside)

@@ -133,9 +133,12 @@ class Copyist:
         return np.clip(chosen + self.levels, 0, 255).astype(np.uint8)
 
 
+SHARED = {}
+
+
 def context(levels=0, **options):
     images = load_dataset("captioned_shapes", "test", 32).images
-    options = {"teacher": TeacherRecipe(teacher="vgg19_slim"), "extractor": "teacher"} | options
+    options = {"teacher": TeacherRecipe(teacher="vgg19_slim"), "extractor": "teacher", "cache": SHARED} | options
     return EvaluationContext(Copyist(images, levels), "captioned_shapes", **options)
 
 
@@ -151,6 +154,9 @@ def test_a_students_distance_says_on_what_it_was_measured_and_grows_with_the_err
     assert abs(exact) < 0.2 * near < 0.2 * far
     assert len(set(rows[2][name])) == 4
     assert rows[2][name].min() > 0.5 * far
+    # Training pictures show other combinations of colours and shapes than the test split's.
+    (anchor,) = measurements[0].beside["1024 training pictures"].values()
+    assert abs(anchor) < 0.2 * far and (metric == "kernel" or anchor > 0)
     protocol = measurements[0].protocol
     assert (protocol["captions"], protocol["split"]) == (1024, "captioned_shapes/test")
     assert protocol["extractor"] == "vgg19_slim_pool4"

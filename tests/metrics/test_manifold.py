@@ -98,12 +98,15 @@ class Copyist:
 
 
 def context(monkeypatch, made, real, count):
-    """A context whose extractor sees a picture's first pixel."""
-    captions = tuple((f"picture {i}",) for i in range(len(real)))
-    test = CaptionedImages("noise/test", real, captions, np.zeros(len(real), int), ("noise",))
+    """A context whose extractor sees a picture's first pixel; the training split is `noise(20, 2)`."""
+    cache = {}
+    for split, images in (("train", noise(20, 2)), ("test", real)):
+        captions = tuple((f"picture {i}",) for i in range(len(images)))
+        labels = np.zeros(len(images), int)
+        cache["split", split, 32] = CaptionedImages(f"noise/{split}", images, captions, labels, ("noise",))
     pixel = Extractor("pixel", {"seen": "first pixel"}, lambda x: {"features": x[:, 0, 0]}, False, "0")
     monkeypatch.setattr("t2i_kd.metrics.context.load_extractor", lambda _: pixel)
-    return EvaluationContext(Copyist(made), "noise", num_captions=count, cache={("split", "test", 32): test})
+    return EvaluationContext(Copyist(made), "noise", num_captions=count, cache=cache)
 
 
 def noise(count, seed=0):
@@ -123,6 +126,10 @@ def test_a_measurement_weighs_made_and_real_pictures(monkeypatch):
         side = weights[0] if name in ("precision", "density") else weights[1]
         repeated = [np.repeat(np.asarray(values, float), row.astype(int)).mean() for row in side]
         np.testing.assert_allclose(found[f"{name}_pixel_32_n12_n9"], repeated, atol=1e-12)
+    # The anchor: 12 of the 20 training pictures, evenly spread.
+    chosen = noise(20, 2)[np.linspace(0, 19, 12).astype(int), 0, 0].astype(float)
+    for name, values in by_loops(chosen, real[:, 0, 0].astype(float), 5).items():
+        assert measured.beside["12 training pictures"][f"{name}_pixel_32_n12_n9"] == pytest.approx(np.mean(values))
 
 
 def test_too_few_pictures_name_the_flag(monkeypatch):
