@@ -12,6 +12,7 @@ setup(
     long_description=Path(__file__).with_name("README.md").read_text("utf-8"),
     long_description_content_type="text/markdown",
     license="Apache-2.0",
+    license_files=["LICENSE"],
     python_requires=">=3.11",
     packages=find_packages(include=["t2i_kd", "t2i_kd.*"]),
     package_data={"t2i_kd.teachers": ["weights/*"]},
