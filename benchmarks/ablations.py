@@ -18,7 +18,7 @@ from t2i_kd import commands
 from t2i_kd.errors import UserError
 from t2i_kd.student import TEXT_WEIGHTS_FILE, WEIGHTS_FILE
 
-RECIPE = "pipelines/sdn_ablations32.flags"
+RECIPE = "benchmarks/sdn_ablations32.flags"
 TEXT_STAGE = "text: objective=ds_sje steps=300 learning_rate=1e-3 schedule=cosine warmup_steps=30 tap_weights=pool4:1"
 ADAM = "schedule=cosine warmup_steps=20 learning_rate=5e-4"
 NORMALISED = "error=squared scaling=normalised"

@@ -1,0 +1,85 @@
+"""Judges the finished rows of `benchmarks.ablations` on the same held-out captions and prints them as one table.
+
+    python -m benchmarks.ablation_table --run_dir=runs/ablations_flowers --data_dir=FLOWERS.zip --out=report.json
+
+A line is a row of the ablation, a cell the values of its seeds. The full report, with intervals and the difference of
+every run to `both` with the first seed, is what `python -m t2i_kd.evaluate` writes.
+"""
+
+from pathlib import Path
+
+from absl import flags
+
+from benchmarks.ablations import ROWS
+from t2i_kd import commands, evaluate
+from t2i_kd.errors import UserError
+from t2i_kd.recipe import TeacherRecipe
+from t2i_kd.student import WEIGHTS_FILE
+
+METRICS = "classification,r_precision,kernel,diversity,ssim,tap_distance"
+REFERENCE = "both"
+
+
+def finished_runs(run_dir, seeds):
+    """{row: [its finished runs' folders, by seed]}, `both` first."""
+    found = {}
+    for row in sorted(ROWS, key=lambda name: name != REFERENCE):
+        folders = [Path(run_dir) / f"{row}-seed{seed}" for seed in seeds]
+        finished = [str(folder) for folder in folders if (folder / WEIGHTS_FILE).is_file()]
+        if finished:
+            found[row] = finished
+    return found
+
+
+def markdown(report, runs):
+    """The table: a line for each row, a column for each value, the runs' values in a cell; anchors at the end."""
+    lines = {}
+    for metric, students in report["metrics"].items():
+        first = next(iter(students.values()))
+        names = [name for name in first["values"] if metric != "tap_distance" or name == "normalised sum"]
+        for name in names:
+            heading = name if metric != "tap_distance" else "normalised tap distance"
+            cells = {
+                row: " / ".join(f"{students[run]['values'][name]:.3g}" for run in runs[row])
+                for row in ROWS
+                if row in runs
+            }
+            anchors = {what: f"{values[name]:.3g}" for what, values in first["beside"].items() if name in values}
+            lines[heading] = cells | anchors
+    rows = list(dict.fromkeys(row for cells in lines.values() for row in cells))
+    table = [["", *lines], ["---"] * (1 + len(lines))]
+    table += [[row, *(cells.get(row, "") for cells in lines.values())] for row in rows]
+    return "\n".join("| " + " | ".join(cells) + " |" for cells in table)
+
+
+def main():
+    """Runs the evaluation and prints the table."""
+    values = flags.FLAGS
+    if not values.run_dir or not Path(values.run_dir).is_dir():
+        raise UserError(f"--run_dir: {values.run_dir!r} is no folder of runs")
+    runs = finished_runs(values.run_dir, values.seeds)
+    if not runs:
+        raise UserError(f"--run_dir: {values.run_dir} holds no finished run")
+    report = evaluate.evaluate(
+        [run for folders in runs.values() for run in folders],
+        "image_folder",
+        values.metrics,
+        TeacherRecipe(teacher="vgg19", teacher_weights=values.teacher_weights),
+        values.out,
+        data_dir=values.data_dir,
+        num_captions=values.num_captions,
+        cache_dir=values.cache_dir,
+    )
+    print(markdown(report, runs))
+
+
+if __name__ == "__main__":
+    flags.DEFINE_string("run_dir", "", "folder of the runs, as given to benchmarks.ablations")
+    flags.DEFINE_string("data_dir", "", "folder or .zip of the pictures, with metadata.jsonl")
+    flags.DEFINE_string("teacher_weights", "imagenet", "of the VGG19 that tap_distance looks through")
+    flags.DEFINE_list("seeds", ["0", "1"], "seeds with commas between them")
+    flags.DEFINE_string("metrics", METRICS, "see t2i_kd.evaluate")
+    flags.DEFINE_integer("num_captions", 500, "held-out captions that each student draws", 1)
+    flags.DEFINE_string("cache_dir", "~/.cache/t2i_kd", "see t2i_kd.evaluate")
+    flags.DEFINE_string("out", "", "the JSON report to write")
+    commands.run(main)
