@@ -64,6 +64,9 @@ class TeacherRecipe:
 class StudentRecipe:
     width: float = option(1.0, "factor on the student's channel counts; must match the teacher's")
     noise_dim: int = option(0, "width of the noise beside the text vector; 0, the paper's, makes it deterministic")
+    head_rank: int = option(
+        0, "rank of the dense layers between fc7 and the first map, which hold most weights; 0, the paper's: full"
+    )
     initializer: str = option(
         "paper",
         "paper: N(0, 0.02) convolutions, N(0, 0.1) dense; he: keeps the variance through ReLUs; looks_linear: also "

@@ -64,6 +64,7 @@ def build_student(recipe, front_end):
         recipe.student.initializer,
         recipe.student.image_output,
         recipe.training.seed,
+        recipe.student.head_rank,
     )
     encoder.name, generator.name = "text_encoder", "generator"
     text = encoder(dict(inputs))

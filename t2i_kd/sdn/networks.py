@@ -1,7 +1,7 @@
 """SDN's generator: VGG19 turned upside down, each tensor named after the teacher tensor that it mirrors.
 
 Source: Yuan & Peng (ACM MM 2018) and the authors' code. The initializers `he` and `looks_linear`,
-`image_output="centred"`, `width` and `noise_dim` are our options.
+`image_output="centred"`, `width`, `noise_dim` and `head_rank` are our options.
 """
 
 import itertools
@@ -85,7 +85,16 @@ def kernel_initializers(name, seed):
     return make
 
 
-def build_generator(resolution, text_dim, width=1.0, noise_dim=0, initializer="paper", image_output="paper", seed=0):
+def build_generator(
+    resolution,
+    text_dim,
+    width=1.0,
+    noise_dim=0,
+    initializer="paper",
+    image_output="paper",
+    seed=0,
+    head_rank=0,
+):
     """SDN's student G: a text vector in, an image and 21 mirrored feature maps out.
 
     fc7 and fc6 are dense layers of 4096 x width units with ReLU, pool5 a dense layer with ReLU reshaped to
@@ -100,6 +109,8 @@ def build_generator(resolution, text_dim, width=1.0, noise_dim=0, initializer="p
         initializer: `paper`, `he` or `looks_linear`; see `kernel_initializers`.
         image_output: with o the last convolution, `paper`: image = o; `centred`: image = 127.5 (1 + o).
         seed: of the initial weights.
+        head_rank: r; where it makes a layer smaller, the kernel of fc6 and of pool5's dense layer is a product U V of
+            [inputs, r] and [r, outputs], a layer `NAME_factor` without bias before each; 0, the paper's, for none.
 
     Returns:
         A `keras.Model` from {"text": float32 [batch, text_dim], ["noise": float32 [batch, noise_dim]]} to
@@ -107,10 +118,13 @@ def build_generator(resolution, text_dim, width=1.0, noise_dim=0, initializer="p
         float32, nominally 0-255, not clipped. 143,789,123 parameters at resolution 224, width 1, text_dim 1024.
 
     Raises:
-        UserError: when `resolution` is not a multiple of 32 or `width` gives no whole channel counts.
+        UserError: when `resolution` is not a multiple of 32, `width` gives no whole channel counts, or `head_rank` is
+            negative.
     """
     if resolution % 32 or resolution <= 0:
         raise UserError(f"--resolution: {resolution} is not a positive multiple of 32")
+    if head_rank < 0:
+        raise UserError(f"--head_rank: {head_rank} is negative")
     kernels = kernel_initializers(initializer, seed)
     text = keras.Input((text_dim,), name="text")
     inputs = {"text": text}
@@ -127,11 +141,23 @@ def build_generator(resolution, text_dim, width=1.0, noise_dim=0, initializer="p
             filters, 3, padding="same", activation="relu", kernel_initializer=kernels("inner", side), name=name
         )
 
+    def factored(inputs, units, name, places=1):
+        """Layers from `inputs` numbers to `units`, to be applied in turn."""
+        if not head_rank or head_rank * (inputs + units) >= inputs * units:
+            return [dense(units, name, places=places)]
+        factor = keras.layers.Dense(
+            head_rank, use_bias=False, kernel_initializer=kernels("last"), name=f"{name}_factor"
+        )
+        return [factor, dense(units, name, "first", places)]
+
     units = math.ceil(DENSE_UNITS * width)
-    features = dense(units, "fc6")(dense(units, "fc7", "first")(features))
+    # The order in which layers are made decides their seeds: fc6 comes before fc7.
+    fc6 = factored(units, units, "fc6")
     side = resolution // 32
     top = channels(5, width)
-    features = dense(side * side * top, "pool5_flat", places=side * side)(features)
+    fc7 = dense(units, "fc7", "first")
+    for layer in (fc7, *fc6, *factored(units, side * side * top, "pool5_flat", side * side)):
+        features = layer(features)
     features = keras.layers.Reshape((side, side, top), name="pool5")(features)
     taps = {"pool5": features}
     for block in range(5, 0, -1):

@@ -114,3 +114,39 @@ def test_a_resolution_that_is_no_multiple_of_32_is_refused(resolution):
 def test_a_width_without_whole_channels_is_refused():
     with pytest.raises(UserError, match="--width"):
         build_generator(32, 8, 0.3)
+
+
+def test_a_factored_head_has_the_weights_of_two_thin_layers():
+    full, thin = (build_generator(64, 16, 1 / 8, head_rank=rank) for rank in (0, 20))
+    # fc6: 512 x 512; pool5_flat: 512 x (4 places x 64 channels).
+    saved = 512 * 512 - 20 * (512 + 512) + 512 * 256 - 20 * (512 + 256)
+    assert full.count_params() - thin.count_params() == saved
+    kernels = [thin.get_layer(name).kernel.shape for name in ("fc6_factor", "fc6", "pool5_flat_factor", "pool5_flat")]
+    assert kernels == [(512, 20), (20, 512), (512, 20), (20, 256)]
+    assert thin.get_layer("fc6_factor").bias is None
+    # 200 would save nothing in pool5_flat and something in fc6.
+    names = [layer.name for layer in build_generator(64, 16, 1 / 8, head_rank=200).layers]
+    assert "fc6_factor" in names and "pool5_flat_factor" not in names
+
+
+@pytest.mark.parametrize("initializer", ["he", "looks_linear"])
+def test_a_factored_head_keeps_the_size_of_activations(initializer):
+    text = np.random.default_rng(0).normal(size=(64, 16)).astype("float32")
+
+    def size(rank):
+        generator = build_generator(64, 16, 1 / 4, initializer=initializer, head_rank=rank)
+        return np.sqrt(np.mean(np.square(generator({"text": text})["pool5"])))
+
+    assert 0.6 < size(64) / size(0) < 1.6
+
+
+def test_looks_linear_with_a_factored_head_starts_as_a_linear_map():
+    generator = build_generator(64, 16, 1 / 16, initializer="looks_linear", head_rank=12)
+    a, b = np.random.default_rng(0).normal(size=(2, 1, 16)).astype("float32")
+    image, other, between = (np.asarray(generator({"text": t})["image"]) for t in (a, b, 2 * a - b))
+    np.testing.assert_allclose(between, 2 * image - other, atol=1e-4)
+
+
+def test_a_negative_rank_is_refused():
+    with pytest.raises(UserError, match="--head_rank: -1 is negative"):
+        build_generator(32, 8, head_rank=-1)
