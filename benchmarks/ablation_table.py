@@ -8,16 +8,22 @@ every run to `both` with the first seed, is what `python -m t2i_kd.evaluate` wri
 
 from pathlib import Path
 
+import numpy as np
 from absl import flags
 
 from benchmarks.ablations import ROWS
 from t2i_kd import commands, evaluate
+from t2i_kd.data.catalogue import load_dataset
 from t2i_kd.errors import UserError
+from t2i_kd.exporting.artifacts import load_artifact
+from t2i_kd.imaging import captioned_grid, encode_png, write_file_atomically
 from t2i_kd.recipe import TeacherRecipe
+from t2i_kd.sdn.trainer import evenly
 from t2i_kd.student import WEIGHTS_FILE
 
 METRICS = "classification,r_precision,kernel,diversity,ssim,tap_distance"
 REFERENCE = "both"
+COLUMNS = 8
 
 
 def finished_runs(run_dir, seeds):
@@ -52,6 +58,19 @@ def markdown(report, runs):
     return "\n".join("| " + " | ".join(cells) + " |" for cells in table)
 
 
+def write_sheet(path, runs, data_dir):
+    """Writes a sheet of the rows' pictures of the same held-out captions: a line for each row, its first seed."""
+    images, captions = [], []
+    for row in (row for row in ROWS if row in runs):
+        student = load_artifact(runs[row][0])
+        if not images:
+            asked = evenly(load_dataset("image_folder", "test", student.resolution, data_dir).captions, COLUMNS)
+            asked = [texts[0] for texts in asked]
+        images += list(student.generate(asked, range(COLUMNS)))
+        captions += [f"{row}: {asked[0]}", *asked[1:]]
+    write_file_atomically(path, encode_png(captioned_grid(np.stack(images), captions, COLUMNS)))
+
+
 def main():
     """Runs the evaluation and prints the table."""
     values = flags.FLAGS
@@ -60,6 +79,8 @@ def main():
     runs = finished_runs(values.run_dir, values.seeds)
     if not runs:
         raise UserError(f"--run_dir: {values.run_dir} holds no finished run")
+    if values.sheet:
+        write_sheet(Path(values.sheet), runs, values.data_dir)
     report = evaluate.evaluate(
         [run for folders in runs.values() for run in folders],
         "image_folder",
@@ -81,5 +102,6 @@ if __name__ == "__main__":
     flags.DEFINE_string("metrics", METRICS, "see t2i_kd.evaluate")
     flags.DEFINE_integer("num_captions", 500, "held-out captions that each student draws", 1)
     flags.DEFINE_string("cache_dir", "~/.cache/t2i_kd", "see t2i_kd.evaluate")
+    flags.DEFINE_string("sheet", "", "the PNG to write, with every row's pictures of the same held-out captions")
     flags.DEFINE_string("out", "", "the JSON report to write")
     commands.run(main)
