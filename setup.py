@@ -43,6 +43,6 @@ setup(
         # preparing caltech_birds2011 and oxford_flowers102 from their original archives
         "datasets": ["opencv-python-headless>=4.10"],
         "jax": ["jax>=0.5"],
-        "test": ["pytest>=8", "pytest-xdist>=3.6", "ruff>=0.9", "scikit-image>=0.25", "jax>=0.5"],
+        "test": ["pytest>=8", "pytest-xdist>=3.6", "ruff>=0.9", "scikit-image>=0.25", "pyyaml>=6", "jax>=0.5"],
     },
 )
