@@ -19,6 +19,8 @@ setup(
     # LiteRT and ONNX runtimes are here, not only extras, because every export is proven on them.
     install_requires=[
         "tensorflow>=2.20",
+        # TF Serving's protocol buffers alone (30 kB): every export writes warm-up requests with them.
+        "tensorflow-serving-api>=2.20",
         "keras>=3.12",
         "tensorflow-datasets>=4.9.9",
         "tensorflow-hub>=0.16.1",
@@ -40,8 +42,7 @@ setup(
         "onnx": ONNX,
         # preparing caltech_birds2011 and oxford_flowers102 from their original archives
         "datasets": ["opencv-python-headless>=4.10"],
-        "serving": ["tensorflow-serving-api>=2.19"],
         "jax": ["jax>=0.5"],
-        "test": ["pytest>=8", "pytest-xdist>=3.6", "ruff>=0.9", "scikit-image>=0.25", "jax>=0.5"],
+        "test": ["pytest>=8", "pytest-xdist>=3.6", "ruff>=0.9", "scikit-image>=0.25", "pyyaml>=6", "jax>=0.5"],
     },
 )

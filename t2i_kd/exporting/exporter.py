@@ -16,6 +16,7 @@ from t2i_kd.exporting.onnx import convert_onnx
 from t2i_kd.exporting.quiet import quiet_converters
 from t2i_kd.exporting.runners import KerasRunner, LiteRTRunner, OnnxRunner, SavedModelRunner, require_any_text
 from t2i_kd.exporting.saved_model import write_saved_model
+from t2i_kd.exporting.tf_serving import BATCHING, write_serving_files
 
 EXTRA = Path(manifest.EXTRA)
 CALIBRATION_CAPTIONS = 64
@@ -53,7 +54,7 @@ def export_student(
     artifacts=tuple(manifest.FILES),
     report=SAY,
 ):
-    """Writes `export_dir/version/`: SavedModel, LiteRT files, ONNX, vocabulary, recipe and manifest.
+    """Writes `export_dir/version/`: SavedModel, TF Serving's files, LiteRT files, ONNX, vocabulary, recipe, manifest.
 
     All is made and proven in a hidden folder beside the version and renamed at the end, so that a server which watches
     `export_dir` never sees half a version, and nothing appears when anything fails.
@@ -61,7 +62,7 @@ def export_student(
     Args:
         student: a `t2i_kd.student.Student` in float32.
         export_dir: `saved_models/NAME`; NAME is the model's name in the manifest.
-        calibration_captions: typical captions, from which 8-bit ranges are taken.
+        calibration_captions: typical captions, from which 8-bit ranges are taken, and with which servers warm up.
         check_captions: captions on which every artifact is compared with the Keras model; caption i has seed i.
         version: number of the version.
         overwrite: replace the version if it exists.
@@ -82,6 +83,7 @@ def export_student(
         (temporary / EXTRA).mkdir(parents=True)
         with quiet_converters():
             _write_files(student, temporary, calibration_captions, artifacts, report)
+            write_serving_files(temporary, target.parent.name, calibration_captions)
         _write_manifest(student, temporary, target, list(check_captions), artifacts, report)
         _publish(temporary, target)
     except OSError as error:
@@ -164,6 +166,7 @@ def _write_manifest(student, folder, target, captions, kinds, report):
         artifacts[kind] = manifest.describe_artifact(folder, _files_of(kind, folder), found)
     artifact_names = set(manifest.FILES.values())
     support = [EXTRA / path.name for path in sorted((folder / EXTRA).iterdir()) if path.name not in artifact_names]
+    support.append(Path(BATCHING))
     description |= {"artifacts": artifacts, "support_files": manifest.describe_files(folder, support)}
     (folder / EXTRA / manifest.MANIFEST).write_text(json.dumps(description, indent=2) + "\n", "utf-8")
 
@@ -179,7 +182,7 @@ def _files_of(kind, folder):
     if kind in manifest.FILES:
         return [EXTRA / manifest.FILES[kind]]
     files = (path.relative_to(folder) for path in sorted(folder.rglob("*")) if path.is_file())
-    return [path for path in files if EXTRA not in path.parents]
+    return [path for path in files if EXTRA not in path.parents and path != Path(BATCHING)]
 
 
 def _publish(temporary, target):

@@ -39,8 +39,12 @@ def test_a_version_holds_all_its_files_and_nothing_else(version):
         "student.tflite",
         "student_float16.tflite",
         "student_int8.tflite",
+        "tf_serving_warmup_requests",
         "vocabulary.txt",
     ]
+    beside = {"assets.extra", "batching_params.pbtxt", "fingerprint.pb", "saved_model.pb", "variables"}
+    # Keras makes an `assets` folder, which may be empty.
+    assert {path.name for path in version.iterdir()} - {"assets"} == beside
     assert [path.name for path in version.parent.iterdir()] == ["1"]
 
 
@@ -56,6 +60,9 @@ def test_manifest_names_every_file_with_its_checksum(version, student):
     assert (document["name"], document["version"], document["format_version"]) == ("tiny", 1, 1)
     assert (document["resolution"], document["noise_dim"]) == (32, 3)
     assert document["parameters"] == student.network.count_params()
+    assert {"assets.extra/tf_serving_warmup_requests", "batching_params.pbtxt"} <= {
+        entry["file"] for entry in document["support_files"]
+    }
     text = document["text"]
     assert (text["encoder"], text["input"], text["shape"], text["dtype"]) == ("gru", "tokens", [8], "int32")
     assert (text["tokenizer"], text["length"], text["vocabulary_size"]) == ("words", 8, 2 + 13)
@@ -74,7 +81,8 @@ def test_only_the_artifacts_asked_for_are_written(run_dir, copied_conversions, t
     monkeypatch.setattr(exporter, "convert_onnx", None)
     folder = export(run_dir, tmp_path / "some", artifacts=("litert_int8",))
     names = sorted(path.name for path in (folder / "assets.extra").iterdir())
-    assert names == ["manifest.json", "recipe.json", "student_int8.tflite", "vocabulary.txt"]
+    expected = ["manifest.json", "recipe.json", "student_int8.tflite", "tf_serving_warmup_requests", "vocabulary.txt"]
+    assert names == expected
     document = json.loads((folder / "assets.extra" / "manifest.json").read_text())
     assert list(document["artifacts"]) == ["saved_model", "litert_int8"]
 
