@@ -64,7 +64,7 @@ def measure(context):
         samples=samples,
         pairs=context.pairs,
         pictures=context.made,
-        beside={"real test pictures": {name: real}, "chance": {name: 1 / len(test.label_names)}},
+        beside={"real test pictures": {name: real}, "chance": {name: 1 / len(np.unique(test.labels))}},
     )
 
 
@@ -107,7 +107,7 @@ def measure_reverse(context):
         statistic=lambda made_weights, real_weights: {name: real_weights @ found / real_weights.sum(1)},
         made=0,
         real=len(test),
-        beside={"trained on real": {name: real}, "chance": {name: 1 / len(test.label_names)}},
+        beside={"trained on real": {name: real}, "chance": {name: 1 / len(np.unique(test.labels))}},
     )
 
 
