@@ -4,6 +4,8 @@ from setuptools import find_packages, setup
 
 LITERT = ["ai-edge-litert>=2.1"]
 ONNX = ["onnx>=1.17", "onnxruntime>=1.20"]
+SERVING = ["tensorflow-serving-api>=2.19"]
+SERVE = [*SERVING, "grpcio>=1.70", "httpx>=0.28", "prometheus-client>=0.21", "starlette>=0.45", "uvicorn>=0.34"]
 
 setup(
     name="t2i_kd",
@@ -40,8 +42,18 @@ setup(
         "onnx": ONNX,
         # preparing caltech_birds2011 and oxford_flowers102 from their original archives
         "datasets": ["opencv-python-headless>=4.10"],
-        "serving": ["tensorflow-serving-api>=2.19"],
+        "serving": SERVING,
+        # the endpoint of python -m t2i_kd.serve and its client
+        "serve": SERVE,
         "jax": ["jax>=0.5"],
-        "test": ["pytest>=8", "pytest-xdist>=3.6", "ruff>=0.9", "scikit-image>=0.25", "jax>=0.5"],
+        "test": [
+            "pytest>=8",
+            "pytest-xdist>=3.6",
+            "ruff>=0.9",
+            "scikit-image>=0.25",
+            "jax>=0.5",
+            "hypothesis>=6.120",
+            *SERVE,
+        ],
     },
 )
