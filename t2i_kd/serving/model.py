@@ -41,18 +41,15 @@ class Model:
     """
 
     def __init__(self, folder):
-        import tensorflow as tf
-        from tensorflow.core.protobuf import saved_model_pb2
-
         folder = Path(folder)
         self.version = int(folder.name)
         try:
             if not (folder / "saved_model.pb").is_file():
                 raise UserError(f"{folder}: saved_model.pb is missing")
             check_saved_model(folder)
-            graph = saved_model_pb2.SavedModel.FromString((folder / "saved_model.pb").read_bytes())
+            graph = _read_graph(folder)
             # Its signatures work only as long as the loaded object lives.
-            self._loaded = tf.saved_model.load(str(folder))
+            self._loaded = _load(folder)
         except UserError:
             raise
         except Exception as error:  # TensorFlow's errors have no base class of their own
@@ -82,6 +79,18 @@ class Model:
         for name, signature in self.signatures.items():
             for size in sizes:
                 self.run(name, {key: _rows(dtype, size) for key, dtype in signature.inputs.items()})
+
+
+def _read_graph(folder):
+    from tensorflow.core.protobuf import saved_model_pb2
+
+    return saved_model_pb2.SavedModel.FromString((folder / "saved_model.pb").read_bytes())
+
+
+def _load(folder):
+    import tensorflow as tf
+
+    return tf.saved_model.load(str(folder))
 
 
 def _rows(dtype, size):

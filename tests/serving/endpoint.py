@@ -1,6 +1,7 @@
 """The endpoint as a process of its own, on free ports."""
 
 import contextlib
+import json
 import os
 import shutil
 import signal
@@ -40,6 +41,7 @@ class Endpoint:
         self.base, self.log = base, log
         self.grpc_port, self.rest_port = free_ports(2)
         self.rest, self.grpc = f"http://127.0.0.1:{self.rest_port}", f"grpc://127.0.0.1:{self.grpc_port}"
+        self.http = httpx.Client(timeout=30)
         self.url = f"{self.rest}/v1/models/{NAME}"
         command = [sys.executable, "-m", "t2i_kd.serve", f"--model_name={NAME}", f"--model_base_path={base}"]
         command += [f"--port={self.grpc_port}", f"--rest_api_port={self.rest_port}", *flags]
@@ -55,8 +57,8 @@ class Endpoint:
             time.sleep(0.02)
 
     def post(self, body, url=None):
-        content = body if isinstance(body, bytes) else None
-        return httpx.post(url or f"{self.url}:predict", json=None if content else body, content=content, timeout=30)
+        content = body if isinstance(body, bytes) else json.dumps(body).encode()
+        return self.http.post(url or f"{self.url}:predict", content=content)
 
     def peak_memory(self):
         """Bytes, the most that the process ever held."""
@@ -82,6 +84,7 @@ def running(folder, *flags):
     try:
         yield endpoint
     finally:
+        endpoint.http.close()
         if endpoint.process.poll() is None:
             endpoint.process.kill()
             endpoint.process.wait()

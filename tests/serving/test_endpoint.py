@@ -56,10 +56,15 @@ def stubs(endpoint):
         )
 
 
+@pytest.fixture(scope="module")
+def clients(endpoint):
+    with Client(endpoint.rest, NAME) as by_rest, Client(endpoint.grpc, NAME) as by_grpc:
+        yield by_rest, by_grpc
+
+
 @pytest.fixture(params=["rest", "grpc"])
-def client(request, endpoint):
-    with Client(getattr(endpoint, request.param), NAME) as client:
-        yield client
+def client(request, clients):
+    return clients[request.param == "grpc"]
 
 
 @pytest.fixture
@@ -96,7 +101,8 @@ def test_both_protocols_give_the_bytes_that_generate_writes(endpoint, client, pn
 def test_position_and_company_change_no_byte(client, pngs):
     shuffled = CAPTIONS[:]
     random.Random(0).shuffle(shuffled)
-    for captions in (CAPTIONS, shuffled, CAPTIONS[:1], CAPTIONS[5:8], CAPTIONS[:33], [CAPTIONS[7]] * 5):
+    alone = [[caption] for caption in CAPTIONS]
+    for captions in (CAPTIONS, shuffled, CAPTIONS[5:8], CAPTIONS[:33], [CAPTIONS[7]] * 5, *alone):
         assert client.generate_png(captions) == [pngs[caption] for caption in captions]
 
 
@@ -177,15 +183,14 @@ def test_health_and_index(endpoint):
     assert httpx.get(endpoint.rest).json()["predict"] == f"/v1/models/{NAME}:predict"
 
 
-def test_many_clients_at_once_get_their_own_pictures(endpoint, runner):
+def test_many_clients_at_once_get_their_own_pictures(clients, runner):
     seeds = [0, 9]
     expected = {(caption, seed): runner.generate_png(caption, seed) for caption in CAPTIONS for seed in seeds}
-    clients = [Client(address, NAME) for address in (endpoint.rest, endpoint.grpc)]
 
     def ask(number):
         chance = random.Random(number)
         for _ in range(6):
-            captions = chance.sample(CAPTIONS, chance.choice([1, 1, 1, 2, 5, 40]) % len(CAPTIONS))
+            captions = chance.sample(CAPTIONS, chance.choice([1, 1, 1, 2, 5, 40]))
             chosen = [chance.choice(seeds) for _ in captions]
             answer = chance.choice(clients).generate_png(captions, chosen)
             assert answer == [expected[pair] for pair in zip(captions, chosen, strict=True)]
@@ -193,8 +198,6 @@ def test_many_clients_at_once_get_their_own_pictures(endpoint, runner):
 
     with ThreadPoolExecutor(24) as pool:
         assert sum(pool.map(ask, range(48))) == 48
-    for client in clients:
-        client.close()
 
 
 # ---- bad requests
@@ -302,7 +305,7 @@ OVER.tensor_content = b"\0" * 9
         ({"text": tensor(shape=(), unknown_rank=True)}, "INVALID_ARGUMENT", "shape"),
         ({"text": tensor(shape=(-1,))}, "INVALID_ARGUMENT", "-1 captions"),
         ({"text": tensor(shape=(0,), strings=())}, "INVALID_ARGUMENT", "0 captions"),
-        ({"text": tensor(shape=(3,), strings=[b"a", b"b"])}, "INVALID_ARGUMENT", "do not fill"),
+        ({"text": tensor(shape=(1,), strings=[b"a", b"b"])}, "INVALID_ARGUMENT", "do not fill"),
         ({"text": tensor(shape=(10_000,), strings=[b"a"] * 10_000)}, "INVALID_ARGUMENT", "10000 captions"),
         ({"text": tensor(strings=[b"\xff\xfe"])}, "INVALID_ARGUMENT", "not UTF-8"),
         ({"text": tensor(strings=[b"x" * 9000])}, "INVALID_ARGUMENT", "9000 bytes"),
@@ -344,10 +347,10 @@ def test_grpc_refuses_what_it_does_not_offer(stubs, still_answers):
         assert caught.value.code().name == code
 
 
-def test_clients_hear_the_same_words_by_both_protocols(endpoint):
+def test_clients_hear_the_same_words_by_both_protocols(clients):
     heard = []
-    for address in (endpoint.rest, endpoint.grpc):
-        with Client(address, NAME) as client, pytest.raises(ServingError) as caught:
+    for client in clients:
+        with pytest.raises(ServingError) as caught:
             client.generate([CAPTION, " "])
         heard.append((caught.value.code, caught.value.message))
     assert heard[0] == heard[1] == ("INVALID_ARGUMENT", "input 'text', row 1: caption: empty")
@@ -405,7 +408,7 @@ def test_slow_bodies_are_answered_with_408(endpoint, still_answers):
 def test_what_is_no_http_is_refused(endpoint, still_answers):
     answer, seconds = closed_after(endpoint, b"\x16\x03\x01 hello\r\n\r\n")
     assert answer.startswith(b"HTTP/1.1 400") and seconds < 1
-    answer, _ = closed_after(endpoint, b"GET / HTTP/1.1\r\nHost: x\r\n" + b"X: " + b"y" * 100_000 + b"\r\n\r\n")
+    answer, _ = closed_after(endpoint, b"GET / HTTP/1.1\r\nHost: x\r\n" + b"X: " + b"y" * 100_000)
     assert answer.startswith(b"HTTP/1.1 400")
 
 
@@ -428,7 +431,7 @@ BODIES = st.fixed_dictionaries(
 )
 
 
-@settings(max_examples=80, deadline=None)
+@settings(max_examples=60, deadline=None)
 @given(BODIES)
 def test_any_body_is_answered_or_refused(endpoint, body):
     answer = endpoint.post(json.dumps(body).encode())
@@ -439,7 +442,7 @@ def test_any_body_is_answered_or_refused(endpoint, body):
         assert len(answer.json()) == 1
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=20, deadline=None)
 @given(
     st.lists(
         st.tuples(st.text(min_size=1, max_size=40).filter(str.strip), st.integers(-(2**63), 2**63 - 1)),
@@ -447,11 +450,11 @@ def test_any_body_is_answered_or_refused(endpoint, body):
         max_size=12,
     )
 )
-def test_any_caption_and_seed_give_the_same_picture_everywhere(endpoint, runner, asked):
+def test_any_caption_and_seed_give_the_same_picture_everywhere(clients, runner, asked):
     captions, seeds = zip(*asked, strict=True)
-    with Client(endpoint.rest, NAME) as rest, Client(endpoint.grpc, NAME) as by_grpc:
-        answer = rest.generate_png(captions, seeds)
-        assert by_grpc.generate_png(captions, seeds) == answer
+    by_rest, by_grpc = clients
+    answer = by_rest.generate_png(captions, seeds)
+    assert by_grpc.generate_png(captions, seeds) == answer
     assert [np.asarray(Image.open(io.BytesIO(png))).tolist() for png in answer] == runner.generate(
         list(captions), list(seeds)
     ).tolist()
