@@ -24,6 +24,12 @@ CAPTIONS = [
     for place in ("top left", "center")
     for ground in ("white", "black")
 ]
+# Drawn in a batch of one, a pixel of these was seen to differ from what it is in company.
+CAPTIONS += [
+    "a large red square in the center on a white background",
+    "a large yellow square in the center on a white background",
+    "a large blue square in the bottom right on a white background",
+]
 
 
 def free_ports(count):
