@@ -4,6 +4,7 @@ from setuptools import find_packages, setup
 
 LITERT = ["ai-edge-litert>=2.1"]
 ONNX = ["onnx>=1.17", "onnxruntime>=1.20"]
+SERVE = ["grpcio>=1.70", "httpx>=0.28", "prometheus-client>=0.21", "starlette>=0.45", "uvicorn>=0.34"]
 
 setup(
     name="t2i_kd",
@@ -42,7 +43,18 @@ setup(
         "onnx": ONNX,
         # preparing caltech_birds2011 and oxford_flowers102 from their original archives
         "datasets": ["opencv-python-headless>=4.10"],
+        # the endpoint of python -m t2i_kd.serve and its client
+        "serve": SERVE,
         "jax": ["jax>=0.5"],
-        "test": ["pytest>=8", "pytest-xdist>=3.6", "ruff>=0.9", "scikit-image>=0.25", "pyyaml>=6", "jax>=0.5"],
+        "test": [
+            "pytest>=8",
+            "pytest-xdist>=3.6",
+            "ruff>=0.9",
+            "scikit-image>=0.25",
+            "pyyaml>=6",
+            "jax>=0.5",
+            "hypothesis>=6.120",
+            *SERVE,
+        ],
     },
 )

@@ -44,10 +44,13 @@ def draw(model, captions, seed, out):
     out = _check_out(out)
     if not model:
         raise UserError("--model: missing")
-    images = load_artifact(model).generate(captions, [seed] * len(captions))
-    picture = images[0] if len(captions) == 1 else captioned_grid(images, captions)
+    artifact = load_artifact(model)
+    if len(captions) == 1:
+        png = artifact.generate_png(captions[0], seed)
+    else:
+        png = encode_png(captioned_grid(artifact.generate(captions, [seed] * len(captions)), captions))
     try:
-        write_file_atomically(out, encode_png(picture))
+        write_file_atomically(out, png)
     except OSError as error:
         raise UserError(f"--out: {out}: {error.strerror or error}") from None
 

@@ -8,14 +8,15 @@ from PIL import Image
 
 from t2i_kd import generate
 from t2i_kd.errors import UserError
+from t2i_kd.exporting.runners import Runner
 
 
-class Grey:
+class Grey(Runner):
     """An artifact whose picture is as bright as its seed."""
 
     resolution = 32
 
-    def generate(self, captions, seeds):
+    def _draw(self, captions, seeds):
         return np.stack([np.full((32, 32, 3), seed % 256, np.uint8) for seed in seeds])
 
 

@@ -40,7 +40,7 @@ def load_artifact(path):
 
 def _load_folder(folder):
     if (folder / "saved_model.pb").is_file():
-        return _load_saved_model(folder)
+        return SavedModelRunner(folder, check_saved_model(folder))
     if (folder / "student.keras").is_file():
         from t2i_kd.student import load_student
 
@@ -53,11 +53,16 @@ def _load_folder(folder):
     raise UserError(f"{folder}: neither a version folder (saved_model.pb) nor a finished run (student.keras)")
 
 
-def _load_saved_model(folder):
+def check_saved_model(folder):
+    """The manifest of a version folder whose SavedModel is whole.
+
+    Raises:
+        UserError: naming the file that is missing or has another checksum than the manifest says.
+    """
     manifest = read_manifest(folder / EXTRA / MANIFEST)
     for entry in manifest["artifacts"]["saved_model"]["files"]:
         check_file(folder / entry["file"], entry)
-    return SavedModelRunner(folder, manifest)
+    return manifest
 
 
 def _load_file(path):

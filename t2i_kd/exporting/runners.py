@@ -8,9 +8,12 @@ import numpy as np
 from t2i_kd.errors import UserError
 from t2i_kd.exporting.core import core_inputs
 from t2i_kd.exporting.fidelity import keras_pictures
-from t2i_kd.imaging import to_uint8
+from t2i_kd.imaging import encode_png, to_uint8
 
 BATCH = 8
+# A matrix product of one row is summed in another order than one of several rows, and a pixel in the middle between
+# two values can then round to either. A lone caption is drawn twice, so that company changes no byte of its picture.
+SMALLEST_BATCH = 2
 
 
 class Runner(abc.ABC):
@@ -36,6 +39,10 @@ class Runner(abc.ABC):
             raise ValueError(f"{len(captions)} captions for {len(seeds)} seeds")
         starts = range(0, len(captions), BATCH)
         return np.concatenate([self._draw(captions[at : at + BATCH], seeds[at : at + BATCH]) for at in starts])
+
+    def generate_png(self, caption, seed):
+        """The bytes of one caption's picture as a PNG."""
+        return encode_png(self.generate([caption], [seed])[0])
 
     def covering(self, dataset):
         """A runner that can also draw the data set's captions: itself, unless its captions' vectors lie in files."""
@@ -80,11 +87,20 @@ class SavedModelRunner(Runner):
         self.loaded = tf.saved_model.load(str(folder))
         self.resolution = description["resolution"]
 
+    def generate_png(self, caption, seed):
+        """The bytes that the model itself encodes, equal to those that any server of it answers with."""
+        return self._call("seeded", "image_bytes", [caption], [seed])[0]
+
     def _draw(self, captions, seeds):
+        return self._call("pixels", "image", captions, seeds)
+
+    def _call(self, signature, output, captions, seeds):
         import tensorflow as tf
 
-        text = tf.constant([caption.encode("utf-8") for caption in captions])
-        return self.loaded.signatures["pixels"](text=text, seed=tf.constant(seeds, tf.int64))["image"].numpy()
+        text = [caption.encode("utf-8") for caption in captions]
+        copies = max(1, SMALLEST_BATCH // len(text))
+        inputs = {"text": tf.constant(text * copies), "seed": tf.constant(list(seeds) * copies, tf.int64)}
+        return self.loaded.signatures[signature](**inputs)[output].numpy()[: len(text)]
 
 
 class CoreRunner(Runner):

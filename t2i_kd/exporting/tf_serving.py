@@ -10,8 +10,9 @@ from pathlib import Path
 from t2i_kd.exporting.manifest import EXTRA
 
 # The batches that a server may form: it pads up to the next of these. One warm-up record each, so that no first
-# request of a size pays for what TensorFlow does only once.
-BATCH_SIZES = (1, 2, 4, 8)
+# request of a size pays for what TensorFlow does only once. Not 1: a matrix product of a single row is summed in
+# another order, and a pixel could round to its neighbour.
+BATCH_SIZES = (2, 4, 8)
 WARMUP = f"{EXTRA}/tf_serving_warmup_requests"
 # Beside saved_model.pb, not in assets.extra: there --enable_per_model_batching_parameters looks, and nowhere else.
 BATCHING = "batching_params.pbtxt"

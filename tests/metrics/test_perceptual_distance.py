@@ -121,7 +121,7 @@ def test_a_measurement_is_the_mean_over_pairs(monkeypatch):
     assert measured.lower_is_better and measured.made == 17 and measured.pairs == judged.pairs
     assert measured.pictures.shape == (17, 32, 32, 3)
     assert measured.protocol["taps"] == " ".join(TAPS)
-    assert {"teacher_pooling": "average", "pairs": 17, "split": "noise/test"}.items() <= measured.protocol.items()
+    assert {"teacher_pooling": "average", "captions": 17, "split": "noise/test"}.items() <= measured.protocol.items()
 
 
 def test_a_copy_is_0_away_and_a_change_grows(monkeypatch):

@@ -1,0 +1,152 @@
+"""Requests that arrive together are drawn together."""
+
+import logging
+import threading
+import time
+from collections import deque
+from concurrent.futures import Future, InvalidStateError
+
+import numpy as np
+
+from t2i_kd.serving.errors import INTERNAL, RequestError
+
+log = logging.getLogger(__name__)
+
+
+class _Job:
+    def __init__(self, signature, inputs, rows):
+        self.signature, self.inputs, self.rows = signature, inputs, rows
+        self.arrived = time.monotonic()
+        self.taken = 0
+        self.parts = []
+        self.future = Future()
+
+
+class Batcher:
+    """A queue and the one thread that empties it.
+
+    The oldest request decides which signature is drawn next; whatever else waits for that signature goes along, up to
+    the largest batch size. A request may be spread over several batches. A batch is filled up to the next allowed size
+    with copies of its first row, whose answers are dropped.
+
+    Args:
+        run: from (signature, {name: array [batch]}) to {name: array [batch, ...]}.
+        allowed_sizes: growing batch sizes.
+        timeout: seconds that the oldest request may wait for company.
+        observe: called with (rows, size, seconds) after each batch.
+        name: of the thread.
+    """
+
+    def __init__(self, run, allowed_sizes, timeout=0.0, observe=lambda rows, size, seconds: None, name="batcher"):
+        self._run, self._sizes, self._timeout, self._observe = run, tuple(allowed_sizes), timeout, observe
+        self._jobs = deque()
+        self._changed = threading.Condition()
+        self._closing = False
+        self._thread = threading.Thread(target=self._work, name=name, daemon=True)
+        self._thread.start()
+
+    def submit(self, signature, inputs):
+        """Puts a request into the queue.
+
+        Args:
+            signature: a name.
+            inputs: {name: array [n]}, n at least 1.
+
+        Returns:
+            A `concurrent.futures.Future` of {name: array [n, ...]}. Cancelled, what was not begun is not drawn.
+        """
+        job = _Job(signature, inputs, len(next(iter(inputs.values()))))
+        with self._changed:
+            if self._closing:
+                raise RuntimeError("submitted to a batcher that was closed")
+            self._jobs.append(job)
+            self._changed.notify()
+        return job.future
+
+    def close(self):
+        """Lets the thread end once everything that waits is drawn; returns at once."""
+        with self._changed:
+            self._closing = True
+            self._changed.notify()
+
+    def join(self, timeout):
+        """Waits for the thread's end; returns whether it ended."""
+        self._thread.join(timeout)
+        return not self._thread.is_alive()
+
+    def _work(self):
+        while True:
+            with self._changed:
+                self._wait_for_batch()
+                if not self._jobs and self._closing:
+                    return
+                batch = self._take()
+            if batch:
+                self._draw(batch)
+
+    def _wait_for_batch(self):
+        while not self._jobs and not self._closing:
+            self._changed.wait()
+        if not self._timeout or not self._jobs:
+            return
+        oldest = self._jobs[0]
+        while not self._closing and self._waiting(oldest.signature) < self._sizes[-1]:
+            left = oldest.arrived + self._timeout - time.monotonic()
+            if left <= 0:
+                return
+            self._changed.wait(left)
+
+    def _waiting(self, signature):
+        return sum(job.rows - job.taken for job in self._jobs if job.signature == signature)
+
+    def _take(self):
+        """[(job, first row, last row + 1)] of one signature; wholly taken and abandoned jobs leave the queue."""
+        batch, kept, room = [], deque(), self._sizes[-1]
+        for job in self._jobs:
+            if job.future.done():
+                continue
+            if room and (not batch or job.signature == batch[0][0].signature):
+                rows = min(job.rows - job.taken, room)
+                batch.append((job, job.taken, job.taken + rows))
+                job.taken += rows
+                room -= rows
+            if job.taken < job.rows:
+                kept.append(job)
+        self._jobs = kept
+        return batch
+
+    def _draw(self, batch):
+        rows = sum(stop - start for _, start, stop in batch)
+        size = next(size for size in self._sizes if size >= rows)
+        began = time.monotonic()
+        try:
+            outputs = self._run(batch[0][0].signature, _stack(batch, size - rows))
+        except Exception:
+            log.exception("a batch of %d could not be drawn", size)
+            for job, _, _ in batch:
+                _finish(job, error=RequestError(INTERNAL, "the model could not draw this request"))
+            return
+        self._observe(rows, size, time.monotonic() - began)
+        at = 0
+        for job, start, stop in batch:
+            job.parts.append({name: values[at : at + stop - start] for name, values in outputs.items()})
+            at += stop - start
+            if stop == job.rows:
+                _finish(job, {name: np.concatenate([part[name] for part in job.parts]) for name in outputs})
+
+
+def _stack(batch, padding):
+    first = batch[0][0].inputs
+    pieces = {name: [job.inputs[name][start:stop] for job, start, stop in batch] for name in first}
+    return {name: np.concatenate([*parts, np.repeat(parts[0][:1], padding)]) for name, parts in pieces.items()}
+
+
+def _finish(job, result=None, error=None):
+    try:
+        if error is None:
+            job.future.set_result(result)
+        else:
+            job.future.set_exception(error)
+    except InvalidStateError:
+        # Cancelled by its client, or failed with an earlier part of the same request.
+        pass

@@ -1,0 +1,131 @@
+"""TF Serving's gRPC services, with its own protocol buffers."""
+
+import grpc
+import tensorflow as tf
+from tensorflow_serving.apis import (
+    get_model_metadata_pb2,
+    get_model_status_pb2,
+    model_service_pb2_grpc,
+    predict_pb2,
+    prediction_service_pb2_grpc,
+)
+
+from t2i_kd.serving.errors import UNIMPLEMENTED, RequestError, invalid
+from t2i_kd.serving.model import TEXT
+
+DTYPES = {tf.string.as_datatype_enum: TEXT, tf.int64.as_datatype_enum: tf.int64.as_numpy_dtype}
+
+
+def add_services(server, service):
+    """Lets a `grpc.aio.Server` answer. Args: server; service: a `service.Service`."""
+    prediction_service_pb2_grpc.add_PredictionServiceServicer_to_server(_PredictionService(service), server)
+    model_service_pb2_grpc.add_ModelServiceServicer_to_server(_ModelService(service), server)
+
+
+def _answering(method):
+    """Turns a method that returns an answer or raises `RequestError` into gRPC's form, counted and timed."""
+
+    async def answer(self, request, context):
+        try:
+            with self.service.measured("grpc", method.__name__):
+                return await method(self, request, context)
+        except RequestError as error:
+            await context.abort(grpc.StatusCode[error.code], error.message)
+
+    return answer
+
+
+class _PredictionService(prediction_service_pb2_grpc.PredictionServiceServicer):
+    def __init__(self, service):
+        self.service = service
+
+    @_answering
+    async def Predict(self, request, context):
+        """Draws; see `t2i_kd.exporting.saved_model` for the signatures."""
+        service, spec = self.service, request.model_spec
+        service.check_name(spec.name)
+        with service.open(spec.signature_name, *_which(spec)) as (name, signature, model, batcher):
+            unknown = set(request.output_filter) - set(signature.outputs)
+            if unknown:
+                raise invalid(f"output_filter: the signature has no output {min(unknown)[:100]!r}")
+            inputs = service.checked(signature, {key: self._values(key, t) for key, t in request.inputs.items()})
+            with service.room_for(len(next(iter(inputs.values())))):
+                outputs = await service.predict(batcher, name, inputs, context.time_remaining())
+                answer = predict_pb2.PredictResponse()
+                for key in request.output_filter or signature.outputs:
+                    answer.outputs[key].CopyFrom(_tensor(outputs[key]))
+        answer.model_spec.name, answer.model_spec.signature_name = spec.name, name
+        answer.model_spec.version.value = model.version
+        return answer
+
+    @_answering
+    async def GetModelMetadata(self, request, context):
+        """The signatures of a version."""
+        self.service.check_name(request.model_spec.name)
+        if not request.metadata_field or set(request.metadata_field) != {"signature_def"}:
+            raise invalid("metadata_field: only signature_def is known")
+        with self.service.repository.hold(*_which(request.model_spec)) as (model, _):
+            signatures = get_model_metadata_pb2.SignatureDefMap(signature_def=model.signature_defs)
+            answer = get_model_metadata_pb2.GetModelMetadataResponse()
+            answer.model_spec.name, answer.model_spec.version.value = request.model_spec.name, model.version
+        answer.metadata["signature_def"].Pack(signatures)
+        return answer
+
+    @_answering
+    async def Classify(self, request, context):
+        """Not for a model that draws."""
+        raise RequestError(UNIMPLEMENTED, "a model that draws has no Classify; use Predict")
+
+    @_answering
+    async def Regress(self, request, context):
+        """Not for a model that draws."""
+        raise RequestError(UNIMPLEMENTED, "a model that draws has no Regress; use Predict")
+
+    @_answering
+    async def MultiInference(self, request, context):
+        """Not for a model that draws."""
+        raise RequestError(UNIMPLEMENTED, "a model that draws has no MultiInference; use Predict")
+
+    def _values(self, key, tensor):
+        """A `TensorProto` [batch] as a list, looked at before anything of its claimed size is made."""
+        if tensor.dtype not in DTYPES:
+            raise invalid(f"input {key[:100]!r}: its dtype is neither string nor int64")
+        dims = [dim.size for dim in tensor.tensor_shape.dim]
+        if tensor.tensor_shape.unknown_rank or len(dims) != 1:
+            raise invalid(f"input {key[:100]!r}: its shape is {dims}, not [batch]")
+        self.service.check_rows(dims[0])
+        try:
+            return tf.make_ndarray(tensor).tolist()
+        except (ValueError, TypeError):
+            raise invalid(f"input {key[:100]!r}: its values do not fill its shape {dims}") from None
+
+
+class _ModelService(model_service_pb2_grpc.ModelServiceServicer):
+    def __init__(self, service):
+        self.service = service
+
+    @_answering
+    async def GetModelStatus(self, request, context):
+        """The versions and their states."""
+        self.service.check_name(request.model_spec.name)
+        answer = get_model_status_pb2.GetModelStatusResponse()
+        states = get_model_status_pb2.ModelVersionStatus
+        for version, state, message in self.service.repository.statuses(*_which(request.model_spec)):
+            entry = answer.model_version_status.add(version=version, state=states.State.Value(state))
+            entry.status.error_message = message
+            entry.status.error_code = 2 if message else 0  # tensorflow.error.UNKNOWN and OK
+        return answer
+
+    @_answering
+    async def HandleReloadConfigRequest(self, request, context):
+        """Not offered: no request may name a path."""
+        raise RequestError(UNIMPLEMENTED, "the configuration is given at the start")
+
+
+def _which(spec):
+    version = spec.version.value if spec.HasField("version") else None
+    return version, spec.version_label or None
+
+
+def _tensor(values):
+    return tf.make_tensor_proto(values, dtype=tf.string if values.dtype == TEXT else None)

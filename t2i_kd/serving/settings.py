@@ -1,0 +1,83 @@
+"""What the endpoint is told at its start, and the bounds that keep it small."""
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from t2i_kd.errors import UserError
+
+MODEL_NAME = re.compile(r"[A-Za-z0-9_.-]+")
+LABEL = re.compile(r"([A-Za-z0-9_.-]+):([0-9]{1,18})")
+
+
+@dataclass(frozen=True)
+class Settings:
+    """The endpoint's settings; each has the name of the flag that sets it, see `t2i_kd.serve`."""
+
+    model_name: str
+    model_base_path: str
+    host: str = "127.0.0.1"
+    port: int = 8500
+    rest_api_port: int = 8501
+    version_labels: Mapping[str, int] = field(default_factory=dict)
+    max_batch_size: int = 32
+    # Not 1: matrix products of a single row are summed in another order, and a pixel could round to its neighbour.
+    allowed_batch_sizes: tuple[int, ...] = (2, 4, 8, 16, 32)
+    batch_timeout_micros: int = 0
+    file_system_poll_wait_seconds: float = 1.0
+    max_captions_per_request: int = 64
+    max_caption_bytes: int = 8000
+    max_body_bytes: int = 1 << 20
+    max_pending_captions: int = 1024
+    max_connections: int = 256
+    read_timeout_seconds: float = 10.0
+    request_timeout_seconds: float = 30.0
+    shutdown_timeout_seconds: float = 30.0
+
+    def __post_init__(self):
+        if not MODEL_NAME.fullmatch(self.model_name):
+            raise UserError(f"--model_name: {self.model_name!r} is not made of letters, digits, '_', '.' and '-'")
+        if not self.model_base_path:
+            raise UserError("--model_base_path: missing; give the folder that holds the version folders")
+        for name in ("port", "rest_api_port"):
+            if not 0 <= getattr(self, name) < 1 << 16:
+                raise UserError(f"--{name}: {getattr(self, name)} is not a port")
+        if self.port == self.rest_api_port:
+            raise UserError(f"--rest_api_port: {self.rest_api_port} is also --port; each protocol needs its own")
+        if self.batch_timeout_micros < 0:
+            raise UserError(f"--batch_timeout_micros: {self.batch_timeout_micros} is negative")
+        for name, value in vars(self).items():
+            if name.startswith(("max_", "file_")) or name.endswith("_seconds"):
+                _require_positive(name, value)
+        sizes = self.allowed_batch_sizes
+        if not sizes or list(sizes) != sorted(set(sizes)) or sizes[0] < 1 or sizes[-1] != self.max_batch_size:
+            raise UserError(
+                f"--allowed_batch_sizes: {','.join(map(str, sizes))} must be growing positive numbers of which the "
+                f"last is --max_batch_size, {self.max_batch_size}"
+            )
+
+
+def parse_sizes(text):
+    """`"2,4,8"` as (2, 4, 8). Raises `UserError` that names the flag."""
+    try:
+        return tuple(int(size) for size in text.split(","))
+    except ValueError:
+        raise UserError(f"--allowed_batch_sizes: {text!r} is not numbers with commas between") from None
+
+
+def parse_labels(values):
+    """`["stable:1"]` as {"stable": 1}. Raises `UserError` that names the flag."""
+    labels = {}
+    for value in values:
+        match = LABEL.fullmatch(value)
+        if not match:
+            raise UserError(f"--version_label: {value!r} does not have the form LABEL:VERSION")
+        if match[1] in labels:
+            raise UserError(f"--version_label: {match[1]!r} is given twice")
+        labels[match[1]] = int(match[2])
+    return labels
+
+
+def _require_positive(name, value):
+    if not value > 0:
+        raise UserError(f"--{name}: {value} is not a positive number")

@@ -1,0 +1,44 @@
+import pytest
+
+from t2i_kd.errors import UserError
+from t2i_kd.serving.settings import Settings, parse_labels, parse_sizes
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"model_name": ""}, "--model_name: ''"),
+        ({"model_name": "a/../b"}, "--model_name: 'a/../b'"),
+        ({"model_base_path": ""}, "--model_base_path: missing"),
+        ({"port": 70000}, "--port: 70000"),
+        ({"rest_api_port": -1}, "--rest_api_port: -1"),
+        ({"port": 8501}, "--rest_api_port: 8501 is also --port"),
+        ({"batch_timeout_micros": -1}, "--batch_timeout_micros: -1"),
+        ({"max_caption_bytes": 0}, "--max_caption_bytes: 0"),
+        ({"read_timeout_seconds": 0.0}, "--read_timeout_seconds: 0"),
+        ({"request_timeout_seconds": float("nan")}, "--request_timeout_seconds: nan"),
+        ({"file_system_poll_wait_seconds": -1.0}, "--file_system_poll_wait_seconds: -1"),
+        ({"allowed_batch_sizes": ()}, "--allowed_batch_sizes"),
+        ({"allowed_batch_sizes": (4, 2, 32)}, "--allowed_batch_sizes: 4,2,32"),
+        ({"allowed_batch_sizes": (0, 32)}, "--allowed_batch_sizes: 0,32"),
+        ({"allowed_batch_sizes": (2, 4)}, "last is --max_batch_size, 32"),
+    ],
+)
+def test_what_is_wrong_is_named(changes, message):
+    with pytest.raises(UserError, match=message):
+        Settings(**{"model_name": "m", "model_base_path": "d"} | changes)
+
+
+def test_sizes_and_labels_are_read():
+    assert parse_sizes("2,4,8") == (2, 4, 8)
+    assert parse_labels(["stable:1", "next:12"]) == {"stable": 1, "next": 12}
+
+
+def test_sizes_and_labels_that_cannot_be_read_are_named():
+    with pytest.raises(UserError, match="--allowed_batch_sizes: '2;4'"):
+        parse_sizes("2;4")
+    for labels in (["stable"], ["stable:x"], ["a/b:1"]):
+        with pytest.raises(UserError, match=f"--version_label: '{labels[0]}'"):
+            parse_labels(labels)
+    with pytest.raises(UserError, match="'a' is given twice"):
+        parse_labels(["a:1", "a:2"])
