@@ -22,6 +22,7 @@ RECIPE = "benchmarks/sdn_ablations32.flags"
 TEXT_STAGE = "text: objective=ds_sje steps=300 learning_rate=1e-3 schedule=cosine warmup_steps=30 tap_weights=pool4:1"
 ADAM = "schedule=cosine warmup_steps=20 learning_rate=5e-4"
 NORMALISED = "error=squared scaling=normalised"
+PIXELS = f"{NORMALISED} tap_weights=image:1"
 # The share of the steps that Stage I has where both stages are trained.
 STAGE1_SHARE = 1 / 3
 
@@ -47,9 +48,11 @@ def both(options=NORMALISED, share=STAGE1_SHARE):
 
 SLIM = ["--teacher=vgg19_slim", "--teacher_weights=imagenet"]
 QUARTER = ["--width=0.25"]
+# The paper's initial weights, unwhitened text vectors and image range, in place of ours.
+PAPER_START = ["--initializer=paper", "--nowhiten_text", "--image_output=paper"]
 # Row -> (its stages, its further flags). The first four are the paper's claim.
 ROWS = {
-    "pixels": ([stage2(1, f"{NORMALISED} tap_weights=image:1")], []),
+    "pixels": ([stage2(1, PIXELS)], []),
     "stage1": ([stage1(1)], []),
     "stage2": ([stage2(1)], []),
     "both": (both(), []),
@@ -62,8 +65,12 @@ ROWS = {
     "quarter_stage2": ([stage2(1)], QUARTER),
     "slim_quarter_stage2": ([stage2(1)], [*SLIM, *QUARTER]),
     "slim_quarter_both": (both(), [*SLIM, *QUARTER]),
+    "slim_quarter_stage1": ([stage1(1)], [*SLIM, *QUARTER]),
+    "slim_quarter_pixels": ([stage2(1, PIXELS)], [*SLIM, *QUARTER]),
     "raw_l1": (both("error=l1 scaling=raw"), []),
     "both_halves": (both(share=1 / 2), []),
+    "paper_start_stage2": ([stage2(1)], PAPER_START),
+    "paper_start_both": (both(), PAPER_START),
 }
 
 

@@ -27,9 +27,8 @@ def test_every_row_has_the_same_steps_and_rates(row):
     assert {(stage.learning_rate, stage.schedule, stage.warmup_steps) for stage in stages} == {(5e-4, "cosine", 20)}
     assert "--seed=3" in others
     objectives = [stage.objective for stage in stages]
-    assert objectives == {"stage1": ["mirrored"], "pixels": ["perceptual"]}.get(
-        row, ["perceptual"] if row.endswith("stage2") else ["mirrored", "perceptual"]
-    )
+    single = {"stage1": ["mirrored"], "stage2": ["perceptual"], "pixels": ["perceptual"]}
+    assert objectives == single.get(row.rpartition("_")[2], ["mirrored", "perceptual"])
 
 
 @pytest.mark.parametrize("left_out", BLOCKS)
@@ -48,6 +47,7 @@ def test_other_rows_differ_from_both_in_one_thing():
     assert {(s.error, s.scaling) for s in parts("raw")[0]} == {("squared", "raw")}
     assert parts("max_pooling") == (both, ["--teacher_pooling=max", "--seed=3"])
     assert parts("slim_quarter_both")[0] == both
+    assert parts("paper_start_both") == (both, [*ablations.PAPER_START, "--seed=3"])
     assert [stage.steps for stage in parts("both_halves")[0]] == [120, 120]
 
 
