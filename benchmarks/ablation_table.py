@@ -22,14 +22,15 @@ from t2i_kd.sdn.trainer import evenly
 from t2i_kd.student import WEIGHTS_FILE
 
 METRICS = "classification,r_precision,kernel,diversity,ssim,tap_distance"
-REFERENCE = "both"
+# What the others are compared with: both stages, of the teacher whose rows are there.
+REFERENCES = ("both", "slim_quarter_both")
 COLUMNS = 8
 
 
 def finished_runs(run_dir, seeds):
-    """{row: [its finished runs' folders, by seed]}, `both` first."""
+    """{row: [its finished runs' folders, by seed]}, the first of `REFERENCES` first."""
     found = {}
-    for row in sorted(ROWS, key=lambda name: name != REFERENCE):
+    for row in (*REFERENCES, *(name for name in ROWS if name not in REFERENCES)):
         folders = [Path(run_dir) / f"{row}-seed{seed}" for seed in seeds]
         finished = [str(folder) for folder in folders if (folder / WEIGHTS_FILE).is_file()]
         if finished:

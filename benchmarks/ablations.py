@@ -41,9 +41,9 @@ def stage2(share, options=NORMALISED):
     return ("stage2: objective=perceptual", share, options)
 
 
-def both(options=NORMALISED, share=STAGE1_SHARE):
+def both(options=NORMALISED):
     """Stage I, then Stage II."""
-    return [stage1(share, options), stage2(1 - share, options)]
+    return [stage1(STAGE1_SHARE, options), stage2(1 - STAGE1_SHARE, options)]
 
 
 SLIM = ["--teacher=vgg19_slim", "--teacher_weights=imagenet"]
@@ -67,10 +67,9 @@ ROWS = {
     "slim_quarter_both": (both(), [*SLIM, *QUARTER]),
     "slim_quarter_stage1": ([stage1(1)], [*SLIM, *QUARTER]),
     "slim_quarter_pixels": ([stage2(1, PIXELS)], [*SLIM, *QUARTER]),
-    "raw_l1": (both("error=l1 scaling=raw"), []),
-    "both_halves": (both(share=1 / 2), []),
-    "paper_start_stage2": ([stage2(1)], PAPER_START),
-    "paper_start_both": (both(), PAPER_START),
+    "slim_quarter_raw_l1": (both("error=l1 scaling=raw"), [*SLIM, *QUARTER]),
+    "slim_quarter_paper_start_stage2": ([stage2(1)], [*SLIM, *QUARTER, *PAPER_START]),
+    "slim_quarter_paper_start_both": (both(), [*SLIM, *QUARTER, *PAPER_START]),
 }
 
 

@@ -43,12 +43,12 @@ def test_other_rows_differ_from_both_in_one_thing():
     assert plain == ["--seed=3"]
     assert [stage.steps for stage in both] == [80, 160]
     assert resolve_tap_weights(parts("pixels")[0][0].tap_weights) == {"image": 1.0}
-    assert {(s.error, s.scaling) for s in parts("raw_l1")[0]} == {("l1", "raw")}
+    assert {(s.error, s.scaling) for s in parts("slim_quarter_raw_l1")[0]} == {("l1", "raw")}
     assert {(s.error, s.scaling) for s in parts("raw")[0]} == {("squared", "raw")}
     assert parts("max_pooling") == (both, ["--teacher_pooling=max", "--seed=3"])
     assert parts("slim_quarter_both")[0] == both
-    assert parts("paper_start_both") == (both, [*ablations.PAPER_START, "--seed=3"])
-    assert [stage.steps for stage in parts("both_halves")[0]] == [120, 120]
+    plain = parts("slim_quarter_both")[1][:-1]
+    assert parts("slim_quarter_paper_start_both") == (both, [*plain, *ablations.PAPER_START, "--seed=3"])
 
 
 def test_only_finished_runs_are_judged_both_first(tmp_path):
