@@ -16,10 +16,10 @@ const BATCH = 8;
  * Loads a folder that holds an export's manifest.json, vocabulary.txt and student.onnx.
  *
  * @param folder its address, with a slash at the end.
- * @param runtime address of onnxruntime-web's module; its .wasm file lies beside it.
+ * @param runtime address of the folder that holds onnxruntime-web's two files, with a slash at the end.
  * @throws an Error in words that names the file which is missing or does not fit.
  */
-export async function loadStudent(folder, runtime = new URL("ort/ort.wasm.bundle.min.mjs", import.meta.url).href) {
+export async function loadStudent(folder, runtime = new URL("ort/", import.meta.url).href) {
   const manifest = await naming(`${folder}manifest.json`, async (path) => parseManifest(await fetchText(path)));
   const { tokenizer: kind, length, vocabulary_size: size } = manifest.text;
   const tokenizer = await naming(`${folder}vocabulary.txt`, async (path) => {
@@ -32,11 +32,17 @@ export async function loadStudent(folder, runtime = new URL("ort/ort.wasm.bundle
     if (bytes.length !== expected) throw new Error(`${bytes.length} bytes, but ${expected} in manifest.json`);
     return bytes;
   });
-  const ort = await naming(runtime, (path) => import(path));
-  // Threads would need headers for cross-origin isolation, which not every static host can send.
-  ort.env.wasm.numThreads = 1;
+  const ort = await loadRuntime(runtime);
   const session = await naming(`${folder}student.onnx`, () => ort.InferenceSession.create(onnx));
   return new Student(manifest, tokenizer, ort, session);
+}
+
+async function loadRuntime(folder) {
+  const ort = await naming(`${folder}ort.wasm.bundle.min.mjs`, (path) => import(path));
+  // Threads would need headers for cross-origin isolation, which not every static host can send.
+  ort.env.wasm.numThreads = 1;
+  ort.env.wasm.wasmBinary = await naming(`${folder}ort-wasm-simd-threaded.wasm`, fetchBytes);
+  return ort;
 }
 
 class Student {
@@ -68,14 +74,14 @@ class Student {
   }
 
   async drawBatch(captions, seeds) {
-    const { Tensor } = this.ort, rows = captions.length;
-    const inputs = { [this.input]: new Tensor("int32", this.tokenizer.encode(captions), [rows, this.tokenizer.length]) };
+    const { Tensor } = this.ort, rows = captions.length, tokens = this.tokenizer.encode(captions);
+    const inputs = { [this.input]: new Tensor("int32", tokens, [rows, this.tokenizer.length]) };
     if (this.noiseDim) {
       inputs.noise = new Tensor("float32", noiseFromSeeds(seeds, this.noiseDim), [rows, this.noiseDim]);
     }
     const { image } = await this.session.run(inputs);
-    const values = image.data.length / rows;
-    return captions.map((_, row) => toImageData(image.data.subarray(row * values, (row + 1) * values), this.resolution));
+    const size = image.data.length / rows;
+    return captions.map((_, row) => toImageData(image.data.subarray(row * size, (row + 1) * size), this.resolution));
   }
 }
 

@@ -7,7 +7,7 @@ const LEAST_SEED = -(2n ** 63n), LARGEST_SEED = 2n ** 63n - 1n;
 
 const element = (id) => document.getElementById(id);
 
-/** Every picture on the page: {caption, seed, blob, item (its <li>)}, in the order shown. */
+/** The pictures on the page in the order shown: {caption, seed, item}, where `item` is the <li>. */
 let cards = [];
 let artist;
 // Drawings happen one after the other, in the order in which they were asked for.
@@ -18,7 +18,7 @@ let last = Promise.resolve();
  *
  * @param open an async function that gives {name, about, takesNoise, draw}: the model's name, a line about it, whether
  *   seeds change its pictures, and `draw(captions, seeds)`, an async function from strings and as many BigInts to as
- *   many PNGs as Blobs. What either of them throws is shown.
+ *   many PNGs in base64. What either of them throws is shown.
  */
 export async function start(open) {
   element("ask").addEventListener("submit", (event) => {
@@ -46,8 +46,8 @@ function drawOne() {
   const caption = element("caption").value, seed = readSeed();
   if (!caption.trim()) return fail("Type a caption first.", element("caption"));
   if (seed === undefined) return undefined;
-  return draw([caption], seed, ([blob]) => {
-    cards.unshift(makeCard(caption, seed, blob));
+  return draw([caption], seed, ([png]) => {
+    cards.unshift(makeCard(caption, seed, png));
     showCards();
   });
 }
@@ -62,8 +62,8 @@ function drawNext() {
 function drawAll() {
   const seed = readSeed(), drawn = [...cards];
   if (seed === undefined) return;
-  draw(drawn.map((card) => card.caption), seed, (blobs) => {
-    drawn.forEach((card, index) => show(card, seed, blobs[index]));
+  draw(drawn.map((card) => card.caption), seed, (pngs) => {
+    drawn.forEach((card, index) => show(card, seed, pngs[index]));
   });
 }
 
@@ -93,7 +93,7 @@ function readSeed() {
   return undefined;
 }
 
-function makeCard(caption, seed, blob) {
+function makeCard(caption, seed, png) {
   const item = element("picture").content.cloneNode(true).querySelector("li");
   const card = { caption, item };
   item.querySelector(".caption").textContent = caption;
@@ -101,19 +101,24 @@ function makeCard(caption, seed, blob) {
   item.querySelector(".edit").addEventListener("click", () => edit(card));
   item.querySelector(".remove").setAttribute("aria-label", `Remove: ${caption}`);
   item.querySelector(".remove").addEventListener("click", () => remove(card));
-  show(card, seed, blob);
+  show(card, seed, png);
   return card;
 }
 
-function show(card, seed, blob) {
+function show(card, seed, png) {
   const image = card.item.querySelector("img"), link = card.item.querySelector("a");
   URL.revokeObjectURL(link.href);
   card.seed = seed;
-  image.src = link.href = URL.createObjectURL(blob);
+  image.src = link.href = URL.createObjectURL(toBlob(png));
   image.alt = `Picture of: ${card.caption}`;
   link.download = fileName(card.caption, seed);
   link.setAttribute("aria-label", `Save PNG: ${card.caption}`);
   card.item.querySelector(".seed").textContent = artist.takesNoise ? `seed ${seed}` : "";
+}
+
+function toBlob(base64) {
+  const bytes = Uint8Array.from(atob(base64), (character) => character.charCodeAt(0));
+  return new Blob([bytes], { type: "image/png" });
 }
 
 function showCards() {

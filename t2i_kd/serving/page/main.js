@@ -11,12 +11,12 @@ async function open() {
     about: `Pictures of ${resolution} × ${resolution} pixels, drawn by this endpoint.`,
     takesNoise: noise_dim > 0,
     async draw(captions, seeds) {
-      const blobs = [];
+      const pngs = [];
       for (let at = 0; at < captions.length; at += max_captions_per_request) {
         const end = at + max_captions_per_request;
-        blobs.push(...(await predict(model, captions.slice(at, end), seeds.slice(at, end))));
+        pngs.push(...(await predict(model, captions.slice(at, end), seeds.slice(at, end))));
       }
-      return blobs;
+      return pngs;
     },
   };
 }
@@ -26,10 +26,7 @@ async function predict(model, captions, seeds) {
   const inputs = `{"text": ${JSON.stringify(captions)}, "seed": [${seeds.join(", ")}]}`;
   const body = `{"signature_name": "seeded", "inputs": ${inputs}}`;
   const { outputs } = await ask(`v1/models/${model}:predict`, { method: "POST", body });
-  return outputs.map(({ b64 }) => {
-    const bytes = Uint8Array.from(atob(b64), (character) => character.charCodeAt(0));
-    return new Blob([bytes], { type: "image/png" });
-  });
+  return outputs.map(({ b64 }) => b64);
 }
 
 /** The JSON of an answer. Throws an Error in words for people. */
