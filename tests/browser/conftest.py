@@ -34,8 +34,9 @@ def browser():
     if executable is None:
         pytest.skip("there is no Chromium here (Debian: apt-get install chromium)")
     with sync_api.sync_playwright() as driver:
-        with contextlib.closing(driver.chromium.launch(executable_path=executable, args=ARGUMENTS)) as launched:
-            yield launched
+        launched = driver.chromium.launch(executable_path=executable, args=ARGUMENTS)
+        yield launched
+        launched.close()
 
 
 @pytest.fixture

@@ -114,7 +114,7 @@ BAD_MANIFESTS = [
     (with_values(format_version=2), "not a manifest of format 1"),
     (without("noise_dim"), "noise_dim is missing"),
     (without("artifacts", "onnx"), "this export has no ONNX file; export again with --artifacts=onnx"),
-    (with_values(text={"encoder": "precomputed", "input": "embedding"}), "this student reads vectors of precomputed, not captions"),
+    (with_values(text={"encoder": "hub", "input": "embedding"}), "this student reads vectors of hub, not captions"),
 ]
 
 

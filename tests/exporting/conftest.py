@@ -10,6 +10,7 @@ from tests.exporting.tiny_student import CAPTIONS, make_student, save_run
 # A host that trains on JAX alone has nothing to export with.
 collect_ignore_glob = [] if importlib.util.find_spec("tensorflow") else ["test_*.py"]
 
+
 @pytest.fixture(scope="session")
 def student():
     return make_student()
