@@ -148,6 +148,7 @@ def test_a_missing_file_is_named(tab, address, file, words):
     tab.route(f"**/{file}", lambda route: route.fulfill(status=404))
     tab.goto(address)
     error(tab, words)
+    assert tab.locator("#draw").is_disabled()
 
 
 def test_files_of_another_export_are_named(tab, address):

@@ -40,6 +40,7 @@ export async function start(open) {
   element("about").textContent = artist.about;
   element("seed-note").hidden = artist.takesNoise;
   element("seed").disabled = element("next-seed").disabled = !artist.takesNoise;
+  element("draw").disabled = false;
 }
 
 function drawOne() {
@@ -69,7 +70,6 @@ function drawAll() {
 
 /** Draws captions with one seed and gives the PNGs to `use`; says how it went. */
 function draw(captions, seed, use) {
-  if (!artist) return;
   const what = captions.length === 1 ? `“${shortened(captions[0])}”` : `${captions.length} captions`;
   const words = artist.takesNoise ? `${what} with seed ${seed}` : what;
   last = last.then(async () => {
