@@ -46,7 +46,7 @@ def tab(browser):
         asked, failures = [], []
         context.on("request", lambda request: asked.append(request.url))
         page = context.new_page()
-        page.set_default_timeout(20_000)
+        page.set_default_timeout(60_000)
         page.on("pageerror", lambda error: failures.append(str(error)))
         yield page
         assert not failures
