@@ -16,7 +16,7 @@ setup(
     license_files=["LICENSE"],
     python_requires=">=3.11",
     packages=find_packages(include=["t2i_kd", "t2i_kd.*"]),
-    package_data={"t2i_kd.teachers": ["weights/*"]},
+    package_data={"t2i_kd.teachers": ["weights/*"], "t2i_kd.serving": ["page/*"]},
     # LiteRT and ONNX runtimes are here, not only extras, because every export is proven on them.
     install_requires=[
         "tensorflow>=2.20",
@@ -54,6 +54,7 @@ setup(
             "pyyaml>=6",
             "jax>=0.5",
             "hypothesis>=6.120",
+            "playwright>=1.50",  # drives a Chromium that is installed; it downloads none of its own here
             *SERVE,
         ],
     },

@@ -1,4 +1,4 @@
-"""TF Serving's REST API as an ASGI application, with health and metrics beside it."""
+"""TF Serving's REST API as an ASGI application, with health, metrics and a page for browsers beside it."""
 
 import asyncio
 import json
@@ -14,6 +14,7 @@ from tensorflow_serving.apis import get_model_metadata_pb2
 
 from t2i_kd.serving import json_format
 from t2i_kd.serving.errors import INVALID_ARGUMENT, UNAVAILABLE, RequestError, invalid
+from t2i_kd.serving.page_routes import page_routes
 
 TARGET = re.compile(
     r"(?P<name>[^/:]+)(?:/versions/(?P<version>[0-9]{1,19})|/labels/(?P<label>[^/:]+))?"
@@ -29,7 +30,8 @@ def make_app(service):
     rest = _Rest(service)
     return Starlette(
         routes=[
-            Route("/", rest.index),
+            *page_routes(),
+            Route("/page.json", rest.page),
             Route("/healthz", rest.health),
             Route("/monitoring/prometheus/metrics", rest.metrics),
             Route("/v1/models/{target:path}", rest.model, methods=["GET", "POST"]),
@@ -42,11 +44,11 @@ class _Rest:
     def __init__(self, service):
         self.service, self.settings = service, service.settings
 
-    async def index(self, request):
-        """Where the endpoint's parts are; the place of the page."""
-        model = f"/v1/models/{self.settings.model_name}"
-        links = {"predict": f"{model}:predict", "status": model, "metadata": f"{model}/metadata", "health": "/healthz"}
-        return JSONResponse({"model": self.settings.model_name, **links, "metrics": "/monitoring/prometheus/metrics"})
+    async def page(self, request):
+        """What the page must know of the newest version."""
+        with self.service.repository.hold() as (model, _):
+            about = {"model": self.settings.model_name, "resolution": model.resolution, "noise_dim": model.noise_dim}
+        return JSONResponse(about | {"max_captions_per_request": self.settings.max_captions_per_request})
 
     async def health(self, request):
         """200 while a version is loaded, 503 otherwise."""

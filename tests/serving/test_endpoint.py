@@ -178,9 +178,27 @@ def test_metrics_count_what_was_asked(endpoint):
     assert 't2i_kd_model_version_loaded{version="1"} 1.0' in text and "t2i_kd_pending_captions 0.0" in text
 
 
-def test_health_and_index(endpoint):
+def test_health(endpoint):
     assert httpx.get(f"{endpoint.rest}/healthz").json() == {"status": "serving"}
-    assert httpx.get(endpoint.rest).json()["predict"] == f"/v1/models/{NAME}:predict"
+
+
+def test_the_page_may_load_nothing_from_elsewhere(endpoint):
+    files = {"/": "html", "/gallery.css": "css", "/gallery.js": "javascript", "/main.js": "javascript"}
+    for path, media_type in files.items():
+        answer = httpx.get(endpoint.rest + path)
+        assert answer.status_code == 200 and answer.text
+        assert answer.headers["content-type"] == f"text/{media_type}; charset=utf-8"
+        assert answer.headers["x-content-type-options"] == "nosniff"
+        policy = answer.headers["content-security-policy"].split("; ")
+        assert {"default-src 'none'", "script-src 'self'", "connect-src 'self'"} < set(policy)
+        assert "unsafe" not in answer.headers["content-security-policy"]
+    assert httpx.post(endpoint.rest).status_code == 405
+    assert httpx.get(endpoint.rest + "/page.json").json() == {
+        "model": NAME,
+        "resolution": 32,
+        "noise_dim": 0,
+        "max_captions_per_request": 64,
+    }
 
 
 def test_many_clients_at_once_get_their_own_pictures(clients, runner):
