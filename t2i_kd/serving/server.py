@@ -6,11 +6,11 @@ import logging
 import signal
 import socket
 
-import grpc
 import uvicorn
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from t2i_kd.errors import UserError
+from t2i_kd.serving.grpc_server import make_server
 from t2i_kd.serving.metrics import Metrics
 from t2i_kd.serving.repository import Repository
 from t2i_kd.serving.service import Service
@@ -44,7 +44,7 @@ async def _serve(settings):
         # Ports first: a model can take a while to load, only to find that its port is taken. And TensorFlow, which
         # chatters, last: what is wrong with the command line is told in one line.
         listener = _listen(settings) if settings.rest_api_port else None
-        grpc_server = _grpc_server(settings) if settings.port else None
+        grpc_server = make_server(settings, _address(settings.host, settings.port)) if settings.port else None
         await asyncio.to_thread(repository.start)
         if grpc_server:
             await _start_grpc(grpc_server, service)
@@ -93,24 +93,6 @@ def _rest_server(settings, service):
         h11_max_incomplete_event_size=LARGEST_HEADER,
     )
     return _Uvicorn(config)
-
-
-def _grpc_server(settings):
-    server = grpc.aio.server(
-        maximum_concurrent_rpcs=settings.max_connections,
-        options=[
-            ("grpc.max_receive_message_length", settings.max_body_bytes),
-            ("grpc.server_handshake_timeout_ms", int(settings.read_timeout_seconds * 1000)),
-            # Two endpoints that share a port by accident would each get half of the requests.
-            ("grpc.so_reuseport", 0),
-        ],
-    )
-    address = _address(settings.host, settings.port)
-    try:
-        server.add_insecure_port(address)
-    except RuntimeError:
-        raise UserError(f"--port: {address} cannot be had; another program may be listening there") from None
-    return server
 
 
 async def _start_grpc(server, service):
