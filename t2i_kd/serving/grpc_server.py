@@ -13,16 +13,16 @@ CONNECTION_AGE_SECONDS = 60.0
 STREAMS = 100
 
 
-def make_server(settings, address):
-    """A `grpc.aio.Server` that listens to an address once it is started, without services.
+def make_server(settings):
+    """A `grpc.aio.Server` that listens to --host and --port once it is started, without services.
 
     Args:
         settings: `settings.Settings`.
-        address: HOST:PORT.
 
     Raises:
         UserError: when the address cannot be had.
     """
+    address = settings.address(settings.port)
     slowest_answer = 2 * settings.read_timeout_seconds + settings.request_timeout_seconds
     server = grpc.aio.server(
         interceptors=[_Bounds(settings)],

@@ -1,6 +1,7 @@
 """TF Serving's REST API as an ASGI application, with health and metrics beside it."""
 
 import asyncio
+import contextlib
 import json
 import re
 
@@ -13,7 +14,8 @@ from starlette.routing import Route
 from tensorflow_serving.apis import get_model_metadata_pb2
 
 from t2i_kd.serving import json_format
-from t2i_kd.serving.errors import INVALID_ARGUMENT, UNAVAILABLE, RequestError, invalid
+from t2i_kd.serving.asgi import HEALTH, METRICS, error_response
+from t2i_kd.serving.errors import INVALID_ARGUMENT, RequestError, invalid
 
 TARGET = re.compile(
     r"(?P<name>[^/:]+)(?:/versions/(?P<version>[0-9]{1,19})|/labels/(?P<label>[^/:]+))?"
@@ -30,8 +32,8 @@ def make_app(service):
     return Starlette(
         routes=[
             Route("/", rest.index),
-            Route("/healthz", rest.health),
-            Route("/monitoring/prometheus/metrics", rest.metrics),
+            Route(HEALTH, rest.health),
+            Route(METRICS, rest.metrics),
             Route("/v1/models/{target:path}", rest.model, methods=["GET", "POST"]),
         ],
         exception_handlers={HTTPException: _unknown_path, RequestError: _error},
@@ -45,8 +47,8 @@ class _Rest:
     async def index(self, request):
         """Where the endpoint's parts are; the place of the page."""
         model = f"/v1/models/{self.settings.model_name}"
-        links = {"predict": f"{model}:predict", "status": model, "metadata": f"{model}/metadata", "health": "/healthz"}
-        return JSONResponse({"model": self.settings.model_name, **links, "metrics": "/monitoring/prometheus/metrics"})
+        links = {"predict": f"{model}:predict", "status": model, "metadata": f"{model}/metadata", "health": HEALTH}
+        return JSONResponse({"model": self.settings.model_name, **links, "metrics": METRICS})
 
     async def health(self, request):
         """200 while a version is loaded, 503 otherwise."""
@@ -80,14 +82,15 @@ class _Rest:
         with self.service.open(signature, *which) as (name, described, _, batcher):
             values = json_format.read_inputs(wanted, described.inputs, self.service.check_rows)
             inputs = self.service.checked(described, values)
-            with self.service.room_for(len(next(iter(inputs.values())))):
+            with contextlib.ExitStack() as held:
+                held.enter_context(self.service.room_for(len(next(iter(inputs.values())))))
                 outputs = await self.service.predict(batcher, name, inputs)
                 if sum(values.nbytes for values in outputs.values()) > LARGE_ANSWER:
                     # Millions of pixels as text take a while; the other requests go on meanwhile.
                     answer = await asyncio.to_thread(json_format.write_outputs, wanted, outputs)
                 else:
                     answer = json_format.write_outputs(wanted, outputs)
-        return Response(answer, media_type="application/json")
+                return _Pictures(answer, held.pop_all())
 
     async def _read(self, request):
         most, body, size = self.settings.max_body_bytes, bytearray(), 0
@@ -136,12 +139,25 @@ class _Rest:
         return JSONResponse({"model_spec": spec, "metadata": {"signature_def": shown}})
 
 
+class _Pictures(Response):
+    """An answer that holds something until the client has taken it, but for what fits into a socket's buffers."""
+
+    media_type = "application/json"
+
+    def __init__(self, content, held):
+        super().__init__(content)
+        self._held = held
+
+    async def __call__(self, scope, receive, send):
+        with self._held:
+            await send({"type": "http.response.start", "status": self.status_code, "headers": self.raw_headers})
+            await send({"type": "http.response.body", "body": self.body, "more_body": True})
+            # Waits, as every piece does, for the one before it.
+            await send({"type": "http.response.body", "body": b""})
+
+
 def _error(request, error):
-    # After these the rest of the request may still be under way: its bytes must not be read as the next request.
-    headers = {"connection": "close"} if error.http_status in (408, 413) else {}
-    if error.code == UNAVAILABLE:
-        headers["retry-after"] = "1"
-    return JSONResponse({"error": error.message}, error.http_status, headers)
+    return error_response(error)
 
 
 def _unknown_path(request, error):

@@ -32,7 +32,7 @@ class Settings:
     max_connections: int = 256
     read_timeout_seconds: float = 10.0
     request_timeout_seconds: float = 30.0
-    shutdown_timeout_seconds: float = 30.0
+    shutdown_timeout_seconds: float = 20.0
 
     def __post_init__(self):
         if not MODEL_NAME.fullmatch(self.model_name):
@@ -55,6 +55,10 @@ class Settings:
                 f"--allowed_batch_sizes: {','.join(map(str, sizes))} must be growing positive numbers of which the "
                 f"last is --max_batch_size, {self.max_batch_size}"
             )
+
+    def address(self, port):
+        """--host and a port as one word."""
+        return f"[{self.host}]:{port}" if ":" in self.host else f"{self.host}:{port}"
 
 
 def parse_sizes(text):

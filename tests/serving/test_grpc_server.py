@@ -56,7 +56,7 @@ async def serving(**settings):
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
-    server = grpc_server.make_server(Settings("m", "folder", **settings), f"127.0.0.1:{port}")
+    server = grpc_server.make_server(Settings("m", "folder", port=port, **settings))
     handler = grpc.unary_unary_rpc_method_handler(method, get_model_status_pb2.GetModelStatusRequest.FromString)
     server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler("test", {"Method": handler}),))
     await server.start()
@@ -141,6 +141,6 @@ def test_idle_connections_are_counted_and_dropped(monkeypatch):
 def test_an_address_that_cannot_be_had():
     async def script():
         with pytest.raises(UserError, match="cannot be had"):
-            grpc_server.make_server(Settings("m", "folder"), "no.such.host.invalid:1")
+            grpc_server.make_server(Settings("m", "folder", host="no.such.host.invalid"))
 
     asyncio.run(script())
