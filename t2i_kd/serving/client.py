@@ -16,6 +16,7 @@ from t2i_kd.serving.errors import DEADLINE_EXCEEDED, HTTP_STATUS, INTERNAL, INVA
 CODES = {status: code for code, status in HTTP_STATUS.items()} | {
     408: DEADLINE_EXCEEDED,
     413: INVALID_ARGUMENT,
+    415: INVALID_ARGUMENT,
     429: UNAVAILABLE,
 }
 

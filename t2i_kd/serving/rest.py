@@ -2,8 +2,8 @@
 
 import asyncio
 import contextlib
-import json
 import re
+import zlib
 
 from google.protobuf import json_format as protobuf_json
 from starlette.applications import Starlette
@@ -15,12 +15,14 @@ from tensorflow_serving.apis import get_model_metadata_pb2
 
 from t2i_kd.serving import json_format
 from t2i_kd.serving.asgi import HEALTH, METRICS, error_response
-from t2i_kd.serving.errors import INVALID_ARGUMENT, RequestError, invalid
+from t2i_kd.serving.errors import RequestError, invalid
+from t2i_kd.serving.repository import LARGEST_VERSION
 
-TARGET = re.compile(
-    r"(?P<name>[^/:]+)(?:/versions/(?P<version>[0-9]{1,19})|/labels/(?P<label>[^/:]+))?"
-    r"(?P<method>:predict|/metadata)?"
-)
+MODEL = r"(?P<name>[^/:]+)(?:/versions/(?P<version>[0-9]+)|/labels/(?P<label>[^/:]+))?"
+TARGETS = {
+    "POST": re.compile(MODEL + r":(?P<what>predict)"),
+    "GET": re.compile(MODEL + r"(?:/(?P<what>metadata))?"),
+}
 # What is read of a body that is too large, so that its sender hears the answer instead of a broken connection.
 MOST_DRAINED = 64 << 20
 LARGE_ANSWER = 1 << 16
@@ -29,7 +31,7 @@ LARGE_ANSWER = 1 << 16
 def make_app(service):
     """The application. Args: service: a `service.Service`."""
     rest = _Rest(service)
-    return Starlette(
+    app = Starlette(
         routes=[
             Route("/", rest.index),
             Route(HEALTH, rest.health),
@@ -38,6 +40,8 @@ def make_app(service):
         ],
         exception_handlers={HTTPException: _unknown_path, RequestError: _error},
     )
+    app.router.redirect_slashes = False
+    return app
 
 
 class _Rest:
@@ -62,22 +66,20 @@ class _Rest:
 
     async def model(self, request):
         """Everything beneath /v1/models/."""
-        match = TARGET.fullmatch(request.path_params["target"])
-        if match is None:
-            raise invalid(f"Malformed request: {request.method} {request.url.path[:200]}", 404)
-        method = match["method"] or "status"
-        wanted = "POST" if method == ":predict" else "GET"
-        with self.service.measured("rest", method.strip(":/")):
-            if request.method != wanted:
-                raise invalid(f"Malformed request: {method.strip(':/')} is asked for with {wanted}", 405)
+        target = TARGETS.get(request.method)
+        match = target and target.fullmatch(request.path_params["target"])
+        if not match:
+            raise _malformed(request)
+        what = match["what"] or "status"
+        with self.service.measured("rest", what):
             self.service.check_name(match["name"])
-            which = (int(match["version"]) if match["version"] else None, match["label"])
-            if method == ":predict":
+            which = (_version(match["version"]), match["label"])
+            if what == "predict":
                 return await self._predict(request, which)
-            return self._metadata(which) if method == "/metadata" else self._status(which)
+            return self._metadata(which) if what == "metadata" else self._status(which)
 
     async def _predict(self, request, which):
-        body = await self._read(request)
+        body = self._unpacked(request, await self._read(request))
         wanted, signature = json_format.parse(body)
         with self.service.open(signature, *which) as (name, described, _, batcher):
             values = json_format.read_inputs(wanted, described.inputs, self.service.check_rows)
@@ -94,9 +96,7 @@ class _Rest:
 
     async def _read(self, request):
         most, body, size = self.settings.max_body_bytes, bytearray(), 0
-        too_large = RequestError(
-            INVALID_ARGUMENT, f"the body has more than {most} bytes (--max_body_bytes)", http_status=413
-        )
+        too_large = invalid(f"the body has more than {most} bytes (--max_body_bytes)", 413)
         try:
             async with asyncio.timeout(self.settings.read_timeout_seconds):
                 async for chunk in request.stream():
@@ -114,6 +114,23 @@ class _Rest:
         if size > most:
             raise too_large
         return bytes(body)
+
+    def _unpacked(self, request, body):
+        encoding = request.headers.get("content-encoding", "identity").strip().lower()
+        if encoding == "identity":
+            return body
+        if encoding != "gzip":
+            raise invalid(f"Content-Encoding {encoding[:100]!r} is not known; gzip is", 415)
+        most, reader = self.settings.max_body_bytes, zlib.decompressobj(wbits=16 + zlib.MAX_WBITS)
+        try:
+            unpacked = reader.decompress(body, most + 1)
+        except zlib.error:
+            raise invalid("the body is not gzip, though its Content-Encoding says so") from None
+        if len(unpacked) > most:
+            raise invalid(f"the unpacked body has more than {most} bytes (--max_body_bytes)", 413)
+        if not reader.eof:
+            raise invalid("the body is the beginning of something larger in gzip")
+        return unpacked
 
     def _status(self, which):
         return JSONResponse(
@@ -160,6 +177,23 @@ def _error(request, error):
     return error_response(error)
 
 
+def _version(digits):
+    if digits is None:
+        return None
+    significant = digits.lstrip("0") or "0"
+    if len(significant) > len(str(LARGEST_VERSION)) or int(significant) > LARGEST_VERSION:
+        raise invalid(f"Failed to convert version: {digits[:100]} to numeric.")
+    return int(significant)
+
+
+def _malformed(request, http_status=None):
+    return invalid(f"Malformed request: {request.method} {request.url.path[:200]}", http_status)
+
+
 def _unknown_path(request, error):
-    message = f"Malformed request: {request.method} {request.url.path[:200]}"
-    return Response(json.dumps({"error": message}), error.status_code, error.headers, "application/json")
+    # Beneath /v1/ TF Serving knows but one answer to whatever it does not.
+    if request.url.path.startswith("/v1/"):
+        return error_response(_malformed(request))
+    answer = error_response(_malformed(request, error.status_code))
+    answer.headers.update(error.headers or {})
+    return answer
