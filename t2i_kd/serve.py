@@ -67,7 +67,7 @@ def main():
         from t2i_kd.serving.server import serve
     except ImportError as error:
         raise UserError(
-            f"{error.name} is missing: the endpoint needs the extra `serve`: pip install 't2i_kd[serve]'"
+            f"{error.name} is missing: the endpoint needs the extra `serve`: pip install '.[serve]'"
         ) from None
     serve(settings)
 
