@@ -18,8 +18,8 @@ from t2i_kd.errors import UserError
 from t2i_kd.exporting.artifacts import load_artifact
 from t2i_kd.imaging import captioned_grid, encode_png, write_file_atomically
 from t2i_kd.recipe import TeacherRecipe
-from t2i_kd.sdn.trainer import evenly
 from t2i_kd.student import WEIGHTS_FILE
+from t2i_kd.system import evenly
 
 METRICS = "classification,r_precision,kernel,diversity,ssim,tap_distance"
 # What the others are compared with: both stages, of the teacher whose rows are there.
