@@ -1,6 +1,7 @@
 """Judges students: `python -m t2i_kd.evaluate --model=PATH --dataset=NAME --metrics=a,b --out=report.json`.
 
-Of a run directory every finished stage is judged in turn, then the final student. With several `--model=PATH` the
+Of a run directory every finished stage is judged in turn, then the final student, each of its image stages for itself,
+the smallest first. With several `--model=PATH` the
 finished student of each is judged, and each is compared with the first.
 """
 
@@ -97,7 +98,11 @@ def students(model):
     if not finished:
         raise UserError(f"--model: {model} has no finished stage and no {WEIGHTS_FILE}")
     for label, file in finished.items():
-        yield label, KerasRunner(load_student(folder, file))
+        student = load_student(folder, file)
+        if label == FINAL:
+            for side, coarse in student.coarse_images.items():
+                yield f"{FINAL}, image of {side} px", KerasRunner(coarse)
+        yield label, KerasRunner(student)
 
 
 def finished_students(models):

@@ -21,9 +21,15 @@ class Runner(abc.ABC):
 
     Attributes:
         resolution: side of its pictures in pixels.
+        data_resolution: side of the real pictures that it learned from; its own are smaller by a whole factor where it
+            draws an earlier stage's image.
     """
 
     resolution: int
+
+    @property
+    def data_resolution(self):
+        return self.resolution
 
     def generate(self, captions, seeds):
         """Draws one picture a caption.
@@ -68,6 +74,10 @@ class KerasRunner(Runner):
     def __init__(self, student):
         self.student = student
         self.resolution = student.resolution
+
+    @property
+    def data_resolution(self):
+        return self.student.recipe.data.resolution
 
     def covering(self, dataset):
         front_end = self.student.front_end.covering(dataset)

@@ -67,7 +67,7 @@ def measure(context):
     """
     test = context.split("test")
     _check_attributes(context, test)
-    judge, real_accuracy = context.shared("attribute_classifier", lambda: _tested_judge(context, test))
+    judge, real_accuracy = context.shared(("attribute_classifier", context.sides), lambda: _tested_judge(context, test))
     combinations = _pictures_by_combination(test.attributes)
     pairs = held_out.draw_pairs(test.captions, list(combinations.values()), context.num_captions, context.seed)
     captions, count = [caption for _, caption in pairs], len(pairs)

@@ -149,10 +149,11 @@ class _AugmentedPictures(keras.utils.PyDataset):
 
 
 def shrink(images):
-    """Pictures averaged down to 32 px, so that a judge costs the same at every resolution.
+    """Pictures averaged down to 32 px, so that a judge costs the same at every resolution; smaller ones are enlarged.
 
     Args:
-        images: RGB [n, resolution, resolution, 3] in 0-255, an array or a reader; resolution a multiple of 32.
+        images: RGB [n, resolution, resolution, 3] in 0-255, an array or a reader; resolution a multiple or a divisor of
+            32. A pixel of a smaller picture becomes a square.
 
     Returns:
         float32 [n, 32, 32, 3].
@@ -160,6 +161,8 @@ def shrink(images):
     small = np.empty((len(images), SIDE, SIDE, 3), "float32")
     for index in range(len(images)):
         image = np.asarray(images[index], "float32")
+        if len(image) < SIDE:
+            image = image.repeat(SIDE // len(image), axis=0).repeat(SIDE // len(image), axis=1)
         factor = len(image) // SIDE
         small[index] = image.reshape(SIDE, factor, SIDE, factor, 3).mean((1, 3))
     return small

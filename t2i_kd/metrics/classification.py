@@ -53,7 +53,7 @@ def measure(context):
     labels = test.labels[[picture for picture, _ in context.pairs]]
     name = f"classification_own_{context.student.resolution}_n{len(labels)}"
     real = context.shared(
-        ("classification", context.student.resolution),
+        ("classification", context.sides),
         lambda: float(hits(classifier.logits(test.images), test.labels).mean()),
     )
     samples = {name: hits(classifier.logits(context.made), labels)}
@@ -101,7 +101,7 @@ def measure_reverse(context):
         return float(_trained_hits(real, test, context.seed).mean())
 
     found = _trained_hits(learnt, test, context.seed)
-    real = context.shared(("classification_reverse", context.student.resolution, count), of_real)
+    real = context.shared(("classification_reverse", context.sides, count), of_real)
     return Measurement(
         protocol=context.protocol() | PROTOCOL | {"trained on": f"{count} made pictures of training captions"},
         statistic=lambda made_weights, real_weights: {name: real_weights @ found / real_weights.sum(1)},

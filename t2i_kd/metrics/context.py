@@ -20,7 +20,8 @@ class EvaluationContext:
     """One student under judgement. A metric is a function from it to a `resampling.Measurement`.
 
     Attributes:
-        student: `.generate(captions, seeds)` -> uint8 [n, resolution, resolution, 3], and `.resolution`.
+        student: `.generate(captions, seeds)` -> uint8 [n, resolution, resolution, 3], `.resolution` and
+            `.data_resolution`; see `Runner`.
         dataset: name of the data set, as in `--dataset`.
         data_dir: folder or zip of the data set, where it needs one.
         max_bad_examples: broken pictures and bad captions to leave out before stopping.
@@ -51,13 +52,22 @@ class EvaluationContext:
     cache_dir: str | None = None
     cache: dict = field(default_factory=dict)
 
+    @property
+    def sides(self):
+        """The side of the real pictures as they are read, and as they are compared with the student's."""
+        return self.student.data_resolution, self.student.resolution
+
     def split(self, name):
-        """The split `train` or `test` at the student's resolution, loaded once."""
-        resolution = self.student.resolution
-        return self.shared(
-            ("split", name, resolution),
-            lambda: load_dataset(self.dataset, name, resolution, self.data_dir, self.max_bad_examples),
+        """The split `train` or `test` at the student's resolution, loaded once.
+
+        For the image of an earlier stage the pictures that the student learned from are averaged down, as in training.
+        """
+        read, compared = self.sides
+        dataset = self.shared(
+            ("split", name, read, read),
+            lambda: load_dataset(self.dataset, name, read, self.data_dir, self.max_bad_examples),
         )
+        return self.shared(("split", name, read, compared), lambda: held_out.reduced(dataset, read // compared))
 
     @property
     def loaded_teacher(self):
@@ -69,7 +79,7 @@ class EvaluationContext:
     def extractor_network(self):
         """The `Extractor` of `extractor`, loaded once."""
         # A teacher and a classifier of our own are made for one side of the pictures.
-        key = ("extractor", self.extractor, self.teacher, self.student.resolution)
+        key = ("extractor", self.extractor, self.teacher, self.sides)
         return self.shared(key, lambda: load_extractor(self))
 
     @property
@@ -77,7 +87,7 @@ class EvaluationContext:
         """The `ImageClassifier` of the real training split, trained once and kept in `cache_dir`."""
         from t2i_kd.metrics.image_classifier import train_image_classifier
 
-        train, key = self.split("train"), ("own_classifier", self.student.resolution)
+        train, key = self.split("train"), ("own_classifier", self.sides)
         return self.shared(
             key, lambda: train_image_classifier(train, self.seed, cache=self.arrays, key=self.digest_of("train"))
         )
@@ -89,7 +99,7 @@ class EvaluationContext:
 
     def digest_of(self, split):
         """The digest of a split's pictures at the student's resolution."""
-        key = ("digest", split, self.student.resolution)
+        key = ("digest", split, self.sides)
         return self.shared(key, lambda: digest_of_images(self.split(split).images))
 
     @functools.cached_property
@@ -152,7 +162,7 @@ class EvaluationContext:
             key = digest(extractor.fingerprint, str(extractor.protocol), self.digest_of(split), count)
             return dict(zip(names, self.arrays.arrays(f"{kind}-{extractor.name}", key, look), strict=True))
 
-        return self.shared((kind, extractor.fingerprint, self.student.resolution, count), load)
+        return self.shared((kind, extractor.fingerprint, self.sides, count), load)
 
     def _seen(self, images):
         found, start = {}, 0

@@ -21,6 +21,7 @@ BATCH = 64
 LEARNING_RATE = 2e-3
 FEATURES = 64
 LARGEST_SIDE = 64
+SMALLEST_SIDE = 16
 PROTOCOL = "our convolutional network, 64 features, trained on the real training split"
 
 
@@ -68,7 +69,7 @@ def build_image_classifier(side, classes, seed):
     """The untrained network: four convolutions, 32 to 128 channels, each but the first halving the picture.
 
     Args:
-        side: of the pictures; beyond 64 they are averaged down to 64 first.
+        side: of the pictures; beyond 64 they are averaged down to 64 first, below 16 their pixels become squares.
         classes: {target: number of its classes}.
         seed: of the initial weights.
     """
@@ -76,6 +77,8 @@ def build_image_classifier(side, classes, seed):
     x = keras.layers.Rescaling(1 / 127.5, -1)(image)
     if side > LARGEST_SIDE:
         x = keras.layers.AveragePooling2D(side // LARGEST_SIDE)(x)
+    if side < SMALLEST_SIDE:
+        x = keras.layers.UpSampling2D(SMALLEST_SIDE // side)(x)
     for index, (filters, strides) in enumerate(((32, 1), (64, 2), (128, 2), (128, 2))):
         initializer = keras.initializers.HeNormal(seed=seed + index)
         x = keras.layers.Conv2D(

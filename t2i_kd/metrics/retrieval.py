@@ -102,7 +102,7 @@ def measure(context):
     if context.retrieval_handle:
         judge, kind = _hub_pair(context), "hub"
     else:
-        key = ("retrieval", extractor.fingerprint, context.student.resolution)
+        key = ("retrieval", extractor.fingerprint, context.sides)
         judge, kind = context.shared(key, lambda: _train_judge(context)), "ds_sje"
     vectors = judge.texts(texts)
     pictures = [picture for picture, _ in context.pairs]

@@ -7,7 +7,7 @@ import pytest
 from benchmarks import ablation_table, ablations
 from t2i_kd.errors import UserError
 from t2i_kd.recipe import parse_stage
-from t2i_kd.sdn.objective import resolve_tap_weights
+from t2i_kd.teachers.tap_weights import resolve_tap_weights
 from t2i_kd.teachers.vgg19 import TAPS
 
 BLOCKS = {"low": ("image", "conv1", "pool1", "conv2", "pool2"), "middle": ("conv3", "pool3")}
