@@ -16,7 +16,7 @@ class LookUp:
     """A student that answers a caption with a real test picture of what it says, changed by `change`."""
 
     def __init__(self, test, change=lambda image: image):
-        self.resolution = len(test.images[0])
+        self.resolution = self.data_resolution = len(test.images[0])
         self.change = change
         self.pictures = {text: image for image, texts in zip(test.images, test.captions, strict=True) for text in texts}
 
@@ -28,7 +28,7 @@ class LookUp:
 @pytest.fixture(scope="module")
 def shapes_cache():
     """Both splits at 32 px; the judge joins them when the first test asks for it."""
-    return {("split", split, 32): captioned_shapes.load(split, 32) for split in ("train", "test")}
+    return {("split", split, 32, 32): captioned_shapes.load(split, 32) for split in ("train", "test")}
 
 
 def values_of(measurement):
@@ -57,7 +57,7 @@ def test_wilson_interval(share, count, low, high):
 
 
 def test_real_pictures_of_unseen_combinations_are_judged_right(shapes_cache):
-    test = shapes_cache["split", "test", 32]
+    test = shapes_cache["split", "test", 32, 32]
     result = metric.measure(EvaluationContext(LookUp(test), "captioned_shapes", cache=shapes_cache))
     assert min(result.beside["classifier on real"].values()) >= metric.REQUIRED_OF_CLASSIFIER
     values = values_of(result)
@@ -72,14 +72,14 @@ def test_real_pictures_of_unseen_combinations_are_judged_right(shapes_cache):
 
 
 def test_a_student_that_mirrors_its_pictures_fails_in_place_alone(shapes_cache):
-    student = LookUp(shapes_cache["split", "test", 32], lambda image: image[:, ::-1])
+    student = LookUp(shapes_cache["split", "test", 32, 32], lambda image: image[:, ::-1])
     values = values_of(metric.measure(EvaluationContext(student, "captioned_shapes", cache=shapes_cache)))
     assert values["place"] <= 0.02
     assert min(values[name] for name in ("colour", "shape", "size", "background")) >= 0.95
 
 
 def test_a_grey_picture_is_right_no_more_often_than_chance(shapes_cache):
-    student = LookUp(shapes_cache["split", "test", 32], lambda image: np.full_like(image, 128))
+    student = LookUp(shapes_cache["split", "test", 32, 32], lambda image: np.full_like(image, 128))
     result = metric.measure(EvaluationContext(student, "captioned_shapes", cache=shapes_cache))
     for name in captioned_shapes.ATTRIBUTES:
         assert values_of(result)[name] <= result.beside["chance"][name] + 0.1
@@ -94,14 +94,14 @@ def test_a_bad_classifier_refuses_to_judge(monkeypatch, shapes_cache):
 
     monkeypatch.setattr(metric, "train_attribute_classifier", lambda dataset, seed: Blind())
     splits = {key: value for key, value in shapes_cache.items() if key[0] == "split"}
-    student = LookUp(splits["split", "test", 32])
+    student = LookUp(splits["split", "test", 32, 32])
     with pytest.raises(UserError, match=r"cannot judge captioned_shapes: .* 98% is required"):
         metric.measure(EvaluationContext(student, "captioned_shapes", cache=splits))
 
 
 def test_a_data_set_without_attributes_is_refused():
     plain = CaptionedImages("birds/test", np.zeros((1, 32, 32, 3), np.uint8), (("a bird",),), np.zeros(1, int), ("b",))
-    context = EvaluationContext(LookUp(plain), "birds", cache={("split", "test", 32): plain})
+    context = EvaluationContext(LookUp(plain), "birds", cache={("split", "test", 32, 32): plain})
     with pytest.raises(UserError, match="--dataset: birds"):
         metric.measure(context)
 

@@ -57,13 +57,13 @@ def test_a_classifier_of_made_pictures_learns_what_they_show(shared):
 
 
 def test_sets_without_shared_classes_are_refused():
-    shapes = {("split", split, 32): load_dataset("captioned_shapes", split, 32) for split in ("train", "test")}
+    shapes = {("split", split, 32, 32): load_dataset("captioned_shapes", split, 32) for split in ("train", "test")}
     for measure in (classification.measure, classification.measure_reverse):
         with pytest.raises(UserError, match="--dataset: captioned_shapes has attributes, not classes"):
             measure(EvaluationContext(Painter(), "captioned_shapes", cache=shapes))
         context = context_of(Painter())
         test = context.split("test")
-        context.cache["split", "test", 32] = dataclasses.replace(test, labels=test.labels + 4)
+        context.cache["split", "test", 32, 32] = dataclasses.replace(test, labels=test.labels + 4)
         with pytest.raises(UserError, match="--dataset: flowers has no classes that"):
             measure(context)
 

@@ -121,7 +121,7 @@ def test_kernel_distance_names_what_is_wrong(one, named):
 class Copyist:
     """A student that draws the real held-out pictures, in the order asked for, shifted by some levels."""
 
-    resolution = 32
+    resolution = data_resolution = 32
 
     def __init__(self, images, levels):
         self.images, self.levels = images, levels

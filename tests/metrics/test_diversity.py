@@ -60,7 +60,7 @@ def test_what_is_wrong_is_named(vectors, named):
 class Painter:
     """A student whose first pixel is a function of the caption's number and, where it is noisy, of the seed."""
 
-    resolution = 32
+    resolution = data_resolution = 32
 
     def __init__(self, noisy):
         self.noisy, self.seeds = noisy, []
@@ -88,7 +88,7 @@ def context(monkeypatch, student, count, real=60, see=lambda features: features)
     test = CaptionedImages("noise/test", images, captions, np.zeros(real, int), ("noise",))
     pixel = Extractor("pixel", {"seen": "first pixel"}, lambda x: {"features": see(x[:, 0, 0])}, False, "0")
     monkeypatch.setattr("t2i_kd.metrics.context.load_extractor", lambda _: pixel)
-    return EvaluationContext(student, "noise", num_captions=count, seed=5, cache={("split", "test", 32): test})
+    return EvaluationContext(student, "noise", num_captions=count, seed=5, cache={("split", "test", 32, 32): test})
 
 
 BETWEEN, WITHIN = "diversity_captions_pixel_32_n60", "diversity_seeds_pixel_32_n50x4"

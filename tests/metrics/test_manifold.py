@@ -88,7 +88,7 @@ def test_what_is_wrong_is_named(made, named):
 class Copyist:
     """A student that draws the pictures of a set in turn."""
 
-    resolution = 32
+    resolution = data_resolution = 32
 
     def __init__(self, images):
         self.images = images
@@ -103,7 +103,7 @@ def context(monkeypatch, made, real, count):
     for split, images in (("train", noise(20, 2)), ("test", real)):
         captions = tuple((f"picture {i}",) for i in range(len(images)))
         labels = np.zeros(len(images), int)
-        cache["split", split, 32] = CaptionedImages(f"noise/{split}", images, captions, labels, ("noise",))
+        cache["split", split, 32, 32] = CaptionedImages(f"noise/{split}", images, captions, labels, ("noise",))
     pixel = Extractor("pixel", {"seen": "first pixel"}, lambda x: {"features": x[:, 0, 0]}, False, "0")
     monkeypatch.setattr("t2i_kd.metrics.context.load_extractor", lambda _: pixel)
     return EvaluationContext(Copyist(made), "noise", num_captions=count, cache=cache)

@@ -14,7 +14,7 @@ NO_TEACHER = TeacherRecipe(teacher="none")
 class Inverter:
     """A student whose picture of `picture i` is the negative of picture i."""
 
-    resolution = 32
+    resolution = data_resolution = 32
 
     def __init__(self, images):
         self.images = images
@@ -31,7 +31,7 @@ def pictures():
 
 
 def context_of(pictures, teacher, count):
-    cache = {("split", "test", 32): pictures}
+    cache = {("split", "test", 32, 32): pictures}
     return EvaluationContext(Inverter(pictures.images), "noise", num_captions=count, teacher=teacher, cache=cache)
 
 
