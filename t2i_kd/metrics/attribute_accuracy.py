@@ -11,7 +11,7 @@ import numpy as np
 from t2i_kd.errors import UserError
 from t2i_kd.metrics import held_out
 from t2i_kd.metrics.attribute_classifier import train_attribute_classifier
-from t2i_kd.metrics.resampling import Measurement, mean_of
+from t2i_kd.metrics.resampling import Measurement, clusters_of, mean_of
 
 REQUIRED_OF_CLASSIFIER = 0.98
 NORMAL_QUANTILE = 1.959963984540054
@@ -39,7 +39,7 @@ def attribute_hits(predicted, wanted):
 
 
 def wilson_interval(share, count):
-    """Wilson's 95 % interval of a probability of which `share` was seen in `count` trials, as (low, high).
+    """Wilson's 95 % interval of a probability of which `share` was seen in `count` independent trials, as (low, high).
 
     (p + z^2/2n +- z sqrt(p(1-p)/n + z^2/4n^2)) / (1 + z^2/n); Wilson, JASA 22 (1927).
     """
@@ -59,7 +59,8 @@ def measure(context):
         context: an `EvaluationContext` whose data set has attributes.
 
     Returns:
-        A `Measurement`; its lines are the means of `attribute_hits`, with Wilson's intervals.
+        A `Measurement`; its lines are the means of `attribute_hits`, with Wilson's intervals, whose trials are the
+        clusters of `clusters_of`: a caption that is asked again is no new trial.
 
     Raises:
         UserError: where the data set has no attributes, or the classifier gets an attribute right on less than
@@ -70,7 +71,7 @@ def measure(context):
     judge, real_accuracy = context.shared(("attribute_classifier", context.sides), lambda: _tested_judge(context, test))
     combinations = _pictures_by_combination(test.attributes)
     pairs = held_out.draw_pairs(test.captions, list(combinations.values()), context.num_captions, context.seed)
-    captions, count = [caption for _, caption in pairs], len(pairs)
+    captions, trials = [caption for _, caption in pairs], int(clusters_of(pairs).max()) + 1
     made = held_out.generate(context.student, captions, context.seed)
     wanted = [test.attributes[picture] for picture, _ in pairs]
     right = attribute_hits(judge.predict(made), wanted)
@@ -79,14 +80,15 @@ def measure(context):
         | {
             "classifier": CLASSIFIER,
             "distinct_captions": len(set(captions)),
+            "trials": trials,
             "combinations": len({_combination(values) for values in wanted}),
         },
         statistic=mean_of(right),
-        made=count,
+        made=len(pairs),
         samples={"mean": right["mean"]},
         pairs=pairs,
         pictures=made,
-        intervals={name: wilson_interval(float(right[name].mean()), count) for name in judge.values},
+        intervals={name: wilson_interval(float(right[name].mean()), trials) for name in judge.values},
         beside={"classifier on real": real_accuracy, "chance": _chance(judge.values)},
     )
 

@@ -106,7 +106,8 @@ def measure(context):
     of_real = mean_pair_distance(context.activations("real"), np.ones((1, real)))
     counts = {"made": made, "real": real, "captions over seeds": captions, "seeds a caption": SEEDS}
     protocol = context.protocol() | {"extractor": extractor.name} | extractor.protocol | counts
-    return Measurement(protocol, statistic, made, beside={"real pictures": {between: float(of_real[0])}})
+    beside = {"real pictures": {between: float(of_real[0])}}
+    return Measurement(protocol, statistic, made, pairs=context.pairs, beside=beside)
 
 
 def _drawn_again(context, count):

@@ -37,6 +37,10 @@ def frechet_distance(one, other):
             )
     if len(one.mean) != len(other.mean):
         raise ValueError(f"activations of {len(one.mean)} and of {len(other.mean)} dimensions")
+    return _distance(one, other)
+
+
+def _distance(one, other):
     values, directions = np.linalg.eigh(one.covariance)
     root = (directions * np.sqrt(np.maximum(values, 0))) @ directions.T
     shared = np.sqrt(np.maximum(np.linalg.eigvalsh(root @ other.covariance @ root), 0)).sum()
@@ -75,7 +79,8 @@ def measure(context):
     def statistic(made_weights, real_weights):
         rows = list(zip(made_weights, real_weights, strict=True))
         bar = tqdm(rows, desc="frechet", unit="resample", delay=5, leave=False, disable=None)
-        return {name: np.array([frechet_distance(moments_of(made, w), moments_of(real, v)) for w, v in bar])}
+        # A resample may hold fewer vectors than all are: clusters are of different sizes.
+        return {name: np.array([_distance(moments_of(made, w), moments_of(real, v)) for w, v in bar])}
 
     protocol = context.protocol() | {"extractor": extractor.name} | extractor.protocol
     anchor = context.activations("train")
@@ -83,4 +88,13 @@ def measure(context):
     if len(anchor) > dim:
         value = frechet_distance(*(moments_of(each, np.ones(len(each))) for each in (anchor, real)))
         beside = {f"{len(anchor)} training pictures": {name: value}}
-    return Measurement(protocol, statistic, len(made), len(real), biased=True, lower_is_better=True, beside=beside)
+    return Measurement(
+        protocol,
+        statistic,
+        len(made),
+        len(real),
+        biased=True,
+        lower_is_better=True,
+        pairs=context.pairs,
+        beside=beside,
+    )

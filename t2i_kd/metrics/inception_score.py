@@ -91,4 +91,4 @@ def measure(context):
         beside["real pictures"] = {line: float(of_real[0])}
     counts = {"splits": SPLITS, "made": made, "real": real}
     protocol = context.protocol() | {"extractor": extractor.name} | extractor.protocol | counts
-    return Measurement(protocol, statistic, made, beside=beside)
+    return Measurement(protocol, statistic, made, pairs=context.pairs, beside=beside)

@@ -91,4 +91,6 @@ def measure(context):
     protocol = context.protocol() | {"extractor": extractor.name} | extractor.protocol
     anchor = context.activations("train")
     beside = {f"{len(anchor)} training pictures": {name: float(kernel_distance(anchor, real)[0])}}
-    return Measurement(protocol, statistic, len(made), len(real), lower_is_better=True, beside=beside)
+    return Measurement(
+        protocol, statistic, len(made), len(real), lower_is_better=True, pairs=context.pairs, beside=beside
+    )

@@ -105,4 +105,4 @@ def measure(context):
         of_training = manifold_contributions(anchor, context.activations("real"))
         means = {f"{name}_{suffix}": float(values.mean()) for name, values in of_training.items()}
         beside = {f"{len(anchor)} training pictures": means}
-    return Measurement(protocol, statistic, made, real, beside=beside)
+    return Measurement(protocol, statistic, made, real, pairs=context.pairs, beside=beside)

@@ -71,6 +71,20 @@ def test_real_pictures_of_unseen_combinations_are_judged_right(shapes_cache):
     assert set(result.intervals) == set(captioned_shapes.ATTRIBUTES)
 
 
+def test_wilsons_intervals_do_not_count_a_caption_twice(shapes_cache):
+    """The split has 1,024 pictures, three captions each, and 768 texts."""
+    student = LookUp(shapes_cache["split", "test", 32, 32])
+    once, again = (
+        metric.measure(EvaluationContext(student, "captioned_shapes", num_captions=count, cache=shapes_cache))
+        for count in (768, 3072)
+    )
+    trials = once.protocol["trials"]
+    assert again.made == 3072 and trials == again.protocol["trials"] <= 768
+    for measured in (once, again):
+        low, high = measured.intervals["colour"]
+        assert (low, high) == metric.wilson_interval(values_of(measured)["colour"], trials)
+
+
 def test_a_student_that_mirrors_its_pictures_fails_in_place_alone(shapes_cache):
     student = LookUp(shapes_cache["split", "test", 32, 32], lambda image: image[:, ::-1])
     values = values_of(metric.measure(EvaluationContext(student, "captioned_shapes", cache=shapes_cache)))
