@@ -14,6 +14,9 @@ from t2i_kd.metrics.extractors import load_extractor
 from t2i_kd.recipe import TeacherRecipe
 from t2i_kd.teachers.catalogue import load_teacher
 
+# Activations that are copied at a time.
+ROWS_AT_ONCE = 1024
+
 
 @dataclass(frozen=True)
 class EvaluationContext:
@@ -129,6 +132,24 @@ class EvaluationContext:
             float32 [n, dim]; the made ones lie on disk, the others are kept in `cache_dir`.
         """
         return self._seen_kind(kind)["features"]
+
+    def real_halves(self):
+        """The activations of one half of the `real` pictures and of the other, drawn with `seed`.
+
+        Of what a metric says of them, two sets of one distribution, a student that is perfect could not do better.
+
+        Returns:
+            (heading for the metric's `beside`, float32 [n // 2, dim], float32 [n - n // 2, dim]), on disk.
+        """
+        real = self.activations("real")
+        order = np.random.default_rng([self.seed, len(real)]).permutation(len(real))
+        halves = []
+        for chosen in (np.sort(order[: len(real) // 2]), np.sort(order[len(real) // 2 :])):
+            half = scratch_array((len(chosen), real.shape[1]), np.float32)
+            for start in range(0, len(chosen), ROWS_AT_ONCE):
+                half[start : start + ROWS_AT_ONCE] = real[chosen[start : start + ROWS_AT_ONCE]]
+            halves.append(half)
+        return f"{len(halves[0])} real test pictures against the other {len(halves[1])}", *halves
 
     def probabilities(self, kind):
         """The extractor's class probabilities: float32 [n, classes]; `kind` as for `activations`.

@@ -63,7 +63,8 @@ def measure(context):
         context: an `EvaluationContext`; its extractor's activations are compared.
 
     Returns:
-        A `Measurement`.
+        A `Measurement`; beside it the distance of one half of the real pictures to the other, and that of training
+        pictures to the real ones, where they are more than activations.
 
     Raises:
         UserError: naming `--num_captions` or the data set, where there are too few pictures.
@@ -84,10 +85,12 @@ def measure(context):
 
     protocol = context.protocol() | {"extractor": extractor.name} | extractor.protocol
     anchor = context.activations("train")
+    heading, half, other_half = context.real_halves()
     beside = {}
-    if len(anchor) > dim:
-        value = frechet_distance(*(moments_of(each, np.ones(len(each))) for each in (anchor, real)))
-        beside = {f"{len(anchor)} training pictures": {name: value}}
+    for what, one, other in ((heading, half, other_half), (f"{len(anchor)} training pictures", anchor, real)):
+        if min(len(one), len(other)) > dim:
+            distance = frechet_distance(*(moments_of(each, np.ones(len(each))) for each in (one, other)))
+            beside[what] = {name: distance}
     return Measurement(
         protocol,
         statistic,

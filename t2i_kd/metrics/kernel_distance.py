@@ -73,7 +73,8 @@ def measure(context):
         context: an `EvaluationContext`; its extractor's activations are compared.
 
     Returns:
-        A `Measurement`.
+        A `Measurement`; beside it the distance of one half of the real pictures to the other, and that of training
+        pictures to the real ones.
 
     Raises:
         UserError: naming `--num_captions` or the data set, where there are too few pictures.
@@ -90,7 +91,11 @@ def measure(context):
 
     protocol = context.protocol() | {"extractor": extractor.name} | extractor.protocol
     anchor = context.activations("train")
-    beside = {f"{len(anchor)} training pictures": {name: float(kernel_distance(anchor, real)[0])}}
+    heading, half, other_half = context.real_halves()
+    beside = {}
+    for what, one, other in ((heading, half, other_half), (f"{len(anchor)} training pictures", anchor, real)):
+        if min(len(one), len(other)) > 1:
+            beside[what] = {name: float(kernel_distance(one, other)[0])}
     return Measurement(
         protocol, statistic, len(made), len(real), lower_is_better=True, pairs=context.pairs, beside=beside
     )

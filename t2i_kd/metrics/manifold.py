@@ -81,7 +81,8 @@ def measure(context):
         context: an `EvaluationContext`; all pictures of the test split are the real ones.
 
     Returns:
-        A `Measurement` with lines precision_, density_, recall_ and coverage_{extractor}_{resolution}_n{made}_n{real}.
+        A `Measurement` with lines precision_, density_, recall_ and coverage_{extractor}_{resolution}_n{made}_n{real};
+        beside it one half of the real pictures as if made, with the other as real, and training pictures as if made.
 
     Raises:
         UserError: naming `--num_captions` or the data set, where there are too few pictures.
@@ -100,9 +101,11 @@ def measure(context):
 
     counts = {"neighbours": NEIGHBOURS, "made": made, "real": real}
     protocol = context.protocol() | {"extractor": extractor.name} | extractor.protocol | counts
-    beside = {}
-    if len(anchor := context.activations("train")) > NEIGHBOURS:
-        of_training = manifold_contributions(anchor, context.activations("real"))
-        means = {f"{name}_{suffix}": float(values.mean()) for name, values in of_training.items()}
-        beside = {f"{len(anchor)} training pictures": means}
+    beside, anchor = {}, context.activations("train")
+    heading, half, other_half = context.real_halves()
+    training = (f"{len(anchor)} training pictures", anchor, context.activations("real"))
+    for what, one, other in ((heading, half, other_half), training):
+        if min(len(one), len(other)) > NEIGHBOURS:
+            of_anchor = manifold_contributions(one, other)
+            beside[what] = {f"{name}_{suffix}": float(values.mean()) for name, values in of_anchor.items()}
     return Measurement(protocol, statistic, made, real, pairs=context.pairs, beside=beside)
