@@ -9,12 +9,14 @@ import dataclasses
 import json
 import os
 from pathlib import Path
+from typing import Any, NamedTuple
 
 from absl import flags, logging
 
 from t2i_kd import commands
 from t2i_kd.data.catalogue import DATASETS
 from t2i_kd.errors import UserError
+from t2i_kd.exporting.manifest import EXTRA, MANIFEST, sha256_of
 from t2i_kd.imaging import write_file_atomically
 from t2i_kd.metrics.catalogue import METRICS, PICTURE_METRICS, only_the_teacher_judges
 from t2i_kd.recipe import RECIPE_FILE, Recipe, TeacherRecipe
@@ -68,6 +70,22 @@ def define_flags():
                 flags.DEFINE_string(item.name, None, help_text)
 
 
+class Candidate(NamedTuple):
+    """One student to judge.
+
+    Attributes:
+        label: what the report calls it.
+        student: a `runners.Runner`.
+        sha256: of its weights' file, or of the manifest that lists an exported version's files with their checksums.
+        is_last: whether no other comes after it.
+    """
+
+    label: str
+    student: Any
+    sha256: str
+    is_last: bool
+
+
 def students(model):
     """The students of a path, each loaded when its turn comes.
 
@@ -75,7 +93,7 @@ def students(model):
         model: a run directory, or anything else that `load_artifact` opens.
 
     Yields:
-        (what it is, an object with `generate` and `resolution`).
+        `Candidate`s.
 
     Raises:
         UserError: where a file cannot be read, or a run has finished no stage.
@@ -84,7 +102,8 @@ def students(model):
     if not (folder / RECIPE_FILE).is_file():
         from t2i_kd.exporting.artifacts import load_artifact
 
-        yield str(model), load_artifact(model)
+        manifest = folder / EXTRA / MANIFEST
+        yield Candidate(str(model), load_artifact(model), sha256_of(manifest if manifest.is_file() else folder), True)
         return
     from t2i_kd.exporting.runners import KerasRunner
     from t2i_kd.student import WEIGHTS_FILE, load_student
@@ -98,20 +117,20 @@ def students(model):
     if not finished:
         raise UserError(f"--model: {model} has no finished stage and no {WEIGHTS_FILE}")
     for label, file in finished.items():
-        student = load_student(folder, file)
+        student, sha256 = load_student(folder, file), sha256_of(folder / file)
         if label == FINAL:
             for side, coarse in student.coarse_images.items():
-                yield f"{FINAL}, image of {side} px", KerasRunner(coarse)
-        yield label, KerasRunner(student)
+                yield Candidate(f"{FINAL}, image of {side} px", KerasRunner(coarse), sha256, False)
+        yield Candidate(label, KerasRunner(student), sha256, label == list(finished)[-1])
 
 
 def finished_students(models):
     """The finished student of each path, with the path as its name; see `students`."""
     for model in models:
-        *_, (label, student) = students(model)
-        if label not in (str(model), FINAL):
-            raise UserError(f"--model: {model} is not finished; its last stage is {label}")
-        yield str(model), student
+        *_, last = students(model)
+        if last.label not in (str(model), FINAL):
+            raise UserError(f"--model: {model} is not finished; its last stage is {last.label}")
+        yield last._replace(label=str(model), is_last=model == models[-1])
 
 
 def evaluate(models, dataset, metrics, teacher=None, out="", page="", bootstrap=200, **options):
@@ -148,8 +167,10 @@ def evaluate(models, dataset, metrics, teacher=None, out="", page="", bootstrap=
         raise UserError(f"--page: none of --metrics judges pictures one by one; one of {', '.join(PICTURE_METRICS)}")
     cache, biased, sections = {}, {}, []
     results, rows = {name: {} for name in measures}, {name: {} for name in measures}
-    for label, student in students(models[0]) if len(models) == 1 else finished_students(models):
-        context = EvaluationContext(student, dataset, teacher=teacher or TeacherRecipe(), cache=cache, **options)
+    for label, student, sha256, _ in students(models[0]) if len(models) == 1 else finished_students(models):
+        context = EvaluationContext(
+            student, dataset, teacher=teacher or TeacherRecipe(), model_sha256=sha256, cache=cache, **options
+        )
         context = dataclasses.replace(context, student=student.covering(context.split("test")))
         for name, measure in measures.items():
             logging.info("%s: %s", label, name)

@@ -1,4 +1,5 @@
 import dataclasses
+import hashlib
 import json
 import shutil
 import subprocess
@@ -44,6 +45,7 @@ class Recogniser:
     """A judge that knows every real picture by heart and takes any other for the first value of all."""
 
     values = captioned_shapes.ATTRIBUTES
+    fingerprint = "0" * 64
 
     def __init__(self):
         test = captioned_shapes.load("test", 32)
@@ -70,19 +72,28 @@ def test_every_stage_of_a_run_is_judged_by_one_classifier(run_dir, tmp_path, mon
         assert list(report["metrics"][name]) == ["one alone", "after two", "final student"]
     accuracy = report["metrics"]["attribute_accuracy"]["final student"]
     assert accuracy["protocol"]["captions"] == 10
-    assert set(accuracy["values"]) == {*captioned_shapes.ATTRIBUTES, "mean"}
-    distances = [row["values"]["image"] for row in report["metrics"]["tap_distance"].values()]
+    names = {f"attribute_{name}_classifier_32_n10" for name in (*captioned_shapes.ATTRIBUTES, "mean")}
+    assert set(accuracy["values"]) == names
+    distances = [row["values"]["tap_image_none_32_n10"] for row in report["metrics"]["tap_distance"].values()]
     assert len(set(distances)) == 3
     printed = capsys.readouterr().out
     assert "looks through the teacher" not in printed
-    assert "one alone" in printed and "after two" in printed and "normalised sum" in printed
+    assert "one alone" in printed and "after two" in printed and "tap_normalised_sum_none_32_n10" in printed
+    # The report says of which files and pictures its numbers are; the printed table spares them.
+    protocols = [result["protocol"] for results in report["metrics"].values() for result in results.values()]
+    weights = ("checkpoints/one/student.keras", "checkpoints/two/student.keras", "student.keras")
+    digests = [hashlib.sha256((run_dir / file).read_bytes()).hexdigest() for file in weights]
+    assert [protocol["model_sha256"] for protocol in protocols] == digests * 2
+    assert len({protocol["real_sha256"] for protocol in protocols}) == 1
+    assert all(len(protocol["extractor_sha256"]) == 64 for protocol in protocols)
+    assert "sha256" not in printed
 
 
 def test_a_running_run_shows_the_stages_that_it_has_finished(run_dir, tmp_path):
     for file in ("recipe.json", "vocabulary.txt", "checkpoints/one/student.keras"):
         (tmp_path / file).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / file).write_bytes((run_dir / file).read_bytes())
-    assert [label for label, _ in command.students(tmp_path)] == ["one alone"]
+    assert [(found.label, found.is_last) for found in command.students(tmp_path)] == [("one alone", True)]
 
 
 def test_a_run_without_a_finished_stage_is_refused(tmp_path):
@@ -122,8 +133,9 @@ def test_two_runs_are_compared_on_the_same_captions_and_shown_on_a_page(run_dir,
     options = {"teacher": RECIPE.teacher, "num_captions": 12, "bootstrap": 50}
     report = command.evaluate(models, "captioned_shapes", "tap_distance,ssim", page=str(page), **options)
     assert list(report["metrics"]["tap_distance"]) == models
-    first, second = (report["metrics"]["tap_distance"][model]["values"]["image"] for model in models)
-    found = report["comparisons"]["tap_distance"][str(other)]["image"]
+    line = "tap_image_none_32_n12"
+    first, second = (report["metrics"]["tap_distance"][model]["values"][line] for model in models)
+    found = report["comparisons"]["tap_distance"][str(other)][line]
     assert found["difference"] == pytest.approx(second - first)
     assert found["interval"][0] <= found["difference"] <= found["interval"][1]
     assert "larger than noise" in capsys.readouterr().out or not found["larger_than_noise"]

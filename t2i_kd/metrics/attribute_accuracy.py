@@ -10,7 +10,8 @@ import numpy as np
 
 from t2i_kd.errors import UserError
 from t2i_kd.metrics import held_out
-from t2i_kd.metrics.attribute_classifier import train_attribute_classifier
+from t2i_kd.metrics.attribute_classifier import SIDE, train_attribute_classifier
+from t2i_kd.metrics.extractors import view_name
 from t2i_kd.metrics.resampling import Measurement, clusters_of, mean_of
 
 REQUIRED_OF_CLASSIFIER = 0.98
@@ -59,8 +60,9 @@ def measure(context):
         context: an `EvaluationContext` whose data set has attributes.
 
     Returns:
-        A `Measurement`; its lines are the means of `attribute_hits`, with Wilson's intervals, whose trials are the
-        clusters of `clusters_of`: a caption that is asked again is no new trial.
+        A `Measurement`; its lines attribute_{name}_classifier_{side}_n{captions} are the means of `attribute_hits`,
+        with Wilson's intervals, whose trials are the clusters of `clusters_of`: a caption that is asked again is no
+        new trial.
 
     Raises:
         UserError: where the data set has no attributes, or the classifier gets an attribute right on less than
@@ -75,21 +77,27 @@ def measure(context):
     made = held_out.generate(context.student, captions, context.seed)
     wanted = [test.attributes[picture] for picture, _ in pairs]
     right = attribute_hits(judge.predict(made), wanted)
+    suffix = f"{view_name('classifier', SIDE, context.student.resolution)}_n{len(pairs)}"
+
+    def named(values):
+        return {f"attribute_{what}_{suffix}": each for what, each in values.items()}
+
     return Measurement(
         protocol=context.protocol()
         | {
             "classifier": CLASSIFIER,
+            "extractor_sha256": judge.fingerprint,
             "distinct_captions": len(set(captions)),
             "trials": trials,
             "combinations": len({_combination(values) for values in wanted}),
         },
-        statistic=mean_of(right),
+        statistic=mean_of(named(right)),
         made=len(pairs),
-        samples={"mean": right["mean"]},
+        samples=named({"mean": right["mean"]}),
         pairs=pairs,
         pictures=made,
-        intervals={name: wilson_interval(float(right[name].mean()), trials) for name in judge.values},
-        beside={"classifier on real": real_accuracy, "chance": _chance(judge.values)},
+        intervals=named({name: wilson_interval(float(right[name].mean()), trials) for name in judge.values}),
+        beside={"classifier on real": named(real_accuracy), "chance": named(_chance(judge.values))},
     )
 
 

@@ -13,6 +13,7 @@ import numpy as np
 from keras import ops
 
 from t2i_kd.errors import UserError
+from t2i_kd.metrics.cache import digest
 from t2i_kd.metrics.progress import TrainingBar
 
 SIDE = 32
@@ -35,6 +36,11 @@ class AttributeClassifier:
 
     network: keras.Model
     values: dict[str, tuple[str, ...]]
+
+    @property
+    def fingerprint(self):
+        """A digest of its weights."""
+        return digest(*(np.asarray(weights) for weights in self.network.get_weights()))
 
     def predict(self, images):
         """The most probable value of each attribute.

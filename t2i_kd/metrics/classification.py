@@ -11,6 +11,7 @@ import numpy as np
 
 from t2i_kd.errors import UserError
 from t2i_kd.metrics import held_out
+from t2i_kd.metrics.extractors import view_name
 from t2i_kd.metrics.image_classifier import train_image_classifier
 from t2i_kd.metrics.resampling import Measurement, mean_of
 
@@ -51,14 +52,16 @@ def measure(context):
     test = _labelled(context, "test")
     classifier = context.own_classifier
     labels = test.labels[[picture for picture, _ in context.pairs]]
-    name = f"classification_own_{context.student.resolution}_n{len(labels)}"
+    name = f"classification_{_view(classifier)}_n{len(labels)}"
     real = context.shared(
         ("classification", context.sides),
         lambda: float(hits(classifier.logits(test.images), test.labels).mean()),
     )
     samples = {name: hits(classifier.logits(context.made), labels)}
     return Measurement(
-        protocol=context.protocol() | PROTOCOL | {"trained on": "the real training split"},
+        protocol=context.protocol()
+        | PROTOCOL
+        | {"trained on": "the real training split", "extractor_sha256": classifier.extractor().fingerprint},
         statistic=mean_of(samples),
         made=len(labels),
         samples=samples,
@@ -94,13 +97,15 @@ def measure_reverse(context):
         labels=train.labels[chosen],
         file_names=(),
     )
-    name = f"classification_reverse_own_{context.student.resolution}_n{count}_n{len(test)}"
 
     def of_real():
         real = dataclasses.replace(learnt, images=held_out.Chosen(train.images, chosen))
-        return float(_trained_hits(real, test, context.seed).mean())
+        judge = train_image_classifier(real, context.seed, REVERSE_STEPS)
+        return float(hits(judge.logits(test.images), test.labels).mean())
 
-    found = _trained_hits(learnt, test, context.seed)
+    classifier = train_image_classifier(learnt, context.seed, REVERSE_STEPS)
+    name = f"classification_reverse_{_view(classifier)}_n{count}_n{len(test)}"
+    found = hits(classifier.logits(test.images), test.labels)
     real = context.shared(("classification_reverse", context.sides, count), of_real)
     return Measurement(
         protocol=context.protocol() | PROTOCOL | {"trained on": f"{count} made pictures of training captions"},
@@ -111,9 +116,9 @@ def measure_reverse(context):
     )
 
 
-def _trained_hits(learnt, test, seed):
-    classifier = train_image_classifier(learnt, seed, REVERSE_STEPS)
-    return hits(classifier.logits(test.images), test.labels)
+def _view(classifier):
+    side, own_side = classifier.sides
+    return view_name("own", own_side, side)
 
 
 def _labelled(context, split):

@@ -10,7 +10,7 @@ from t2i_kd.data.catalogue import load_dataset
 from t2i_kd.errors import UserError
 from t2i_kd.metrics import held_out
 from t2i_kd.metrics.cache import ArrayCache, digest, digest_of_images, scratch_array
-from t2i_kd.metrics.extractors import load_extractor
+from t2i_kd.metrics.extractors import load_extractor, view_name
 from t2i_kd.recipe import TeacherRecipe
 from t2i_kd.teachers.catalogue import load_teacher
 
@@ -38,6 +38,7 @@ class EvaluationContext:
         extractor_handle: for `extractor=hub`, a TF-Hub handle or folder.
         retrieval_handle: of a TF-Hub sentence encoder, for `r_precision`; see there.
         cache_dir: folder that keeps trained judges and activations of real pictures; None: nothing is kept.
+        model_sha256: of the file that holds or lists the student's weights.
         cache: what all students of one `evaluate` share: data, networks, trained judges.
     """
 
@@ -53,6 +54,7 @@ class EvaluationContext:
     extractor_handle: str = ""
     retrieval_handle: str = ""
     cache_dir: str | None = None
+    model_sha256: str = ""
     cache: dict = field(default_factory=dict)
 
     @property
@@ -195,13 +197,41 @@ class EvaluationContext:
             start += len(values)
         return found
 
+    @property
+    def view(self):
+        """Whose activations of pictures of what size a value is about, as `extractors.view_name` has it."""
+        extractor = self.extractor_network
+        return view_name(extractor.name, extractor.side, self.student.resolution)
+
+    @property
+    def teacher_name(self):
+        """The teacher and its pooling, for the names of values."""
+        recipe = self.teacher
+        return recipe.teacher if recipe.teacher == "none" else f"{recipe.teacher}_{recipe.teacher_pooling}"
+
+    def extractor_protocol(self):
+        """What the protocol of a metric says that looks through the extractor."""
+        extractor = self.extractor_network
+        names = {"extractor": extractor.name, **extractor.protocol}
+        return self.protocol() | names | {"extractor_sha256": extractor.fingerprint}
+
+    def teacher_protocol(self):
+        """What the protocol of a metric says that looks through the teacher."""
+        fields = ("teacher", "teacher_weights", "teacher_pooling", "teacher_preprocessing")
+        weights = self.loaded_teacher.get_weights()
+        key = ("teacher_sha256", self.teacher, self.student.resolution)
+        found = self.shared(key, lambda: digest(*(np.asarray(each) for each in weights)))
+        return self.protocol() | {name: getattr(self.teacher, name) for name in fields} | {"extractor_sha256": found}
+
     def protocol(self):
-        """What every protocol says: the student's resolution, the split and the seed."""
+        """What every protocol says: the student and its resolution, the real pictures, and the seed."""
         return {
             "resolution": self.student.resolution,
             "split": self.split("test").name,
             "captions": len(self.pairs),
             "seed": self.seed,
+            "model_sha256": self.model_sha256,
+            "real_sha256": self.digest_of("test"),
         }
 
     def shared(self, key, make):

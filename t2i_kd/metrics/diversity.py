@@ -84,8 +84,8 @@ def measure(context):
         context: an `EvaluationContext`; all pictures of the test split are the real ones.
 
     Returns:
-        A `Measurement` with lines diversity_captions_{extractor}_{resolution}_n{made} and
-        diversity_seeds_{extractor}_{resolution}_n{captions}x4, which is 0 for a student without noise.
+        A `Measurement` with lines diversity_captions_{view}_n{made} and
+        diversity_seeds_{view}_n{captions}x4, which is 0 for a student without noise.
 
     Raises:
         UserError: naming `--num_captions` or the data set, where there are too few pictures.
@@ -94,10 +94,10 @@ def measure(context):
     for flag, count in (("--num_captions", made), ("--dataset", real)):
         if count < 2:
             raise UserError(f"{flag}: diversity needs at least two pictures, not {count}")
-    extractor, captions = context.extractor_network, min(CAPTIONS_OVER_SEEDS, made)
+    captions = min(CAPTIONS_OVER_SEEDS, made)
     of_made, over_seeds = context.activations("made"), distance_over_seeds(_drawn_again(context, captions))
-    between = f"diversity_captions_{extractor.name}_{context.student.resolution}_n{made}"
-    within = f"diversity_seeds_{extractor.name}_{context.student.resolution}_n{captions}x{SEEDS}"
+    between = f"diversity_captions_{context.view}_n{made}"
+    within = f"diversity_seeds_{context.view}_n{captions}x{SEEDS}"
 
     def statistic(made_weights, real_weights):
         first = made_weights[:, :captions]
@@ -105,7 +105,7 @@ def measure(context):
 
     of_real = mean_pair_distance(context.activations("real"), np.ones((1, real)))
     counts = {"made": made, "real": real, "captions over seeds": captions, "seeds a caption": SEEDS}
-    protocol = context.protocol() | {"extractor": extractor.name} | extractor.protocol | counts
+    protocol = context.extractor_protocol() | counts
     beside = {"real pictures": {between: float(of_real[0])}}
     return Measurement(protocol, statistic, made, pairs=context.pairs, beside=beside)
 

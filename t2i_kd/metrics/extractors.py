@@ -18,6 +18,17 @@ INCEPTION_SIDE = 299
 INCEPTION_FILE = "inception_v3_weights_tf_dim_ordering_tf_kernels.h5"
 
 
+def view_name(judge, own_side, side):
+    """Who looked at pictures of what size, for the names of values: `own_32`, or `inception299_32` where it resizes.
+
+    Args:
+        judge: its short name.
+        own_side: the side that it resizes pictures to; 0: none.
+        side: of the pictures.
+    """
+    return f"{judge}{own_side}_{side}" if own_side not in (0, side) else f"{judge}_{side}"
+
+
 @dataclass(frozen=True)
 class Extractor:
     """A network that looks at pictures.
@@ -29,6 +40,7 @@ class Extractor:
             `has_probabilities`, "probabilities" [batch, classes].
         has_probabilities: whether it is a classifier.
         fingerprint: a digest of its weights.
+        side: that it resizes pictures to; 0: none.
     """
 
     name: str
@@ -36,6 +48,7 @@ class Extractor:
     look: Callable
     has_probabilities: bool
     fingerprint: str
+    side: int = 0
 
     def batches(self, images):
         """What `look` sees of uint8 pictures [n, side, side, 3], an array or a reader, a batch in memory at a time."""
@@ -48,14 +61,14 @@ class Extractor:
             yield found
 
 
-def keras_extractor(name, protocol, network):
+def keras_extractor(name, protocol, network, side=0):
     """An `Extractor` of a `keras.Model` from pictures to {"features", ["probabilities"]}."""
 
     def look(images):
         return {key: ops.convert_to_numpy(value) for key, value in network(images, training=False).items()}
 
     fingerprint = digest(name, *(np.asarray(weights) for weights in network.get_weights()))
-    return Extractor(name, protocol, look, "probabilities" in network.output, fingerprint)
+    return Extractor(name, protocol, look, "probabilities" in network.output, fingerprint, side)
 
 
 def load_extractor(context):
@@ -67,7 +80,7 @@ def load_extractor(context):
     if context.extractor == "inception":
         network = load_inception(context.inception_weights)
         protocol = {"inception_weights": context.inception_weights, "resize": f"{INCEPTION_SIDE}, bilinear"}
-        return keras_extractor("inception", protocol, network)
+        return keras_extractor("inception", protocol, network, INCEPTION_SIDE)
     if context.extractor == "teacher":
         return _teacher(context)
     if context.extractor == "hub":
@@ -145,7 +158,7 @@ def _hub(handle):
 
     weights = [variable.numpy() for variable in getattr(module, "variables", [])]
     protocol = {"extractor_handle": handle, "resize": f"{side}, bilinear" if side else "none"}
-    return Extractor("hub", protocol, look, False, digest("hub", handle, *weights))
+    return Extractor("hub", protocol, look, False, digest("hub", handle, *weights), side)
 
 
 def _side(signature):

@@ -74,8 +74,7 @@ def measure(context):
     for flag, count in (("--num_captions", len(made)), ("--dataset", len(real))):
         if count <= dim:
             raise UserError(f"{flag}: frechet needs more than {dim} pictures, as many as activations, not {count}")
-    extractor = context.extractor_network
-    name = f"frechet_{extractor.name}_{context.student.resolution}_n{len(made)}_n{len(real)}"
+    name = f"frechet_{context.view}_n{len(made)}_n{len(real)}"
 
     def statistic(made_weights, real_weights):
         rows = list(zip(made_weights, real_weights, strict=True))
@@ -83,7 +82,7 @@ def measure(context):
         # A resample may hold fewer vectors than all are: clusters are of different sizes.
         return {name: np.array([_distance(moments_of(made, w), moments_of(real, v)) for w, v in bar])}
 
-    protocol = context.protocol() | {"extractor": extractor.name} | extractor.protocol
+    protocol = context.extractor_protocol()
     anchor = context.activations("train")
     heading, half, other_half = context.real_halves()
     beside = {}

@@ -57,12 +57,19 @@ class ImageClassifier:
         network = keras.Model(self.network.input, {"features": self.network.output[target]})
         return np.concatenate([found["features"] for found in keras_extractor("own", {}, network).batches(images)])
 
+    @property
+    def sides(self):
+        """Of the pictures that it reads, and of what it averages them down to."""
+        side = self.network.input.shape[1]
+        return side, side // max(1, side // LARGEST_SIDE)
+
     def extractor(self):
         """The `Extractor` of its features; it has probabilities where it learned classes, not attributes."""
         outputs = {"features": self.network.output["features"]}
         if "label" in self.network.output:
             outputs["probabilities"] = ops.softmax(self.network.output["label"])
-        return keras_extractor("own", {"classifier": PROTOCOL}, keras.Model(self.network.input, outputs))
+        network = keras.Model(self.network.input, outputs)
+        return keras_extractor("own", {"classifier": PROTOCOL}, network, self.sides[1])
 
 
 def build_image_classifier(side, classes, seed):

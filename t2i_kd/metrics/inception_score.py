@@ -70,7 +70,7 @@ def measure(context):
             ones. Where they are fewer than 100, they have no score.
 
     Returns:
-        A `Measurement` with the line inception_score_{extractor}_{resolution}_n{made}_splits10.
+        A `Measurement` with the line inception_score_{view}_n{made}_splits10.
 
     Raises:
         UserError: naming `--num_captions` for fewer than 100 pictures, or `--extractor` where it is no classifier.
@@ -79,8 +79,8 @@ def measure(context):
     fewest = SPLITS * FEWEST_IN_SPLIT
     if made < fewest:
         raise UserError(f"--num_captions: inception_score needs at least {fewest} pictures, not {made}")
-    extractor, probabilities = context.extractor_network, context.probabilities("made")
-    line = f"inception_score_{extractor.name}_{context.student.resolution}_n{made}_splits{SPLITS}"
+    probabilities = context.probabilities("made")
+    line = f"inception_score_{context.view}_n{made}_splits{SPLITS}"
 
     def statistic(made_weights, real_weights):
         return {line: split_inception_score(probabilities, made_weights)}
@@ -90,5 +90,5 @@ def measure(context):
         of_real = split_inception_score(context.probabilities("real"), np.ones((1, real)))
         beside["real pictures"] = {line: float(of_real[0])}
     counts = {"splits": SPLITS, "made": made, "real": real}
-    protocol = context.protocol() | {"extractor": extractor.name} | extractor.protocol | counts
+    protocol = context.extractor_protocol() | counts
     return Measurement(protocol, statistic, made, pairs=context.pairs, beside=beside)

@@ -83,13 +83,12 @@ def measure(context):
     for flag, count in (("--num_captions", len(made)), ("--dataset", len(real))):
         if count < 2:
             raise UserError(f"{flag}: kernel needs at least two pictures, not {count}")
-    extractor = context.extractor_network
-    name = f"kernel_{extractor.name}_{context.student.resolution}_n{len(made)}_n{len(real)}"
+    name = f"kernel_{context.view}_n{len(made)}_n{len(real)}"
 
     def statistic(made_weights, real_weights):
         return {name: kernel_distance(made, real, made_weights, real_weights)}
 
-    protocol = context.protocol() | {"extractor": extractor.name} | extractor.protocol
+    protocol = context.extractor_protocol()
     anchor = context.activations("train")
     heading, half, other_half = context.real_halves()
     beside = {}

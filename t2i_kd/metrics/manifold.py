@@ -81,7 +81,7 @@ def measure(context):
         context: an `EvaluationContext`; all pictures of the test split are the real ones.
 
     Returns:
-        A `Measurement` with lines precision_, density_, recall_ and coverage_{extractor}_{resolution}_n{made}_n{real};
+        A `Measurement` with lines precision_, density_, recall_ and coverage_{view}_n{made}_n{real};
         beside it one half of the real pictures as if made, with the other as real, and training pictures as if made.
 
     Raises:
@@ -91,16 +91,15 @@ def measure(context):
     for flag, count in (("--num_captions", made), ("--dataset", real)):
         if count <= NEIGHBOURS:
             raise UserError(f"{flag}: manifold needs at least {NEIGHBOURS + 1} pictures, not {count}")
-    extractor = context.extractor_network
     found = manifold_contributions(context.activations("made"), context.activations("real"))
-    suffix = f"{extractor.name}_{context.student.resolution}_n{made}_n{real}"
+    suffix = f"{context.view}_n{made}_n{real}"
 
     def statistic(made_weights, real_weights):
         over = {"precision": made_weights, "density": made_weights, "recall": real_weights, "coverage": real_weights}
         return {f"{name}_{suffix}": weights @ found[name] / weights.sum(1) for name, weights in over.items()}
 
     counts = {"neighbours": NEIGHBOURS, "made": made, "real": real}
-    protocol = context.protocol() | {"extractor": extractor.name} | extractor.protocol | counts
+    protocol = context.extractor_protocol() | counts
     beside, anchor = {}, context.activations("train")
     heading, half, other_half = context.real_halves()
     training = (f"{len(anchor)} training pictures", anchor, context.activations("real"))

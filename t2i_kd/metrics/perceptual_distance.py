@@ -68,20 +68,17 @@ def measure(context):
     Raises:
         UserError: naming `--teacher` where there is none.
     """
-    recipe = context.teacher
-    if recipe.teacher == "none":
+    if context.teacher.teacher == "none":
         raise UserError("--teacher: none sees nothing; perceptual_distance needs vgg19 or vgg19_slim")
     teacher = context.loaded_teacher
     network = keras.Model(teacher.input, {tap: teacher.output[tap] for tap in TAPS})
-    name = f"lpips_like_{recipe.teacher}_{recipe.teacher_pooling}"
-    fields = ("teacher", "teacher_weights", "teacher_pooling", "teacher_preprocessing")
-    protocol = {field: getattr(recipe, field) for field in fields} | {"taps": " ".join(TAPS), "tap_weights": "1 each"}
+    protocol = context.teacher_protocol() | {"taps": " ".join(TAPS), "tap_weights": "1 each"}
 
     def distance(one, other):
         batches = [slice(start, start + BATCH) for start in range(0, len(one), BATCH)]
         return np.concatenate([lpips_like(_look(network, one[at]), _look(network, other[at])) for at in batches])
 
-    measured = measure_similarity(context, name, distance, protocol)
+    measured = measure_similarity(context, f"lpips_like_{context.teacher_name}", distance, protocol)
     return dataclasses.replace(measured, lower_is_better=True)
 
 

@@ -106,12 +106,12 @@ def measure(context):
         judge, kind = context.shared(key, lambda: _train_judge(context)), "ds_sje"
     vectors = judge.texts(texts)
     pictures = [picture for picture, _ in context.pairs]
-    name = f"r_precision_{kind}_{extractor.name}_{context.student.resolution}_n{len(pictures)}_of{1 + OTHERS}"
+    name = f"r_precision_{kind}_{context.view}_n{len(pictures)}_of{1 + OTHERS}"
     real = first_among(judge.images(context.activations("real")[pictures]), vectors, candidates)
     samples = {name: first_among(judge.images(context.activations("made")), vectors, candidates)}
     text_judge = {"text encoder": context.retrieval_handle or DS_SJE}
     return Measurement(
-        protocol=context.protocol() | {"extractor": extractor.name} | extractor.protocol | text_judge,
+        protocol=context.extractor_protocol() | text_judge,
         statistic=mean_of(samples),
         made=len(pictures),
         samples=samples,

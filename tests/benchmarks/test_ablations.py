@@ -63,7 +63,7 @@ def test_only_finished_runs_are_judged_both_first(tmp_path):
 
 def test_the_table_has_every_seed_and_the_anchors():
     runs = {"both": ["r/both-seed0", "r/both-seed1"], "pixels": ["r/pixels-seed0"]}
-    taps = {"image": 9.0, "normalised sum": 20.0}
+    taps = {"tap_image_vgg19_32": 9.0, "tap_normalised_sum_vgg19_32": 20.0}
     report = {
         "metrics": {
             "ssim": {
@@ -74,7 +74,7 @@ def test_the_table_has_every_seed_and_the_anchors():
         }
     }
     assert ablation_table.markdown(report, runs).splitlines() == [
-        "|  | ssim_32 | normalised tap distance |",
+        "|  | ssim_32 | tap_normalised_sum_vgg19_32 |",
         "| --- | --- | --- |",
         "| pixels | 0.125 | 20 |",
         "| both | 0.5 / 0.75 | 20 / 20 |",

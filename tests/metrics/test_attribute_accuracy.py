@@ -32,7 +32,14 @@ def shapes_cache():
 
 
 def values_of(measurement):
-    return {line: rows[0] for line, rows in resampling.resampled(measurement, 0, 0).items()}
+    return by_attribute(measurement, {line: rows[0] for line, rows in resampling.resampled(measurement, 0, 0).items()})
+
+
+def by_attribute(measurement, values):
+    """Without what all names end in."""
+    suffix = f"_classifier_32_n{measurement.made}"
+    assert all(name.startswith("attribute_") and name.endswith(suffix) for name in values)
+    return {name.removeprefix("attribute_").removesuffix(suffix): value for name, value in values.items()}
 
 
 def test_hits_worked_by_hand():
@@ -62,13 +69,14 @@ def test_real_pictures_of_unseen_combinations_are_judged_right(shapes_cache):
     assert min(result.beside["classifier on real"].values()) >= metric.REQUIRED_OF_CLASSIFIER
     values = values_of(result)
     assert min(values.values()) >= 0.98
-    assert result.beside["chance"]["colour"] == 1 / len(captioned_shapes.COLOURS)
-    assert result.samples["mean"].mean() == pytest.approx(values["mean"])
+    assert by_attribute(result, result.beside["chance"])["colour"] == 1 / len(captioned_shapes.COLOURS)
+    assert by_attribute(result, result.samples)["mean"].mean() == pytest.approx(values["mean"])
     assert len(result.pairs) == len(result.pictures) == result.made == 300
     protocol = result.protocol
     assert (protocol["captions"], protocol["seed"], protocol["resolution"]) == (300, 0, 32)
     assert protocol["combinations"] == len(captioned_shapes.combinations("test"))
-    assert set(result.intervals) == set(captioned_shapes.ATTRIBUTES)
+    assert set(by_attribute(result, result.intervals)) == set(captioned_shapes.ATTRIBUTES)
+    assert len(protocol["extractor_sha256"]) == len(protocol["real_sha256"]) == 64
 
 
 def test_wilsons_intervals_do_not_count_a_caption_twice(shapes_cache):
@@ -81,7 +89,7 @@ def test_wilsons_intervals_do_not_count_a_caption_twice(shapes_cache):
     trials = once.protocol["trials"]
     assert again.made == 3072 and trials == again.protocol["trials"] <= 768
     for measured in (once, again):
-        low, high = measured.intervals["colour"]
+        low, high = by_attribute(measured, measured.intervals)["colour"]
         assert (low, high) == metric.wilson_interval(values_of(measured)["colour"], trials)
 
 
@@ -96,7 +104,7 @@ def test_a_grey_picture_is_right_no_more_often_than_chance(shapes_cache):
     student = LookUp(shapes_cache["split", "test", 32, 32], lambda image: np.full_like(image, 128))
     result = metric.measure(EvaluationContext(student, "captioned_shapes", cache=shapes_cache))
     for name in captioned_shapes.ATTRIBUTES:
-        assert values_of(result)[name] <= result.beside["chance"][name] + 0.1
+        assert values_of(result)[name] <= by_attribute(result, result.beside["chance"])[name] + 0.1
 
 
 def test_a_bad_classifier_refuses_to_judge(monkeypatch, shapes_cache):

@@ -100,3 +100,7 @@ def test_one_class_teaches_nothing():
 def test_large_pictures_are_averaged_down():
     network = image_classifier.build_image_classifier(128, {"label": 2}, 0)
     assert network.get_layer("conv0").output.shape == (None, 64, 64, 32)
+    for side in (32, 64, 100, 128, 224):
+        network = image_classifier.build_image_classifier(side, {"label": 2}, 0)
+        read, seen = image_classifier.ImageClassifier(network).sides
+        assert (read, seen) == (side, network.get_layer("conv0").output.shape[1])

@@ -35,8 +35,12 @@ def context_of(pictures, teacher, count):
     return EvaluationContext(Inverter(pictures.images), "noise", num_captions=count, teacher=teacher, cache=cache)
 
 
-def values_of(measurement):
-    return {line: rows[0] for line, rows in resampling.resampled(measurement, 0, 0).items()}
+def values_of(measurement, teacher="none"):
+    """Without what all names begin and end with."""
+    rows = resampling.resampled(measurement, 0, 0)
+    suffix = f"_{teacher}_32_n{measurement.made}"
+    assert all(line.startswith("tap_") and line.endswith(suffix) for line in rows)
+    return {line.removeprefix("tap_").removesuffix(suffix): values[0] for line, values in rows.items()}
 
 
 def test_every_picture_has_the_mean_over_its_own_elements():
@@ -81,7 +85,7 @@ def test_without_a_teacher_the_pixels_are_compared(pictures):
     real = pictures.images.astype("float64")
     oracle = np.abs(real - (255 - real)).mean()
     assert values["image"] == values["sum"] == pytest.approx(oracle, rel=1e-6)
-    assert values["normalised sum"] == pytest.approx(oracle / real.mean(), rel=1e-6)
+    assert values["normalised_sum"] == pytest.approx(oracle / real.mean(), rel=1e-6)
 
 
 def test_every_tap_of_a_teacher_counts_once(pictures, monkeypatch):
@@ -92,11 +96,13 @@ def test_every_tap_of_a_teacher_counts_once(pictures, monkeypatch):
     real = pictures.images.astype("float32")
     seen, made = teacher.predict(real, verbose=0), teacher.predict(255 - real, verbose=0)
     oracle = {tap: np.abs(seen[tap].astype("float64") - made[tap]).mean() for tap in TAPS}
-    values = values_of(result)
+    values = values_of(result, "vgg19_average")
     for tap in TAPS:
         assert values[tap] == pytest.approx(oracle[tap], rel=1e-4)
     assert values["sum"] == pytest.approx(sum(oracle.values()), rel=1e-4)
-    assert result.samples["normalised sum"].mean() == pytest.approx(values["normalised sum"], rel=1e-9)
+    assert result.samples["tap_normalised_sum_vgg19_average_32_n11"].mean() == pytest.approx(
+        values["normalised_sum"], rel=1e-9
+    )
     assert result.protocol["captions"] == result.protocol["pictures"] == 11
 
 
