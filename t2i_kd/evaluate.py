@@ -165,36 +165,38 @@ def evaluate(models, dataset, metrics, teacher=None, out="", page="", bootstrap=
     shown = next((name for name in measures if name in PICTURE_METRICS), None)
     if page and shown is None:
         raise UserError(f"--page: none of --metrics judges pictures one by one; one of {', '.join(PICTURE_METRICS)}")
-    cache, biased, sections = {}, {}, []
+    cache, biased, sections, comparisons = {}, {}, [], {}
     results, rows = {name: {} for name in measures}, {name: {} for name in measures}
-    for label, student, sha256, _ in students(models[0]) if len(models) == 1 else finished_students(models):
+    for label, student, sha256, is_last in students(models[0]) if len(models) == 1 else finished_students(models):
         context = EvaluationContext(
             student, dataset, teacher=teacher or TeacherRecipe(), model_sha256=sha256, cache=cache, **options
         )
         context = dataclasses.replace(context, student=student.covering(context.split("test")))
-        for name, measure in measures.items():
+        for metric in measures.values():
+            metric.check(context)
+        for name, metric in measures.items():
             logging.info("%s: %s", label, name)
-            measurement = measure(context)
+            measurement = metric.measure(context)
             rows[name][label] = resampling.resampled(measurement, bootstrap, context.seed)
             biased[name] = measurement.biased
             results[name][label] = _result(measurement, rows[name][label])
             if page and name == shown:
                 sections.append(_section(label, measurement, context.split("test")))
-    comparisons = {}
-    if len(models) > 1:
-        for name, found in rows.items():
-            (_, first), *others = found.items()
-            comparisons[name] = {label: resampling.compare(first, other, biased[name]) for label, other in others}
+            if is_last:
+                # At once: what a later metric meets must not cost this one.
+                print(format_table(name, results[name]), flush=True)
+                if len(models) > 1:
+                    (_, first), *others = rows[name].items()
+                    comparisons[name] = {
+                        other: resampling.compare(first, found, biased[name]) for other, found in others
+                    }
+                    print(format_comparisons(models[0], comparisons[name]), flush=True)
     report = {
         "model": [str(model) for model in models],
         "dataset": dataset,
         "metrics": results,
         "comparisons": comparisons,
     }
-    for name in measures:
-        print(format_table(name, results[name]))
-        if comparisons:
-            print(format_comparisons(models[0], comparisons[name]))
     if only_the_teacher_judges(measures, options.get("extractor")):
         print(
             "note: every metric here looks through the teacher, whose view SDN is trained to match; ask for others too"

@@ -13,7 +13,7 @@ import pytest
 from t2i_kd import evaluate as command
 from t2i_kd.data import captioned_shapes
 from t2i_kd.errors import UserError
-from t2i_kd.metrics import attribute_accuracy
+from t2i_kd.metrics import attribute_accuracy, tap_distance
 from t2i_kd.recipe import DataRecipe, Recipe, StudentRecipe, TeacherRecipe, TextRecipe, parse_stage
 from t2i_kd.student import build_student, save_network
 from t2i_kd.text.front_end import build_front_end
@@ -87,6 +87,53 @@ def test_every_stage_of_a_run_is_judged_by_one_classifier(run_dir, tmp_path, mon
     assert len({protocol["real_sha256"] for protocol in protocols}) == 1
     assert all(len(protocol["extractor_sha256"]) == 64 for protocol in protocols)
     assert "sha256" not in printed
+
+
+def test_one_unsuitable_metric_ends_a_run_before_anything_is_drawn_or_trained(run_dir, monkeypatch, capsys):
+    """What each metric can know beforehand is asked of all of them first, whatever their order."""
+
+    def never(*given, **more):
+        raise AssertionError("drawn or trained")
+
+    monkeypatch.setattr("t2i_kd.metrics.held_out.generate", never)
+    monkeypatch.setattr(attribute_accuracy, "train_attribute_classifier", never)
+    monkeypatch.setattr("t2i_kd.metrics.image_classifier.train_image_classifier", never)
+    absent = TeacherRecipe(teacher_weights="absent.weights.h5")
+    for last, options, message in (
+        ("inception_score", {}, "--extractor: own gives no class probabilities here"),
+        ("inception_score", {"num_captions": 99}, "--num_captions: inception_score needs at least 100"),
+        ("classification", {}, "--dataset: captioned_shapes has attributes, not classes"),
+        ("classification_reverse", {}, "--dataset: captioned_shapes has attributes, not classes"),
+        ("frechet", {"num_captions": 64}, "--num_captions: frechet needs at least 65"),
+        ("kernel", {"num_captions": 1}, "--num_captions: kernel needs at least 2"),
+        ("manifold", {"num_captions": 5}, "--num_captions: manifold needs at least 6"),
+        ("diversity", {"extractor": "hub"}, "--extractor_handle: --extractor=hub needs"),
+        (
+            "kernel",
+            {"extractor": "inception", "inception_weights": "absent.h5"},
+            "--inception_weights: no file absent.h5",
+        ),
+        ("tap_distance", {"teacher": absent}, "--teacher_weights: no file absent"),
+        ("perceptual_distance", {}, "--teacher: none sees nothing"),
+        ("r_precision", {"retrieval_handle": "somewhere"}, "--retrieval_handle: needs --extractor=hub"),
+    ):
+        given = {"teacher": RECIPE.teacher, "num_captions": 120} | options
+        with pytest.raises(UserError, match=message):
+            command.evaluate(str(run_dir), "captioned_shapes", f"attribute_accuracy,ssim,{last}", **given)
+    assert capsys.readouterr().out == ""
+
+
+def test_a_table_is_printed_before_the_next_metric_is_measured(run_dir, monkeypatch, capsys):
+    monkeypatch.setattr(tap_distance, "tap_differences", lambda *taps: pytest.fail("reached"))
+    with pytest.raises(pytest.fail.Exception, match="reached"):
+        command.evaluate(
+            [str(run_dir)], "captioned_shapes", "ssim,tap_distance", RECIPE.teacher, num_captions=2, bootstrap=0
+        )
+    assert "ssim_32_n2" not in capsys.readouterr().out  # the first stage of three
+    model = Path(__file__).resolve().parents[1] / "saved_models/shapes32/1"
+    with pytest.raises(pytest.fail.Exception, match="reached"):
+        command.evaluate(model, "captioned_shapes", "ssim,tap_distance", RECIPE.teacher, num_captions=2, bootstrap=0)
+    assert "ssim_32_n2" in capsys.readouterr().out
 
 
 def test_a_running_run_shows_the_stages_that_it_has_finished(run_dir, tmp_path):

@@ -50,6 +50,13 @@ def wilson_interval(share, count):
     return max(0.0, (centre - half) / (1 + z2 / count)), min(1.0, (centre + half) / (1 + z2 / count))
 
 
+def check(context):
+    """Raises `UserError`, see `catalogue.Metric`: a data set without attributes."""
+    for split in ("test", "train"):
+        if not context.split(split).attributes:
+            raise UserError(f"--dataset: {context.dataset} has no attributes, which attribute_accuracy needs")
+
+
 def measure(context):
     """Asks a student for held-out captions and has a classifier say what its pictures show.
 
@@ -68,8 +75,8 @@ def measure(context):
         UserError: where the data set has no attributes, or the classifier gets an attribute right on less than
             98 % of the real test pictures, so that it cannot judge.
     """
+    check(context)
     test = context.split("test")
-    _check_attributes(context, test)
     judge, real_accuracy = context.shared(("attribute_classifier", context.sides), lambda: _tested_judge(context, test))
     combinations = _pictures_by_combination(test.attributes)
     pairs = held_out.draw_pairs(test.captions, list(combinations.values()), context.num_captions, context.seed)
@@ -101,15 +108,8 @@ def measure(context):
     )
 
 
-def _check_attributes(context, dataset):
-    if not dataset.attributes:
-        raise UserError(f"--dataset: {context.dataset} has no attributes, which attribute_accuracy needs")
-
-
 def _tested_judge(context, test):
-    train = context.split("train")
-    _check_attributes(context, train)
-    judge = train_attribute_classifier(train, context.seed)
+    judge = train_attribute_classifier(context.split("train"), context.seed)
     hits = attribute_hits(judge.predict(test.images), test.attributes)
     accuracy = {name: float(values.mean()) for name, values in hits.items()}
     worst = min(judge.values, key=accuracy.get)

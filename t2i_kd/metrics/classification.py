@@ -37,6 +37,15 @@ def hits(logits, labels):
     return (np.argmax(logits, 1) == np.asarray(labels)).astype(np.float64)
 
 
+def check(context):
+    """Raises `UserError`, see `catalogue.Metric`: a data set without classes that its splits share."""
+    train, test = context.split("train"), context.split("test")
+    if test.attributes:
+        raise UserError(f"--dataset: {context.dataset} has attributes, not classes; ask for attribute_accuracy")
+    if not np.isin(np.unique(test.labels), np.unique(train.labels)).all() or len(np.unique(test.labels)) < 2:
+        raise UserError(f"--dataset: {context.dataset} has no classes that its train and test splits share")
+
+
 def measure(context):
     """The share of made pictures in which a classifier trained on real ones sees their caption's class.
 
@@ -49,7 +58,8 @@ def measure(context):
     Raises:
         UserError: naming `--dataset`, where it has no such classes.
     """
-    test = _labelled(context, "test")
+    check(context)
+    test = context.split("test")
     classifier = context.own_classifier
     labels = test.labels[[picture for picture, _ in context.pairs]]
     name = f"classification_{_view(classifier)}_n{len(labels)}"
@@ -86,7 +96,8 @@ def measure_reverse(context):
     Raises:
         UserError: naming `--dataset`, where it has no such classes.
     """
-    train, test = _labelled(context, "train"), context.split("test")
+    check(context)
+    train, test = context.split("train"), context.split("test")
     count = min(REVERSE_PICTURES, len(train))
     pairs = held_out.draw_pairs(train.captions, [[i] for i in range(len(train))], count, context.seed)
     chosen = [picture for picture, _ in pairs]
@@ -119,12 +130,3 @@ def measure_reverse(context):
 def _view(classifier):
     side, own_side = classifier.sides
     return view_name("own", own_side, side)
-
-
-def _labelled(context, split):
-    train, test = context.split("train"), context.split("test")
-    if test.attributes:
-        raise UserError(f"--dataset: {context.dataset} has attributes, not classes; ask for attribute_accuracy")
-    if not np.isin(np.unique(test.labels), np.unique(train.labels)).all() or len(np.unique(test.labels)) < 2:
-        raise UserError(f"--dataset: {context.dataset} has no classes that its train and test splits share")
-    return context.split(split)

@@ -10,7 +10,7 @@ from t2i_kd.data.catalogue import load_dataset
 from t2i_kd.errors import UserError
 from t2i_kd.metrics import held_out
 from t2i_kd.metrics.cache import ArrayCache, digest, digest_of_images, scratch_array
-from t2i_kd.metrics.extractors import load_extractor, view_name
+from t2i_kd.metrics.extractors import load_extractor, preview, view_name
 from t2i_kd.recipe import TeacherRecipe
 from t2i_kd.teachers.catalogue import load_teacher
 
@@ -87,6 +87,27 @@ class EvaluationContext:
         key = ("extractor", self.extractor, self.teacher, self.sides)
         return self.shared(key, lambda: load_extractor(self))
 
+    def check_counts(self, metric, fewest):
+        """Raises `UserError` where captions, or pictures of the test split, are fewer than a metric needs."""
+        for flag, count in (("--num_captions", self.num_captions), ("--dataset", len(self.split("test")))):
+            if count < fewest:
+                raise UserError(f"{flag}: {metric} needs at least {fewest} pictures, not {count}")
+
+    def check_extractor(self, probabilities=False):
+        """How many numbers the extractor gives of a picture. Trains nothing.
+
+        Args:
+            probabilities: whether its class probabilities are needed.
+
+        Raises:
+            UserError: naming the flag, where the network cannot be had, or is no classifier.
+        """
+        width, classifies = self.shared(("preview", self.extractor, self.teacher, self.sides), lambda: preview(self))
+        if probabilities and not classifies:
+            hint = "InceptionV3's weights with its classifier, or --extractor=own on a data set with classes"
+            raise UserError(f"--extractor: {self.extractor} gives no class probabilities here; give {hint}")
+        return width
+
     @property
     def own_classifier(self):
         """The `ImageClassifier` of the real training split, trained once and kept in `cache_dir`."""
@@ -159,9 +180,7 @@ class EvaluationContext:
         Raises:
             UserError: naming the flag, where the extractor is no classifier.
         """
-        if not self.extractor_network.has_probabilities:
-            hint = "InceptionV3's weights with its classifier, or --extractor=own on a data set with classes"
-            raise UserError(f"--extractor: {self.extractor} gives no class probabilities here; give {hint}")
+        self.check_extractor(probabilities=True)
         return self._seen_kind(kind)["probabilities"]
 
     @functools.cached_property

@@ -9,7 +9,6 @@ import itertools
 import numpy as np
 from scipy.spatial.distance import cdist
 
-from t2i_kd.errors import UserError
 from t2i_kd.metrics.resampling import Measurement
 
 BLOCK = 512
@@ -75,6 +74,12 @@ def _checked(activations, form, axes):
     return activations
 
 
+def check(context):
+    """Raises `UserError`, see `catalogue.Metric`: too few pictures, or no extractor."""
+    context.check_counts("diversity", 2)
+    context.check_extractor()
+
+
 def measure(context):
     """How far apart the pictures of different captions are, beside the real ones, and those of one caption.
 
@@ -90,10 +95,8 @@ def measure(context):
     Raises:
         UserError: naming `--num_captions` or the data set, where there are too few pictures.
     """
+    check(context)
     made, real = context.num_captions, len(context.split("test"))
-    for flag, count in (("--num_captions", made), ("--dataset", real)):
-        if count < 2:
-            raise UserError(f"{flag}: diversity needs at least two pictures, not {count}")
     captions = min(CAPTIONS_OVER_SEEDS, made)
     of_made, over_seeds = context.activations("made"), distance_over_seeds(_drawn_again(context, captions))
     between = f"diversity_captions_{context.view}_n{made}"

@@ -88,6 +88,24 @@ def load_extractor(context):
     return context.own_classifier.extractor()
 
 
+def preview(context):
+    """What the network of `--extractor` will give, before any picture is drawn; our own classifier is not trained yet.
+
+    Returns:
+        (numbers that it gives of a picture, whether it is a classifier).
+
+    Raises:
+        UserError: naming the flag, where the network cannot be had or takes no pictures.
+    """
+    if context.extractor == "own":
+        from t2i_kd.metrics.image_classifier import FEATURES, targets_of
+
+        return FEATURES, "label" in targets_of(context.split("train"))
+    extractor, side = context.extractor_network, context.student.resolution
+    found = extractor.look(np.zeros((1, side, side, 3), np.float32))
+    return found["features"].shape[1], extractor.has_probabilities
+
+
 def load_inception(weights):
     """InceptionV3: its last pool, 2048 numbers a picture, and its 1000 class probabilities.
 

@@ -6,7 +6,6 @@ Source: Heusel et al., "GANs Trained by a Two Time-Scale Update Rule" (NeurIPS 2
 import numpy as np
 from tqdm import tqdm
 
-from t2i_kd.errors import UserError
 from t2i_kd.metrics.moments import Moments
 from t2i_kd.metrics.resampling import Measurement
 
@@ -56,6 +55,11 @@ def moments_of(activations, weights):
     return found
 
 
+def check(context):
+    """Raises `UserError`, see `catalogue.Metric`: fewer pictures than numbers of the extractor, or no extractor."""
+    context.check_counts("frechet", 1 + context.check_extractor())
+
+
 def measure(context):
     """The Fréchet distance between a student's pictures of held-out captions and the held-out pictures.
 
@@ -69,11 +73,9 @@ def measure(context):
     Raises:
         UserError: naming `--num_captions` or the data set, where there are too few pictures.
     """
+    check(context)
     made, real = context.activations("made"), context.activations("real")
     dim = made.shape[1]
-    for flag, count in (("--num_captions", len(made)), ("--dataset", len(real))):
-        if count <= dim:
-            raise UserError(f"{flag}: frechet needs more than {dim} pictures, as many as activations, not {count}")
     name = f"frechet_{context.view}_n{len(made)}_n{len(real)}"
 
     def statistic(made_weights, real_weights):

@@ -62,6 +62,14 @@ def split_inception_score(probabilities, weights):
     return np.nanmean([inception_score(probabilities[split], weights[:, split]) for split in splits], axis=0)
 
 
+def check(context):
+    """Raises `UserError`, see `catalogue.Metric`: too few captions, or an extractor that is no classifier."""
+    fewest = SPLITS * FEWEST_IN_SPLIT
+    if context.num_captions < fewest:
+        raise UserError(f"--num_captions: inception_score needs at least {fewest} pictures, not {context.num_captions}")
+    context.check_extractor(probabilities=True)
+
+
 def measure(context):
     """The inception score of a student's pictures, beside that of the held-out ones.
 
@@ -75,10 +83,8 @@ def measure(context):
     Raises:
         UserError: naming `--num_captions` for fewer than 100 pictures, or `--extractor` where it is no classifier.
     """
+    check(context)
     made, real = context.num_captions, len(context.split("test"))
-    fewest = SPLITS * FEWEST_IN_SPLIT
-    if made < fewest:
-        raise UserError(f"--num_captions: inception_score needs at least {fewest} pictures, not {made}")
     probabilities = context.probabilities("made")
     line = f"inception_score_{context.view}_n{made}_splits{SPLITS}"
 
@@ -86,7 +92,7 @@ def measure(context):
         return {line: split_inception_score(probabilities, made_weights)}
 
     beside = {}
-    if real >= fewest:
+    if real >= SPLITS * FEWEST_IN_SPLIT:
         of_real = split_inception_score(context.probabilities("real"), np.ones((1, real)))
         beside["real pictures"] = {line: float(of_real[0])}
     counts = {"splits": SPLITS, "made": made, "real": real}

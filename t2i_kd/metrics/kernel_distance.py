@@ -6,7 +6,6 @@ the paper averages over subsets.
 
 import numpy as np
 
-from t2i_kd.errors import UserError
 from t2i_kd.metrics.resampling import Measurement
 
 BLOCK = 512
@@ -66,6 +65,12 @@ def kernel_distance(one, other, weights=None, other_weights=None):
     return _within(one, weights) + _within(other, other_weights) - 2 * between
 
 
+def check(context):
+    """Raises `UserError`, see `catalogue.Metric`: too few pictures, or no extractor."""
+    context.check_counts("kernel", 2)
+    context.check_extractor()
+
+
 def measure(context):
     """The kernel distance between a student's pictures of held-out captions and the held-out pictures.
 
@@ -79,10 +84,8 @@ def measure(context):
     Raises:
         UserError: naming `--num_captions` or the data set, where there are too few pictures.
     """
+    check(context)
     made, real = context.activations("made"), context.activations("real")
-    for flag, count in (("--num_captions", len(made)), ("--dataset", len(real))):
-        if count < 2:
-            raise UserError(f"{flag}: kernel needs at least two pictures, not {count}")
     name = f"kernel_{context.view}_n{len(made)}_n{len(real)}"
 
     def statistic(made_weights, real_weights):

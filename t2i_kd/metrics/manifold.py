@@ -7,7 +7,6 @@ Naeem et al., "Reliable Fidelity and Diversity Metrics for Generative Models" (I
 import numpy as np
 from scipy.spatial.distance import cdist
 
-from t2i_kd.errors import UserError
 from t2i_kd.metrics.resampling import Measurement
 
 NEIGHBOURS = 5
@@ -71,6 +70,12 @@ def _radii(vectors, neighbours):
     return np.concatenate(nearest)
 
 
+def check(context):
+    """Raises `UserError`, see `catalogue.Metric`: too few pictures, or no extractor."""
+    context.check_counts("manifold", NEIGHBOURS + 1)
+    context.check_extractor()
+
+
 def measure(context):
     """Precision and density of a student's pictures, recall and coverage of the held-out ones.
 
@@ -87,10 +92,8 @@ def measure(context):
     Raises:
         UserError: naming `--num_captions` or the data set, where there are too few pictures.
     """
+    check(context)
     made, real = context.num_captions, len(context.split("test"))
-    for flag, count in (("--num_captions", made), ("--dataset", real)):
-        if count <= NEIGHBOURS:
-            raise UserError(f"{flag}: manifold needs at least {NEIGHBOURS + 1} pictures, not {count}")
     found = manifold_contributions(context.activations("made"), context.activations("real"))
     suffix = f"{context.view}_n{made}_n{real}"
 

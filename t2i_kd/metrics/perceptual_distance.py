@@ -55,6 +55,13 @@ def _unit(features):
     return features / (np.linalg.norm(features, axis=-1, keepdims=True) + EPSILON)
 
 
+def check(context):
+    """Raises `UserError`, see `catalogue.Metric`: no teacher, or one that cannot be had."""
+    if context.teacher.teacher == "none":
+        raise UserError("--teacher: none sees nothing; perceptual_distance needs vgg19 or vgg19_slim")
+    context.loaded_teacher  # noqa: B018 (loads it, or says why not)
+
+
 def measure(context):
     """The mean `lpips_like` between a student's pictures of held-out captions and the real pictures of these captions.
 
@@ -68,8 +75,7 @@ def measure(context):
     Raises:
         UserError: naming `--teacher` where there is none.
     """
-    if context.teacher.teacher == "none":
-        raise UserError("--teacher: none sees nothing; perceptual_distance needs vgg19 or vgg19_slim")
+    check(context)
     teacher = context.loaded_teacher
     network = keras.Model(teacher.input, {tap: teacher.output[tap] for tap in TAPS})
     protocol = context.teacher_protocol() | {"taps": " ".join(TAPS), "tap_weights": "1 each"}

@@ -67,7 +67,7 @@ def draw_candidates(captions, pairs, seed):
         (texts, int [pairs, 100]): the split's distinct captions, and rows of it, each pair's own first.
 
     Raises:
-        UserError: naming `--dataset`, where a picture has fewer than 99 texts of others.
+        ValueError: where a picture has fewer than 99 texts of others.
     """
     texts = sorted({caption for own in captions for caption in own})
     rows = {text: row for row, text in enumerate(texts)}
@@ -75,10 +75,21 @@ def draw_candidates(captions, pairs, seed):
     candidates = np.empty((len(pairs), 1 + OTHERS), np.int64)
     for i, (picture, caption) in enumerate(pairs):
         wrong = np.setdiff1d(np.arange(len(texts)), [rows[own] for own in captions[picture]])
-        if len(wrong) < OTHERS:
-            raise UserError(f"--dataset: r_precision needs {OTHERS} captions of other pictures, there are {len(wrong)}")
         candidates[i] = [rows[caption], *rng.choice(wrong, OTHERS, replace=False)]
     return texts, candidates
+
+
+def check(context):
+    """Raises `UserError`, see `catalogue.Metric`: too few captions, or networks that cannot be had or do not fit."""
+    captions = context.split("test").captions
+    texts = {caption for own in captions for caption in own}
+    # What `draw_candidates` would find, of the pictures that are asked for.
+    fewest = len(texts) - max(len(set(captions[picture])) for picture, _ in context.pairs)
+    if fewest < OTHERS:
+        raise UserError(f"--dataset: r_precision needs {OTHERS} captions of other pictures, there are {fewest}")
+    width = context.check_extractor()
+    if context.retrieval_handle:
+        _hub_pair(context, width)
 
 
 def measure(context):
@@ -97,10 +108,11 @@ def measure(context):
     Raises:
         UserError: naming the flag, where there are too few captions or the two networks do not fit.
     """
+    check(context)
     texts, candidates = draw_candidates(context.split("test").captions, context.pairs, context.seed)
     extractor = context.extractor_network
     if context.retrieval_handle:
-        judge, kind = _hub_pair(context), "hub"
+        judge, kind = _hub_pair(context, context.check_extractor()), "hub"
     else:
         key = ("retrieval", extractor.fingerprint, context.sides)
         judge, kind = context.shared(key, lambda: _train_judge(context)), "ds_sje"
@@ -138,12 +150,12 @@ def _unit(vectors):
     return vectors / np.maximum(np.linalg.norm(vectors, axis=1, keepdims=True), 1e-12)
 
 
-def _hub_pair(context):
+def _hub_pair(context, width):
     if context.extractor != "hub":
         raise UserError("--retrieval_handle: needs --extractor=hub with the same pair's picture encoder")
     from t2i_kd.text.hub import load_module
 
-    module, width = load_module(context.retrieval_handle, "retrieval_handle"), context.activations("made").shape[1]
+    module = load_module(context.retrieval_handle, "retrieval_handle")
     if module.dim != width:
         raise UserError(
             f"--retrieval_handle: {context.retrieval_handle} gives vectors of {module.dim}, the extractor of {width}"

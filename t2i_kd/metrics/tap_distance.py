@@ -62,6 +62,11 @@ def sums_of(differences, magnitudes, weights):
     return {**means, "sum": sum(means.values()), "normalised sum": normalised}
 
 
+def check(context):
+    """Raises `UserError`, see `catalogue.Metric`: a teacher that cannot be had."""
+    context.loaded_teacher  # noqa: B018 (loads it, or says why not)
+
+
 def measure(context):
     """The Stage II distance of a student over held-out (image, caption) pairs.
 

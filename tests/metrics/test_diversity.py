@@ -88,6 +88,7 @@ def context(monkeypatch, student, count, real=60, see=lambda features: features)
     test = CaptionedImages("noise/test", images, captions, np.zeros(real, int), ("noise",))
     pixel = Extractor("pixel", {"seen": "first pixel"}, lambda x: {"features": see(x[:, 0, 0])}, False, "0")
     monkeypatch.setattr("t2i_kd.metrics.context.load_extractor", lambda _: pixel)
+    monkeypatch.setattr("t2i_kd.metrics.context.preview", lambda _: (3, pixel.has_probabilities))
     return EvaluationContext(student, "noise", num_captions=count, seed=5, cache={("split", "test", 32, 32): test})
 
 
@@ -132,9 +133,9 @@ def test_a_student_without_noise_has_exactly_0_over_seeds(monkeypatch):
 
 
 def test_too_few_pictures_name_the_flag(monkeypatch):
-    with pytest.raises(UserError, match="--num_captions: diversity needs at least two pictures, not 1"):
+    with pytest.raises(UserError, match="--num_captions: diversity needs at least 2 pictures, not 1"):
         diversity.measure(context(monkeypatch, Painter(True), 1))
-    with pytest.raises(UserError, match="--dataset: diversity needs at least two pictures, not 1"):
+    with pytest.raises(UserError, match="--dataset: diversity needs at least 2 pictures, not 1"):
         diversity.measure(context(monkeypatch, Painter(True), 2, real=1))
     two = diversity.measure(context(monkeypatch, Painter(True), 2))
     names = ["diversity_captions_pixel_32_n2", "diversity_seeds_pixel_32_n2x4"]

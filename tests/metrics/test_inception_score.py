@@ -98,6 +98,7 @@ def context(monkeypatch, count, real):
     test = CaptionedImages("levels/test", images, captions, np.zeros(real, int), ("level",))
     extractor = Extractor("levels", {"seen": "first pixel"}, look, True, "0")
     monkeypatch.setattr("t2i_kd.metrics.context.load_extractor", lambda _: extractor)
+    monkeypatch.setattr("t2i_kd.metrics.context.preview", lambda _: (3, extractor.has_probabilities))
     return EvaluationContext(Painter(), "levels", num_captions=count, cache={("split", "test", 32, 32): test})
 
 

@@ -108,6 +108,7 @@ def context(monkeypatch, made, real, count):
         cache["split", split, 32, 32] = CaptionedImages(f"noise/{split}", images, captions, labels, ("noise",))
     pixel = Extractor("pixel", {"seen": "first pixel"}, lambda x: {"features": x[:, 0, 0]}, False, "0")
     monkeypatch.setattr("t2i_kd.metrics.context.load_extractor", lambda _: pixel)
+    monkeypatch.setattr("t2i_kd.metrics.context.preview", lambda _: (3, pixel.has_probabilities))
     return EvaluationContext(Copyist(made), "noise", num_captions=count, cache=cache)
 
 
