@@ -23,6 +23,7 @@ from t2i_kd.recipe import RECIPE_FILE, Recipe, TeacherRecipe
 
 EXTRACTORS = ("own", "inception", "teacher", "hub")
 FINAL = "final student"
+TEACHER_NOTE = "every metric here looks through the teacher, whose view SDN is trained to match; ask for others too"
 TEACHER_FLAGS = ("teacher", "teacher_weights", "teacher_pooling", "teacher_preprocessing")
 
 
@@ -149,7 +150,8 @@ def evaluate(models, dataset, metrics, teacher=None, out="", page="", bootstrap=
 
     Returns:
         What the report holds: {"model": [paths], "dataset", "metrics": {metric: {student: {"protocol", "values",
-        "intervals", "beside"}}}, "comparisons": {metric: {student: what `resampling.compare` gave}}}.
+        "intervals", "beside"}}}, "comparisons": {metric: {student: what `resampling.compare` gave}},
+        "notes": [what to bear in mind]}.
 
     Raises:
         UserError: naming the flag or file that is wrong.
@@ -191,16 +193,16 @@ def evaluate(models, dataset, metrics, teacher=None, out="", page="", bootstrap=
                         other: resampling.compare(first, found, biased[name]) for other, found in others
                     }
                     print(format_comparisons(models[0], comparisons[name]), flush=True)
+    notes = [TEACHER_NOTE] if only_the_teacher_judges(measures, options.get("extractor")) else []
     report = {
         "model": [str(model) for model in models],
         "dataset": dataset,
         "metrics": results,
         "comparisons": comparisons,
+        "notes": notes,
     }
-    if only_the_teacher_judges(measures, options.get("extractor")):
-        print(
-            "note: every metric here looks through the teacher, whose view SDN is trained to match; ask for others too"
-        )
+    for note in notes:
+        print(f"note: {note}")
     if out:
         _write("out", out, json.dumps(report, indent=2) + "\n")
     if page:
