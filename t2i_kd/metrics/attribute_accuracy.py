@@ -109,7 +109,9 @@ def measure(context):
 
 
 def _tested_judge(context, test):
-    judge = train_attribute_classifier(context.split("train"), context.seed)
+    judge = train_attribute_classifier(
+        context.split("train"), context.seed, cache=context.arrays, key=context.digest_of("train")
+    )
     hits = attribute_hits(judge.predict(test.images), test.attributes)
     accuracy = {name: float(values.mean()) for name, values in hits.items()}
     worst = min(judge.values, key=accuracy.get)

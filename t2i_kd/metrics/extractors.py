@@ -10,6 +10,7 @@ from keras import ops
 
 from t2i_kd.errors import UserError
 from t2i_kd.metrics.cache import digest
+from t2i_kd.metrics.finite import require_finite
 from t2i_kd.teachers.catalogue import load_application
 
 BATCH = 32
@@ -51,13 +52,16 @@ class Extractor:
     side: int = 0
 
     def batches(self, images):
-        """What `look` sees of uint8 pictures [n, side, side, 3], an array or a reader, a batch in memory at a time."""
+        """What `look` sees of uint8 pictures [n, side, side, 3], an array or a reader, a batch in memory at a time.
+
+        Raises:
+            UserError: naming `--extractor`, where it gives NaN or infinity.
+        """
         for start in range(0, len(images), BATCH):
             batch = np.stack([images[i] for i in range(start, min(start + BATCH, len(images)))])
             found = self.look(batch.astype("float32"))
             for name, values in found.items():
-                if not np.isfinite(values).all():
-                    raise ValueError(f"{self.name}: {name} hold NaN or infinity")
+                require_finite(f"--extractor: {self.name}", name, values)
             yield found
 
 

@@ -54,8 +54,8 @@ class ImageClassifier:
 
     def logits(self, images, target="label"):
         """float32 [n, classes] of uint8 pictures, an array or a reader."""
-        network = keras.Model(self.network.input, {"features": self.network.output[target]})
-        return np.concatenate([found["features"] for found in keras_extractor("own", {}, network).batches(images)])
+        network = keras.Model(self.network.input, {"logits": self.network.output[target]})
+        return np.concatenate([found["logits"] for found in keras_extractor("own", {}, network).batches(images)])
 
     @property
     def sides(self):

@@ -12,6 +12,7 @@ import numpy as np
 from keras import ops
 
 from t2i_kd.errors import UserError
+from t2i_kd.metrics.finite import require_finite
 from t2i_kd.metrics.structural_similarity import measure_similarity
 
 BATCH = 16
@@ -90,4 +91,4 @@ def measure(context):
 
 def _look(network, images):
     taps = network(np.asarray(images, "float32"), training=False)
-    return {tap: ops.convert_to_numpy(value) for tap, value in taps.items()}
+    return {tap: require_finite("--teacher", tap, ops.convert_to_numpy(value)) for tap, value in taps.items()}

@@ -13,6 +13,7 @@ from keras import ops
 from t2i_kd.data.batches import caption_pairs
 from t2i_kd.errors import UserError
 from t2i_kd.metrics.cache import digest, digest_of_training
+from t2i_kd.metrics.finite import require_finite
 from t2i_kd.metrics.progress import TrainingBar
 from t2i_kd.metrics.resampling import Measurement, mean_of
 from t2i_kd.recipe import TextRecipe
@@ -116,11 +117,16 @@ def measure(context):
     else:
         key = ("retrieval", extractor.fingerprint, context.sides)
         judge, kind = context.shared(key, lambda: _train_judge(context)), "ds_sje"
-    vectors = judge.texts(texts)
+    vectors = require_finite("--metrics: r_precision", "the captions' vectors", judge.texts(texts))
     pictures = [picture for picture, _ in context.pairs]
     name = f"r_precision_{kind}_{context.view}_n{len(pictures)}_of{1 + OTHERS}"
-    real = first_among(judge.images(context.activations("real")[pictures]), vectors, candidates)
-    samples = {name: first_among(judge.images(context.activations("made")), vectors, candidates)}
+
+    def hits(activations):
+        seen = require_finite("--metrics: r_precision", "the pictures' vectors", judge.images(activations))
+        return first_among(seen, vectors, candidates)
+
+    real = hits(context.activations("real")[pictures])
+    samples = {name: hits(context.activations("made"))}
     text_judge = {"text encoder": context.retrieval_handle or DS_SJE}
     return Measurement(
         protocol=context.extractor_protocol() | text_judge,

@@ -7,6 +7,7 @@ import keras
 import numpy as np
 from keras import ops
 
+from t2i_kd.metrics.finite import require_finite
 from t2i_kd.metrics.resampling import Measurement
 
 BATCH = 8
@@ -108,4 +109,4 @@ def measure(context):
 
 def _taps(teacher: keras.Model, images):
     taps = teacher(np.asarray(images, "float32"), training=False)
-    return {name: ops.convert_to_numpy(value) for name, value in taps.items()}
+    return {name: require_finite("--teacher", name, ops.convert_to_numpy(value)) for name, value in taps.items()}

@@ -114,7 +114,7 @@ def test_a_bad_classifier_refuses_to_judge(monkeypatch, shapes_cache):
         def predict(self, images):
             return [{name: choices[0] for name, choices in self.values.items()}] * len(images)
 
-    monkeypatch.setattr(metric, "train_attribute_classifier", lambda dataset, seed: Blind())
+    monkeypatch.setattr(metric, "train_attribute_classifier", lambda dataset, seed, **kept: Blind())
     splits = {key: value for key, value in shapes_cache.items() if key[0] == "split"}
     student = LookUp(splits["split", "test", 32, 32])
     with pytest.raises(UserError, match=r"cannot judge captioned_shapes: .* 98% is required"):

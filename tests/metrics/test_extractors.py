@@ -126,7 +126,7 @@ def test_activations_come_batch_by_batch_in_order_and_are_cached(tmp_path, monke
 def test_nan_activations_are_refused():
     image = keras.Input((32, 32, 3))
     broken = keras.Model(image, {"features": keras.layers.Rescaling(float("nan"))(image)[:, 0, 0]})
-    with pytest.raises(ValueError, match="broken: features hold NaN"):
+    with pytest.raises(UserError, match="--extractor: broken: features hold NaN"):
         list(keras_extractor("broken", {}, broken).batches(np.ones((2, 32, 32, 3), np.uint8)))
 
 

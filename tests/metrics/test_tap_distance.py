@@ -3,6 +3,7 @@ import numpy as np
 import pytest
 
 from t2i_kd.data.captioned_images import CaptionedImages
+from t2i_kd.errors import UserError
 from t2i_kd.metrics import context, resampling, tap_distance
 from t2i_kd.metrics.context import EvaluationContext
 from t2i_kd.recipe import TeacherRecipe
@@ -104,6 +105,15 @@ def test_every_tap_of_a_teacher_counts_once(pictures, monkeypatch):
         values["normalised_sum"], rel=1e-9
     )
     assert result.protocol["captions"] == result.protocol["pictures"] == 11
+
+
+def test_a_broken_teacher_is_named(pictures, monkeypatch):
+    teacher = build_vgg19(32, width=1 / 32)
+    layer = teacher.get_layer("conv3_1")
+    layer.set_weights([np.full(weights.shape, np.nan) for weights in layer.get_weights()])
+    monkeypatch.setattr(context, "load_teacher", lambda recipe, resolution: teacher)
+    with pytest.raises(UserError, match="--teacher: conv3_1 hold NaN or infinity"):
+        tap_distance.measure(context_of(pictures, TeacherRecipe(), 3))
 
 
 def test_pictures_take_turns(pictures):
