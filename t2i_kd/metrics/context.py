@@ -9,13 +9,11 @@ import numpy as np
 from t2i_kd.data.catalogue import load_dataset
 from t2i_kd.errors import UserError
 from t2i_kd.metrics import held_out
+from t2i_kd.metrics.blocks import row_blocks
 from t2i_kd.metrics.cache import ArrayCache, digest, digest_of_images, scratch_array
 from t2i_kd.metrics.extractors import load_extractor, preview, view_name
 from t2i_kd.recipe import TeacherRecipe
 from t2i_kd.teachers.catalogue import load_teacher
-
-# Activations that are copied at a time.
-ROWS_AT_ONCE = 1024
 
 
 @dataclass(frozen=True)
@@ -152,7 +150,7 @@ class EvaluationContext:
         anchor for distances, in as many pictures of the `train` split as are made, evenly spread over it.
 
         Returns:
-            float32 [n, dim]; the made ones lie on disk, the others are kept in `cache_dir`.
+            float32 [n, dim], mapped from the disk; those of the `real` and `train` ones are kept in `cache_dir`.
         """
         return self._seen_kind(kind)["features"]
 
@@ -169,8 +167,8 @@ class EvaluationContext:
         halves = []
         for chosen in (np.sort(order[: len(real) // 2]), np.sort(order[len(real) // 2 :])):
             half = scratch_array((len(chosen), real.shape[1]), np.float32)
-            for start in range(0, len(chosen), ROWS_AT_ONCE):
-                half[start : start + ROWS_AT_ONCE] = real[chosen[start : start + ROWS_AT_ONCE]]
+            for rows in row_blocks(half):
+                half[rows] = real[chosen[rows]]
             halves.append(half)
         return f"{len(halves[0])} real test pictures against the other {len(halves[1])}", *halves
 

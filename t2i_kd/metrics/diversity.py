@@ -9,9 +9,9 @@ import itertools
 import numpy as np
 from scipy.spatial.distance import cdist
 
+from t2i_kd.metrics.blocks import check_finite, row_blocks
 from t2i_kd.metrics.resampling import Measurement
 
-BLOCK = 512
 CAPTIONS_OVER_SEEDS = 50
 SEEDS = 4
 # More than anyone's captions, so that no seed is one of those that `context.made` was drawn with.
@@ -35,13 +35,15 @@ def mean_pair_distance(activations, weights):
     Raises:
         ValueError: for another shape, fewer than two vectors, NaN or infinity.
     """
-    vectors = _checked(activations, "[n, dim]", 2)
-    if len(vectors) < 2:
-        raise ValueError(f"{len(vectors)} activations: at least two are needed")
+    _check(activations, "[n, dim]", 2)
+    if len(activations) < 2:
+        raise ValueError(f"{len(activations)} activations: at least two are needed")
     total = np.zeros(len(weights))
-    for start in range(0, len(vectors), BLOCK):
-        rows = slice(start, start + BLOCK)
-        total += np.einsum("rn,rn->r", weights[:, rows] @ cdist(vectors[rows], vectors), weights)
+    for rows in row_blocks(activations):
+        one = np.asarray(activations[rows], np.float64)
+        for columns in row_blocks(activations):
+            distances = cdist(one, np.asarray(activations[columns], np.float64))
+            total += np.einsum("rn,rn->r", weights[:, rows] @ distances, weights[:, columns])
     pairs = weights.sum(1) ** 2 - np.square(weights).sum(1)
     return np.divide(total, pairs, out=np.zeros(len(weights)), where=pairs > 0)
 
@@ -58,20 +60,18 @@ def distance_over_seeds(activations):
     Raises:
         ValueError: for another shape, fewer than two seeds, NaN or infinity.
     """
-    vectors = _checked(activations, "[captions, seeds, dim]", 3)
-    if vectors.shape[1] < 2:
-        raise ValueError(f"{vectors.shape[1]} seeds: at least two are needed")
+    _check(activations, "[captions, seeds, dim]", 3)
+    if activations.shape[1] < 2:
+        raise ValueError(f"{activations.shape[1]} seeds: at least two are needed")
+    vectors = np.asarray(activations, np.float64)
     pairs = itertools.combinations(range(vectors.shape[1]), 2)
     return np.mean([np.linalg.norm(vectors[:, one] - vectors[:, other], axis=1) for one, other in pairs], axis=0)
 
 
-def _checked(activations, form, axes):
-    activations = np.asarray(activations, np.float64)
+def _check(activations, form, axes):
     if activations.ndim != axes:
         raise ValueError(f"activations of shape {activations.shape} are not {form}")
-    if not np.isfinite(activations).all():
-        raise ValueError("activations hold NaN or infinity")
-    return activations
+    check_finite(activations)
 
 
 def check(context):

@@ -6,10 +6,9 @@ Source: Heusel et al., "GANs Trained by a Two Time-Scale Update Rule" (NeurIPS 2
 import numpy as np
 from tqdm import tqdm
 
+from t2i_kd.metrics.blocks import row_blocks
 from t2i_kd.metrics.moments import Moments
 from t2i_kd.metrics.resampling import Measurement
-
-BLOCK = 1024
 
 
 def frechet_distance(one, other):
@@ -50,8 +49,8 @@ def _distance(one, other):
 def moments_of(activations, weights):
     """The `Moments` of float [n, dim] activations, each counted as often as its weight says, in blocks."""
     found = Moments()
-    for start in range(0, len(activations), BLOCK):
-        found.update(activations[start : start + BLOCK], weights[start : start + BLOCK])
+    for rows in row_blocks(activations):
+        found.update(activations[rows], weights[rows])
     return found
 
 

@@ -8,6 +8,7 @@ import numpy as np
 from scipy.special import xlogy
 
 from t2i_kd.errors import UserError
+from t2i_kd.metrics.blocks import row_blocks
 from t2i_kd.metrics.resampling import Measurement
 
 SPLITS = 10
@@ -34,17 +35,25 @@ def inception_score(probabilities, weights):
     Raises:
         ValueError: for another shape, NaN, infinity, a negative number, or a row whose sum is not within 1e-3 of 1.
     """
-    probabilities = np.asarray(probabilities, np.float64)
     if probabilities.ndim != 2 or not len(probabilities):
         raise ValueError(f"probabilities of shape {probabilities.shape} are not [n, classes]")
-    if not np.isfinite(probabilities).all():
-        raise ValueError("probabilities hold NaN or infinity")
-    if (probabilities < 0).any() or (np.abs(probabilities.sum(1) - 1) > TOLERANCE).any():
-        raise ValueError("probabilities are negative or do not sum to 1")
     with np.errstate(invalid="ignore"):
         shares = weights / weights.sum(1, keepdims=True)
-    together = shares @ probabilities
-    return np.exp(shares @ xlogy(probabilities, probabilities).sum(1) - xlogy(together, together).sum(1))
+    together, negative_entropy = np.zeros((len(weights), probabilities.shape[1])), np.zeros(len(weights))
+    for rows in row_blocks(probabilities):
+        block = _checked(probabilities[rows])
+        together += shares[:, rows] @ block
+        negative_entropy += shares[:, rows] @ xlogy(block, block).sum(1)
+    return np.exp(negative_entropy - xlogy(together, together).sum(1))
+
+
+def _checked(block):
+    block = np.asarray(block, np.float64)
+    if not np.isfinite(block).all():
+        raise ValueError("probabilities hold NaN or infinity")
+    if (block < 0).any() or (np.abs(block.sum(1) - 1) > TOLERANCE).any():
+        raise ValueError("probabilities are negative or do not sum to 1")
+    return block
 
 
 def split_inception_score(probabilities, weights):

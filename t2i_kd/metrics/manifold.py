@@ -7,10 +7,10 @@ Naeem et al., "Reliable Fidelity and Diversity Metrics for Generative Models" (I
 import numpy as np
 from scipy.spatial.distance import cdist
 
+from t2i_kd.metrics.blocks import check_finite, row_blocks
 from t2i_kd.metrics.resampling import Measurement
 
 NEIGHBOURS = 5
-BLOCK = 512
 
 
 def manifold_contributions(made, real, neighbours=NEIGHBOURS):
@@ -33,41 +33,46 @@ def manifold_contributions(made, real, neighbours=NEIGHBOURS):
     Raises:
         ValueError: for other shapes, k vectors or fewer, NaN or infinity.
     """
-    made, real = (np.asarray(each, np.float64) for each in (made, real))
     if made.ndim != 2 or real.ndim != 2 or made.shape[1] != real.shape[1]:
         raise ValueError(f"activations of shapes {made.shape} and {real.shape}")
     if min(len(made), len(real)) <= neighbours:
         raise ValueError(f"{len(made)} and {len(real)} activations: more than {neighbours} of each are needed")
-    if not (np.isfinite(made).all() and np.isfinite(real).all()):
-        raise ValueError("activations hold NaN or infinity")
+    for vectors in (made, real):
+        check_finite(vectors)
     made_radii, real_radii = _radii(made, neighbours), _radii(real, neighbours)
     precision, density = np.zeros(len(made)), np.zeros(len(made))
     recall, coverage = np.zeros(len(real)), np.zeros(len(real))
-    for rows, distances in _distances(made, real):
-        in_real = distances <= real_radii
-        precision[rows] = in_real.any(1)
-        density[rows] = in_real.sum(1) / neighbours
-        coverage = np.maximum(coverage, in_real.any(0))
-        recall = np.maximum(recall, (distances <= made_radii[rows, None]).any(0))
+    for rows in row_blocks(made):
+        for columns, distances in _distances(made[rows], real):
+            in_real = distances <= real_radii[columns]
+            precision[rows] = np.maximum(precision[rows], in_real.any(1))
+            density[rows] += in_real.sum(1) / neighbours
+            coverage[columns] = np.maximum(coverage[columns], in_real.any(0))
+            recall[columns] = np.maximum(recall[columns], (distances <= made_radii[rows, None]).any(0))
     return {"precision": precision, "density": density, "recall": recall, "coverage": coverage}
 
 
-def _distances(one, other):
-    """Blocks of `one`'s rows with their Euclidean distances to all of `other`.
+def _distances(block, vectors):
+    """Blocks of the vectors' rows, with the Euclidean distances of a block of others to them, float64.
 
     Differences are squared, not x.x - 2 x.y + y.y, whose rounding would decide about pictures that are the same.
     """
-    for start in range(0, len(one), BLOCK):
-        rows = slice(start, start + BLOCK)
-        yield rows, cdist(one[rows], other)
+    block = np.asarray(block, np.float64)
+    for columns in row_blocks(vectors):
+        yield columns, cdist(block, np.asarray(vectors[columns], np.float64))
 
 
 def _radii(vectors, neighbours):
-    # The nearest of all is the vector itself.
-    nearest = [
-        np.partition(distances, neighbours, axis=1)[:, neighbours] for _, distances in _distances(vectors, vectors)
-    ]
-    return np.concatenate(nearest)
+    radii = np.empty(len(vectors))
+    for rows in row_blocks(vectors):
+        # The nearest of all is the vector itself.
+        nearest = np.empty((len(radii[rows]), 0))
+        for _, distances in _distances(vectors[rows], vectors):
+            nearest = np.concatenate([nearest, distances], axis=1)
+            nearest.partition(min(neighbours, nearest.shape[1] - 1), axis=1)
+            nearest = nearest[:, : neighbours + 1]
+        radii[rows] = nearest.max(1)
+    return radii
 
 
 def check(context):

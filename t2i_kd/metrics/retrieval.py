@@ -12,6 +12,7 @@ from keras import ops
 
 from t2i_kd.data.batches import caption_pairs
 from t2i_kd.errors import UserError
+from t2i_kd.metrics.blocks import row_blocks
 from t2i_kd.metrics.cache import digest, digest_of_training
 from t2i_kd.metrics.finite import require_finite
 from t2i_kd.metrics.progress import TrainingBar
@@ -181,11 +182,11 @@ class _JointEmbedding:
         return self._half("text", self.front_end.input_name, features)
 
     def images(self, activations):
-        return self._half("image", "tap", (np.asarray(activations) - self.mean) / self.deviation)
+        return self._half("image", "tap", activations, lambda batch: (batch - self.mean) / self.deviation)
 
-    def _half(self, output, input_name, values):
+    def _half(self, output, input_name, values, prepared=lambda batch: batch):
         half = keras.Model({input_name: self.network.input[input_name]}, self.network.output[output])
-        batches = [values[start : start + AT_ONCE] for start in range(0, len(values), AT_ONCE)]
+        batches = (prepared(values[start : start + AT_ONCE]) for start in range(0, len(values), AT_ONCE))
         return np.concatenate([ops.convert_to_numpy(half({input_name: batch}, training=False)) for batch in batches])
 
 
@@ -203,9 +204,10 @@ class _Judge(Trainer):
 class _ClassBatches(keras.utils.PyDataset):
     """One picture of each of some classes with one of its captions; batch `i` is a function of (seed, i) alone."""
 
-    def __init__(self, dataset, activations, front_end, seed):
+    def __init__(self, dataset, activations, scale, front_end, seed):
         super().__init__()
         self.classes, self.activations, self.seed = classes_of(dataset.labels), activations, seed
+        self.mean, self.deviation = scale
         self.input_name, self.features = front_end.input_name, front_end.features(dataset.all_captions)
         self.first = np.searchsorted(caption_pairs(dataset)[:, 0], np.arange(len(dataset)))
         self.counts = np.array([len(captions) for captions in dataset.captions])
@@ -217,7 +219,17 @@ class _ClassBatches(keras.utils.PyDataset):
     def __getitem__(self, step):
         chosen = class_balanced_indices(self.classes, self.batch, self.seed, step)
         captions = np.random.default_rng([self.seed, step]).integers(0, self.counts[chosen])
-        return {"tap": self.activations[chosen], self.input_name: self.features[self.first[chosen] + captions]}
+        taps = (self.activations[chosen] - self.mean) / self.deviation
+        return {"tap": taps, self.input_name: self.features[self.first[chosen] + captions]}
+
+
+def _scale(activations):
+    """Mean and standard deviation of each number, float32 [dim], in blocks."""
+    blocks = row_blocks(activations)
+    mean = sum(activations[rows].sum(0, dtype=np.float64) for rows in blocks) / len(activations)
+    squares = sum(np.square(activations[rows] - mean).sum(0) for rows in blocks)
+    deviation = np.maximum(np.sqrt(squares / len(activations)), 1e-6)
+    return mean.astype(np.float32), deviation.astype(np.float32)
 
 
 def _train_judge(context):
@@ -226,7 +238,7 @@ def _train_judge(context):
     (activations,) = context.arrays.arrays(
         f"train-{extractor.name}", key, lambda: [np.asarray(context.features_of(train.images))]
     )
-    mean, deviation = activations.mean(0), np.maximum(activations.std(0), 1e-6)
+    mean, deviation = _scale(activations)
     keras.utils.set_random_seed(context.seed)
     front_end = build_front_end(TEXT, train)
     network = build_joint_embedding(front_end.build_encoder(), activations.shape[1:])
@@ -235,7 +247,7 @@ def _train_judge(context):
         trainer = _Judge(network)
         schedule = keras.optimizers.schedules.CosineDecay(LEARNING_RATE, STEPS)
         trainer.compile(optimizer=keras.optimizers.Adam(schedule, global_clipnorm=1.0), jit_compile=False)
-        batches = _ClassBatches(train, (activations - mean) / deviation, front_end, context.seed)
+        batches = _ClassBatches(train, activations, (mean, deviation), front_end, context.seed)
         trainer.fit(batches, shuffle=False, verbose=0, callbacks=[TrainingBar("retrieval judge", STEPS)])
         return network.get_weights()
 

@@ -8,7 +8,7 @@ import scipy.linalg
 
 from t2i_kd.data.catalogue import load_dataset
 from t2i_kd.errors import UserError
-from t2i_kd.metrics import frechet, kernel_distance, resampling
+from t2i_kd.metrics import blocks, frechet, kernel_distance, resampling
 from t2i_kd.metrics.catalogue import resolve_metrics
 from t2i_kd.metrics.context import EvaluationContext
 from t2i_kd.metrics.frechet import frechet_distance
@@ -69,7 +69,7 @@ def test_kernel_distance_is_the_loops(monkeypatch):
     within = [np.mean([kernel(x, y) for x, y in itertools.permutations(each, 2)]) for each in (one, other)]
     expected = sum(within) - 2 * np.mean([kernel(x, y) for x in one for y in other])
     assert kernel_distance.kernel_distance(one, other) == pytest.approx([expected], rel=1e-9)
-    monkeypatch.setattr(kernel_distance, "BLOCK", 4)
+    monkeypatch.setattr(blocks, "BLOCK", 4)
     assert kernel_distance.kernel_distance(one, other) == pytest.approx([expected], rel=1e-9)
 
 
@@ -96,7 +96,7 @@ def test_weighted_vectors_count_as_often_as_their_weight_says():
 
 def test_weighted_moments_are_those_of_the_repeated_vectors(monkeypatch):
     vectors, weights = samples(9), np.array([0.0, 3, 1, 0, 2, 1, 1, 0, 4])
-    monkeypatch.setattr(frechet, "BLOCK", 4)
+    monkeypatch.setattr(blocks, "BLOCK", 4)
     found = frechet.moments_of(vectors, weights)
     repeated = np.repeat(vectors, weights.astype(int), axis=0)
     assert found.count == len(repeated)

@@ -6,7 +6,7 @@ from scipy.spatial.distance import pdist
 
 from t2i_kd.data.captioned_images import CaptionedImages
 from t2i_kd.errors import UserError
-from t2i_kd.metrics import diversity
+from t2i_kd.metrics import blocks, diversity
 from t2i_kd.metrics.context import EvaluationContext
 from t2i_kd.metrics.diversity import distance_over_seeds, mean_pair_distance
 from t2i_kd.metrics.extractors import Extractor
@@ -19,7 +19,7 @@ def samples(*shape):
 
 @pytest.mark.parametrize("block", [512, 4])
 def test_the_mean_over_pairs_is_pdists(block, monkeypatch):
-    monkeypatch.setattr(diversity, "BLOCK", block)
+    monkeypatch.setattr(blocks, "BLOCK", block)
     vectors, weights = samples(13, 5), draw_weights(13, 4, 0)
     found = mean_pair_distance(vectors, weights)
     assert found[0] == pytest.approx(pdist(vectors).mean(), rel=1e-12)

@@ -8,7 +8,7 @@ from sklearn.neighbors import NearestNeighbors
 
 from t2i_kd.data.captioned_images import CaptionedImages
 from t2i_kd.errors import UserError
-from t2i_kd.metrics import manifold
+from t2i_kd.metrics import blocks, manifold
 from t2i_kd.metrics.context import EvaluationContext
 from t2i_kd.metrics.extractors import Extractor
 from t2i_kd.metrics.manifold import manifold_contributions
@@ -37,7 +37,7 @@ def by_loops(made, real, k):
 
 @pytest.mark.parametrize(("k", "block"), [(5, 512), (5, 7), (1, 7)])
 def test_they_are_the_loops(k, block, monkeypatch):
-    monkeypatch.setattr(manifold, "BLOCK", block)
+    monkeypatch.setattr(blocks, "BLOCK", block)
     made, real = samples(40), samples(31, 1, 1.0)
     found, expected = manifold_contributions(made, real, k), by_loops(made, real, k)
     assert set(found) == set(expected)
