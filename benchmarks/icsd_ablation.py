@@ -27,7 +27,7 @@ RECIPE = "pipelines/icsd_shapes.flags"
 METRICS = "attribute_accuracy,frechet,kernel,diversity"
 # Heading -> the metric and how the name of its line begins.
 COLUMNS = {
-    "caption accuracy": ("attribute_accuracy", "attribute_accuracy_mean"),
+    "caption accuracy": ("attribute_accuracy", "attribute_mean"),
     "Fréchet": ("frechet", "frechet"),
     "kernel": ("kernel", "kernel"),
     "diversity": ("diversity", "diversity_captions"),
