@@ -38,7 +38,7 @@ def define_flags():
 
 
 def memory(field):
-    """This process's `VmRSS` (now) or `VmHWM` (at most, so far) in MB of 10^6 bytes; Linux only.
+    """The process's `VmRSS` (now) or `VmHWM` (at most, so far) in MB of 10^6 bytes; Linux only.
 
     Not `getrusage`, whose maximum a started process inherits from the one that started it.
     """
@@ -91,7 +91,7 @@ def open_run(path, runtime, threads):
 
 @contextlib.contextmanager
 def real_time_priority():
-    """All threads of this process before every other process's, while it lasts. Raises `UserError` without the right."""
+    """All of this process's threads before any other's, while it lasts. Raises `UserError` without the right."""
     threads = [int(name) for name in os.listdir("/proc/self/task")]
 
     def schedule(policy, priority):

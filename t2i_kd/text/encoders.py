@@ -79,7 +79,7 @@ class MeanGRU(keras.layers.Layer):
 
 
 def _each_way(sequences):
-    """[batch, steps, width] for each direction -> [directions, batch, steps, width], the second one's steps reversed."""
+    """A [batch, steps, width] a direction -> [directions, batch, steps, width], the second one's steps reversed."""
     return ops.stack([ops.flip(steps, axis=1) if direction else steps for direction, steps in enumerate(sequences)])
 
 
