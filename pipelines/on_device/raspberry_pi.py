@@ -38,7 +38,7 @@ def noise_of(seed, dim):
     low, high = seed & 0xFFFFFFFF, seed >> 32 & 0xFFFFFFFF
     words = [mix(mix(mix((i + 1) * 0x9E3779B9 & 0xFFFFFFFF) ^ low) ^ high) >> 8 for i in range(dim + dim % 2)]
     numbers = []
-    for first, second in zip(words[::2], words[1::2]):
+    for first, second in zip(words[::2], words[1::2], strict=True):
         radius, angle = math.sqrt(-2 * math.log((first + 1) / 2**24)), 2 * math.pi * second / 2**24
         numbers += [radius * math.cos(angle), radius * math.sin(angle)]
     return np.array([numbers[:dim]], np.float32)
