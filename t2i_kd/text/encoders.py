@@ -52,19 +52,22 @@ class MeanGRU(keras.layers.Layer):
         if present is None:
             present = ops.ones_like(inputs[:, :, 0])
         present = ops.cast(present, inputs.dtype)[:, :, None]
-        directions = range(self.kernel.shape[0])
-        projected = [ops.matmul(inputs, self.kernel[direction]) + self.bias[direction] for direction in directions]
-        # Unstacked rather than indexed: the gradient of an index is a whole sequence of zeros a step. And once for all
-        # directions: a runtime pays for every operation, and each of these is one a step.
-        step_inputs = ops.unstack(_each_way(projected), axis=2)
-        masks = ops.unstack(_each_way([present for _ in directions]), axis=2)
-        state = ops.zeros_like(step_inputs[0][..., : self.units])
+        directions = self.kernel.shape[0]
+        step_inputs, step_masks = [], []
+        for direction in range(directions):
+            # Unstacked rather than indexed: the gradient of an index is a whole sequence of zeros a step.
+            projected = ops.unstack(ops.matmul(inputs, self.kernel[direction]) + self.bias[direction], axis=1)
+            order = slice(None, None, -1 if direction else 1)
+            step_inputs.append(projected[order])
+            step_masks.append(ops.unstack(present, axis=1)[order])
+        state = ops.zeros_like(ops.stack([each[0][:, : self.units] for each in step_inputs]))
         total = state
-        for step_input, mask in zip(step_inputs, masks, strict=True):
-            state = state + mask * (self._step(step_input, state) - state)
+        for step_input, mask in zip(zip(*step_inputs, strict=True), zip(*step_masks, strict=True), strict=True):
+            mask = ops.stack(mask)
+            state = state + mask * (self._step(ops.stack(step_input), state) - state)
             total = total + mask * state
         mean = total / ops.maximum(ops.sum(present, axis=1), 1)
-        return ops.concatenate(ops.unstack(mean, len(directions)), axis=-1)
+        return ops.concatenate(ops.unstack(mean, directions), axis=-1)
 
     def _step(self, step_input, state):
         recurrent = ops.matmul(state, self.recurrent_kernel)
@@ -76,11 +79,6 @@ class MeanGRU(keras.layers.Layer):
 
     def get_config(self):
         return {**super().get_config(), "units": self.units, "bidirectional": self.bidirectional}
-
-
-def _each_way(sequences):
-    """A [batch, steps, width] a direction -> [directions, batch, steps, width], the second one's steps reversed."""
-    return ops.stack([ops.flip(steps, axis=1) if direction else steps for direction, steps in enumerate(sequences)])
 
 
 def _each(initializer):

@@ -34,7 +34,7 @@ def compiled(tmp_path_factory):
         )
     jar = tmp_path_factory.mktemp("kotlin") / "student.jar"
     sources = [SOURCE, *sorted(HERE.glob("*.kt"))]
-    command = ["sh", compiler, "-Werror", "-include-runtime", "-d", str(jar), *map(str, sources)]
+    command = [compiler, "-Werror", "-include-runtime", "-d", str(jar), *map(str, sources)]
     done = subprocess.run(command, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     return lambda folder, text: subprocess.run(
