@@ -50,7 +50,7 @@ def rows(ranks, manifests, metrics):
     Args:
         ranks: their numbers.
         manifests: of their versions.
-        metrics: what `evaluate` reports of attribute_accuracy of the float32 student and the int8 file of each, in turn.
+        metrics: attribute_accuracy's results, of each one's float32 student and int8 file in turn.
     """
     lines = []
     for index, (rank, manifest) in enumerate(zip(ranks, manifests, strict=True)):
