@@ -46,6 +46,8 @@ setup(
         # the endpoint of python -m t2i_kd.serve and its client
         "serve": SERVE,
         "jax": ["jax>=0.5"],
+        # what benchmarks/latency_vs_pytorch.py is timed against
+        "benchmarks": ["torch>=2.8"],
         "test": [
             "pytest>=8",
             "pytest-xdist>=3.6",
