@@ -2,13 +2,21 @@
 
 import keras
 
+from t2i_kd.training.distribution import replica_logs
+
 
 class Trainer(keras.Model):
     """A model whose `train_step` moves the trainable variables down the gradient of `loss_terms`.
 
     A system derives from it, holds its networks as attributes (frozen ones with `trainable = False`) and says in
     `loss_terms` what is minimised.
+
+    Attributes:
+        divides_batch: whether the loss is a mean over the examples of a batch, so that several devices may each take a
+            part of it. False where a loss compares a batch's examples with each other: then each takes all of it.
     """
+
+    divides_batch = True
 
     def loss_terms(self, batch):
         """The loss of a batch.
@@ -31,6 +39,9 @@ class Trainer(keras.Model):
         """None: every step's own terms are the logs, no running means."""
         return []
 
+    def _maybe_symbolic_build(self, *arguments, **options):
+        """Nothing: a trainer is built. Keras would trip over several workers' batches that are dicts."""
+
     def train_step(self, *arguments):
         """One step: loss, gradient, (clipped) update. Returns {"loss": ..., **terms} of the weights before it."""
         if keras.backend.backend() == "jax":
@@ -44,7 +55,7 @@ class Trainer(keras.Model):
         with tf.GradientTape() as tape:
             loss, terms = self.loss_terms(batch)
         self.optimizer.apply(tape.gradient(loss, variables), variables)
-        return {"loss": loss, **terms}
+        return replica_logs({"loss": loss, **terms})
 
     def _jax_step(self, state, batch):
         import jax
