@@ -13,6 +13,7 @@ from t2i_kd.errors import UserError
 from t2i_kd.imaging import captioned_grid, encode_png, write_file_atomically
 from t2i_kd.noise import noise_from_seeds
 from t2i_kd.sdn.objective import ERRORS, OBJECTIVES, SCALINGS, resolve_tap_weights, tap_errors
+from t2i_kd.sdn.upsampling import pays, with_direct_upsampling
 from t2i_kd.student import (
     CAPTIONS_FILE,
     TEXT_WEIGHTS_FILE,
@@ -24,6 +25,7 @@ from t2i_kd.student import (
     whiten_text,
 )
 from t2i_kd.teachers.catalogue import WIDTHS, load_teacher
+from t2i_kd.teachers.views import views_that_pay
 from t2i_kd.text.front_end import TOKEN_KINDS, build_front_end
 from t2i_kd.text.joint_embedding import (
     build_joint_embedding,
@@ -32,6 +34,7 @@ from t2i_kd.text.joint_embedding import (
     ds_sje_loss,
     retrieval_accuracy,
 )
+from t2i_kd.training.distribution import is_chief, predict
 from t2i_kd.training.loop import learning_rate, plan_stages, train_stage
 from t2i_kd.training.trainer import Trainer
 
@@ -54,11 +57,13 @@ class SDNTrainer(Trainer):
         stage: `Stage` with objective `mirrored` or `perceptual`.
         scales: {tap: s_l} of the taps that are compared; see `tap_errors`.
         steps: of the stage; an annealed error follows them.
+        direct: upsample and convolve in one, see `t2i_kd.sdn.upsampling`.
     """
 
-    def __init__(self, network, teacher, stage, scales, steps):
+    def __init__(self, network, teacher, stage, scales, steps, direct=False):
         super().__init__(name=f"sdn_{stage.name}")
         self.network, self.stage, self.scales = network, stage, scales
+        self.drawing = with_direct_upsampling(network) if direct else network
         self.weights_of_taps = resolve_tap_weights(stage.tap_weights)
         self.made_scales = scales
         if stage.objective == "mirrored" and stage.scaling == "normalised":
@@ -68,7 +73,13 @@ class SDNTrainer(Trainer):
         self.teacher.trainable = False
         self.steps, self.step = steps, None
         if stage.error == "annealed":
-            self.step = self.add_weight(shape=(), initializer="zeros", trainable=False, name="step")
+            self.step = self.add_weight(
+                shape=(),
+                initializer="zeros",
+                trainable=False,
+                name="step",
+                aggregation="only_first_replica",
+            )
         self.built = True
 
     @property
@@ -77,8 +88,9 @@ class SDNTrainer(Trainer):
 
     def loss_terms(self, batch):
         """sum_l w_l d_l over the stage's taps; each d_l is a term of its own, under its tap's name."""
-        real = self.teacher(ops.cast(batch["image"], "float32"), training=False)
-        made = self.network({name: batch[name] for name in self.network.input}, training=True)
+        image = ops.cast(batch["image"], "float32")
+        real = {**batch["views"], "image": image} if "views" in batch else self.teacher(image, training=False)
+        made = self.drawing({name: batch[name] for name in self.network.input}, training=True)
         if self.stage.objective == "perceptual":
             made = self.teacher(made["image"], training=False)
         progress = 0.0
@@ -97,6 +109,8 @@ class JointEmbeddingTrainer(Trainer):
         teacher: a frozen teacher.
         tap: the teacher's tap that is averaged over its places and projected.
     """
+
+    divides_batch = False  # each caption is compared with every image of the batch
 
     def __init__(self, encoder, teacher, tap):
         super().__init__(name="ds_sje")
@@ -126,7 +140,7 @@ def tap_scales(teacher, images):
     Returns:
         {tap: float}, at least 1e-6.
     """
-    taps = teacher.predict(images.astype("float32"), batch_size=16, verbose=0)
+    taps = predict(teacher, images.astype("float32"), 16)
     spread = {name: np.sqrt(np.mean(np.square(v - v.mean((0, 1, 2), dtype="float64")))) for name, v in taps.items()}
     return {name: max(float(value), 1e-6) for name, value in spread.items()}
 
@@ -227,22 +241,28 @@ class SDN:
             return JointEmbeddingTrainer(self.network.get_layer("text_encoder"), self.teacher, next(iter(taps)))
         normalised = stage.scaling == "normalised"
         scales = {name: self.measured_scales[name] if normalised else 1.0 for name in taps}
-        return SDNTrainer(self.network, self.teacher, stage, scales, plan.steps)
+        direct = pays(self.recipe.training.jit_compile)
+        return SDNTrainer(self.network, self.teacher, stage, scales, plan.steps, direct)
 
     def batches(self, stage, first_step, last_step):
-        """The training batches of a range of global steps."""
-        training = self.recipe.training
-        kind = ClassBalancedBatches if stage.objective == JOINT_EMBEDDING else Batches
-        return kind(
-            self.dataset,
-            self.front_end,
+        """The training batches of a range of a stage's global steps."""
+        training, flip = self.recipe.training, self.recipe.data.flip
+        arguments = (self.dataset, self.front_end, training.batch_size, training.seed, first_step, last_step, flip)
+        arguments += (self.recipe.student.noise_dim,)
+        if stage.objective == JOINT_EMBEDDING:
+            return ClassBalancedBatches(*arguments)
+        # Of the whole stage, so that a resumed one decides as it did before.
+        (steps,) = (plan.steps for plan in self.plans if plan.stage == stage)
+        views = views_that_pay(
+            self.teacher,
+            resolve_tap_weights(stage.tap_weights),
+            self.dataset.images,
+            flip,
             training.batch_size,
-            training.seed,
-            first_step,
-            last_step,
-            self.recipe.data.flip,
-            self.recipe.student.noise_dim,
+            steps,
+            self.recipe.teacher.teacher_cache_mb,
         )
+        return Batches(*arguments, views)
 
     def generate(self, captions):
         """float32 images [captions, resolution, resolution, 3] of the student as it is now, seeds 0, 1, ..."""
@@ -266,11 +286,10 @@ class SDN:
         whiten_text(self.network, self.front_end.features(captions))
 
     def train(self, run_dir):
-        """Trains every stage that is not finished and writes the student into `run_dir`."""
+        """Trains every stage that is not finished and writes the student into `run_dir`; the chief alone writes."""
         run_dir = Path(run_dir)
-        self.front_end.save(run_dir)
-        kept = evenly(self.dataset.all_captions, KEPT_CAPTIONS)
-        write_file_atomically(run_dir / CAPTIONS_FILE, ("\n".join(kept) + "\n").encode("utf-8"))
+        if is_chief():
+            self._save_text(run_dir)
         whitened = False
         for plan in self.plans:
             if plan.stage.objective != JOINT_EMBEDDING and not whitened:
@@ -284,10 +303,20 @@ class SDN:
                 run_dir,
                 functools.partial(self.draw_samples, run_dir),
             )
-            if plan.stage.objective == JOINT_EMBEDDING:
-                save_encoder_weights(self.network, run_dir / TEXT_WEIGHTS_FILE)
-            save_network(self.network, run_dir / "checkpoints" / plan.stage.name / WEIGHTS_FILE)
-        save_network(self.network, run_dir / WEIGHTS_FILE)
+            if is_chief():
+                self._save_stage(plan.stage, run_dir)
+        if is_chief():
+            save_network(self.network, run_dir / WEIGHTS_FILE)
+
+    def _save_text(self, run_dir):
+        self.front_end.save(run_dir)
+        kept = evenly(self.dataset.all_captions, KEPT_CAPTIONS)
+        write_file_atomically(run_dir / CAPTIONS_FILE, ("\n".join(kept) + "\n").encode("utf-8"))
+
+    def _save_stage(self, stage, run_dir):
+        if stage.objective == JOINT_EMBEDDING:
+            save_encoder_weights(self.network, run_dir / TEXT_WEIGHTS_FILE)
+        save_network(self.network, run_dir / "checkpoints" / stage.name / WEIGHTS_FILE)
 
 
 def evenly(items, count):
