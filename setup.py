@@ -46,6 +46,8 @@ setup(
         # the endpoint of python -m t2i_kd.serve and its client
         "serve": SERVE,
         "jax": ["jax>=0.5"],
+        # what docs/speed.md is measured with; nothing in the package imports them
+        "benchmarks": ["torch>=2.13", "matplotlib>=3.10"],
         "test": [
             "pytest>=8",
             "pytest-xdist>=3.6",
