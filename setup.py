@@ -16,7 +16,7 @@ setup(
     license_files=["LICENSE"],
     python_requires=">=3.11",
     packages=find_packages(include=["t2i_kd", "t2i_kd.*"]),
-    package_data={"t2i_kd.teachers": ["weights/*"]},
+    package_data={"t2i_kd.teachers": ["weights/*"], "t2i_kd.serving": ["page/*"]},
     # LiteRT and ONNX runtimes are here, not only extras, because every export is proven on them.
     install_requires=[
         "tensorflow>=2.20",
@@ -46,8 +46,8 @@ setup(
         # the endpoint of python -m t2i_kd.serve and its client
         "serve": SERVE,
         "jax": ["jax>=0.5"],
-        # what docs/speed.md is measured with; nothing in the package imports them
-        "benchmarks": ["torch>=2.13", "matplotlib>=3.10"],
+        # what benchmarks/ is timed against and draws with; nothing in the package imports them
+        "benchmarks": ["torch>=2.8", "matplotlib>=3.10"],
         "test": [
             "pytest>=8",
             "pytest-xdist>=3.6",
@@ -56,6 +56,7 @@ setup(
             "pyyaml>=6",
             "jax>=0.5",
             "hypothesis>=6.120",
+            "playwright>=1.50",  # drives a Chromium that is installed; it downloads none of its own here
             *SERVE,
         ],
     },

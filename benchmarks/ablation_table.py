@@ -18,18 +18,21 @@ from t2i_kd.errors import UserError
 from t2i_kd.exporting.artifacts import load_artifact
 from t2i_kd.imaging import captioned_grid, encode_png, write_file_atomically
 from t2i_kd.recipe import TeacherRecipe
-from t2i_kd.sdn.trainer import evenly
 from t2i_kd.student import WEIGHTS_FILE
+from t2i_kd.system import evenly
 
 METRICS = "classification,r_precision,kernel,diversity,ssim,tap_distance"
-REFERENCE = "both"
+# What the others are compared with: both stages, of the teacher whose rows are there.
+REFERENCES = ("both", "slim_quarter_both")
 COLUMNS = 8
+# The one line of tap_distance that the table shows.
+TAP_SUM = "tap_normalised_sum_"
 
 
 def finished_runs(run_dir, seeds):
-    """{row: [its finished runs' folders, by seed]}, `both` first."""
+    """{row: [its finished runs' folders, by seed]}, the first of `REFERENCES` first."""
     found = {}
-    for row in sorted(ROWS, key=lambda name: name != REFERENCE):
+    for row in (*REFERENCES, *(name for name in ROWS if name not in REFERENCES)):
         folders = [Path(run_dir) / f"{row}-seed{seed}" for seed in seeds]
         finished = [str(folder) for folder in folders if (folder / WEIGHTS_FILE).is_file()]
         if finished:
@@ -42,16 +45,15 @@ def markdown(report, runs):
     lines = {}
     for metric, students in report["metrics"].items():
         first = next(iter(students.values()))
-        names = [name for name in first["values"] if metric != "tap_distance" or name == "normalised sum"]
+        names = [name for name in first["values"] if metric != "tap_distance" or name.startswith(TAP_SUM)]
         for name in names:
-            heading = name if metric != "tap_distance" else "normalised tap distance"
             cells = {
                 row: " / ".join(f"{students[run]['values'][name]:.3g}" for run in runs[row])
                 for row in ROWS
                 if row in runs
             }
             anchors = {what: f"{values[name]:.3g}" for what, values in first["beside"].items() if name in values}
-            lines[heading] = cells | anchors
+            lines[name] = cells | anchors
     rows = list(dict.fromkeys(row for cells in lines.values() for row in cells))
     table = [["", *lines], ["---"] * (1 + len(lines))]
     table += [[row, *(cells.get(row, "") for cells in lines.values())] for row in rows]

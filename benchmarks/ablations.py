@@ -41,9 +41,9 @@ def stage2(share, options=NORMALISED):
     return ("stage2: objective=perceptual", share, options)
 
 
-def both(options=NORMALISED, share=STAGE1_SHARE):
+def both(options=NORMALISED):
     """Stage I, then Stage II."""
-    return [stage1(share, options), stage2(1 - share, options)]
+    return [stage1(STAGE1_SHARE, options), stage2(1 - STAGE1_SHARE, options)]
 
 
 SLIM = ["--teacher=vgg19_slim", "--teacher_weights=imagenet"]
@@ -67,10 +67,9 @@ ROWS = {
     "slim_quarter_both": (both(), [*SLIM, *QUARTER]),
     "slim_quarter_stage1": ([stage1(1)], [*SLIM, *QUARTER]),
     "slim_quarter_pixels": ([stage2(1, PIXELS)], [*SLIM, *QUARTER]),
-    "raw_l1": (both("error=l1 scaling=raw"), []),
-    "both_halves": (both(share=1 / 2), []),
-    "paper_start_stage2": ([stage2(1)], PAPER_START),
-    "paper_start_both": (both(), PAPER_START),
+    "slim_quarter_raw_l1": (both("error=l1 scaling=raw"), [*SLIM, *QUARTER]),
+    "slim_quarter_paper_start_stage2": ([stage2(1)], [*SLIM, *QUARTER, *PAPER_START]),
+    "slim_quarter_paper_start_both": (both(), [*SLIM, *QUARTER, *PAPER_START]),
 }
 
 
@@ -81,12 +80,25 @@ def row_flags(row, steps, seed):
     return [*further, f"--seed={seed}", *(f"--stage={text}" for text in texts)]
 
 
-def train(run_dir, *options):
-    """Runs `t2i_kd.train`, unless `run_dir` is finished. Raises `UserError` where it fails."""
+def train(recipe, run_dir, *options, stages=None):
+    """Runs `t2i_kd.train` on a flagfile, unless `run_dir` is finished. Raises `UserError` where it fails.
+
+    Args:
+        recipe: path of the flagfile.
+        run_dir: the run's folder.
+        options: further flags.
+        stages: names of the recipe's stages to train; None: all.
+    """
     if (Path(run_dir) / WEIGHTS_FILE).is_file():
         print(f"{run_dir}: is finished")
         return
-    command = [sys.executable, "-m", "t2i_kd.train", f"--flagfile={RECIPE}", f"--run_dir={run_dir}", *options]
+    if not Path(recipe).is_file():
+        raise UserError(f"{recipe} is not here; run this from the repository's root")
+    lines = [line for line in Path(recipe).read_text("utf-8").splitlines() if line.startswith("--")]
+    if stages is not None:
+        lines = [line for line in lines if not line.startswith("--stage=") or line[8:].partition(":")[0] in stages]
+    kept = [line for line in lines if not line.startswith(("--run_dir=", "--export_dir="))]
+    command = [sys.executable, "-m", "t2i_kd.train", *kept, f"--run_dir={run_dir}", *options]
     if subprocess.run(command).returncode:
         raise UserError(f"--run_dir: training {run_dir} failed")
 
@@ -100,16 +112,14 @@ def main():
             raise UserError(f"--rows: {row!r} is none of {', '.join(ROWS)}")
     if not values.run_dir:
         raise UserError("--run_dir: say where the runs are kept")
-    if not Path(RECIPE).is_file():
-        raise UserError(f"{RECIPE} is not here; run this from the repository's root")
     root = Path(values.run_dir)
     common = [f"--data_dir={values.data_dir}", f"--teacher_weights={values.teacher_weights}"]
-    train(root / "text", *common, f"--stage={TEXT_STAGE}")
+    train(RECIPE, root / "text", *common, f"--stage={TEXT_STAGE}")
     common.append(f"--text_weights={root / 'text' / TEXT_WEIGHTS_FILE}")
     for seed in values.seeds:
         for row in rows:
             folder = root / f"{row}-seed{seed}"
-            train(folder, *common, *row_flags(row, values.steps, int(seed)))
+            train(RECIPE, folder, *common, *row_flags(row, values.steps, int(seed)))
             shutil.rmtree(folder / "checkpoints", ignore_errors=True)
 
 

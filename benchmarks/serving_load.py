@@ -107,13 +107,18 @@ def main():
     for caption in CAPTIONS:
         coded = base64.b64encode(runner.generate_png(caption, 0)).decode()
         expected[caption] = json.dumps({"predictions": [{"b64": coded}]}, separators=(",", ":")).encode()
+    began = time.process_time()
     bare = bare_loop(values.model, values.batch_size, min(10, values.seconds))
+    bare_cores = (time.process_time() - began) / min(10, values.seconds)
+    began = time.process_time()
     times, wrong = load(values.rest, values.model_name, expected, values.clients, values.seconds)
+    clients_cores = (time.process_time() - began) / values.seconds
     p50, p99 = np.percentile(times, [50, 99]) * 1000
     rate = len(times) / values.seconds
-    print(f"bare loop, batches of {values.batch_size}: {bare:.0f} pictures/s")
+    print(f"bare loop, batches of {values.batch_size}: {bare:.0f} pictures/s, with {bare_cores:.2f} cores")
     print(f"endpoint, {values.clients} clients, {values.seconds:g} s: {rate:.0f} pictures/s ({rate / bare:.0%})")
     print(f"p50 {p50:.1f} ms, p99 {p99:.1f} ms, {len(times)} answers, {wrong} wrong")
+    print(f"the clients themselves took {clients_cores:.2f} cores")
     sys.exit(wrong > 0)
 
 

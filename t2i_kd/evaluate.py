@@ -1,6 +1,7 @@
 """Judges students: `python -m t2i_kd.evaluate --model=PATH --dataset=NAME --metrics=a,b --out=report.json`.
 
-Of a run directory every finished stage is judged in turn, then the final student. With several `--model=PATH` the
+Of a run directory every finished stage is judged in turn, then the final student, each of its image stages for itself,
+the smallest first. With several `--model=PATH` the
 finished student of each is judged, and each is compared with the first.
 """
 
@@ -8,18 +9,21 @@ import dataclasses
 import json
 import os
 from pathlib import Path
+from typing import Any, NamedTuple
 
 from absl import flags, logging
 
 from t2i_kd import commands
 from t2i_kd.data.catalogue import DATASETS
 from t2i_kd.errors import UserError
+from t2i_kd.exporting.manifest import EXTRA, MANIFEST, sha256_of
 from t2i_kd.imaging import write_file_atomically
 from t2i_kd.metrics.catalogue import METRICS, PICTURE_METRICS, only_the_teacher_judges
 from t2i_kd.recipe import RECIPE_FILE, Recipe, TeacherRecipe
 
 EXTRACTORS = ("own", "inception", "teacher", "hub")
 FINAL = "final student"
+TEACHER_NOTE = "every metric here looks through the teacher, whose view SDN is trained to match; ask for others too"
 TEACHER_FLAGS = ("teacher", "teacher_weights", "teacher_pooling", "teacher_preprocessing")
 
 
@@ -67,6 +71,22 @@ def define_flags():
                 flags.DEFINE_string(item.name, None, help_text)
 
 
+class Candidate(NamedTuple):
+    """One student to judge.
+
+    Attributes:
+        label: what the report calls it.
+        student: a `runners.Runner`.
+        sha256: of its weights' file, or of the manifest that lists an exported version's files with their checksums.
+        is_last: whether no other comes after it.
+    """
+
+    label: str
+    student: Any
+    sha256: str
+    is_last: bool
+
+
 def students(model):
     """The students of a path, each loaded when its turn comes.
 
@@ -74,7 +94,7 @@ def students(model):
         model: a run directory, or anything else that `load_artifact` opens.
 
     Yields:
-        (what it is, an object with `generate` and `resolution`).
+        `Candidate`s.
 
     Raises:
         UserError: where a file cannot be read, or a run has finished no stage.
@@ -83,7 +103,8 @@ def students(model):
     if not (folder / RECIPE_FILE).is_file():
         from t2i_kd.exporting.artifacts import load_artifact
 
-        yield str(model), load_artifact(model)
+        manifest = folder / EXTRA / MANIFEST
+        yield Candidate(str(model), load_artifact(model), sha256_of(manifest if manifest.is_file() else folder), True)
         return
     from t2i_kd.exporting.runners import KerasRunner
     from t2i_kd.student import WEIGHTS_FILE, load_student
@@ -97,16 +118,20 @@ def students(model):
     if not finished:
         raise UserError(f"--model: {model} has no finished stage and no {WEIGHTS_FILE}")
     for label, file in finished.items():
-        yield label, KerasRunner(load_student(folder, file))
+        student, sha256 = load_student(folder, file), sha256_of(folder / file)
+        if label == FINAL:
+            for side, coarse in student.coarse_images.items():
+                yield Candidate(f"{FINAL}, image of {side} px", KerasRunner(coarse), sha256, False)
+        yield Candidate(label, KerasRunner(student), sha256, label == list(finished)[-1])
 
 
 def finished_students(models):
     """The finished student of each path, with the path as its name; see `students`."""
     for model in models:
-        *_, (label, student) = students(model)
-        if label not in (str(model), FINAL):
-            raise UserError(f"--model: {model} is not finished; its last stage is {label}")
-        yield str(model), student
+        *_, last = students(model)
+        if last.label not in (str(model), FINAL):
+            raise UserError(f"--model: {model} is not finished; its last stage is {last.label}")
+        yield last._replace(label=str(model), is_last=model == models[-1])
 
 
 def evaluate(models, dataset, metrics, teacher=None, out="", page="", bootstrap=200, **options):
@@ -125,7 +150,8 @@ def evaluate(models, dataset, metrics, teacher=None, out="", page="", bootstrap=
 
     Returns:
         What the report holds: {"model": [paths], "dataset", "metrics": {metric: {student: {"protocol", "values",
-        "intervals", "beside"}}}, "comparisons": {metric: {student: what `resampling.compare` gave}}}.
+        "intervals", "beside"}}}, "comparisons": {metric: {student: what `resampling.compare` gave}},
+        "notes": [what to bear in mind]}.
 
     Raises:
         UserError: naming the flag or file that is wrong.
@@ -141,38 +167,42 @@ def evaluate(models, dataset, metrics, teacher=None, out="", page="", bootstrap=
     shown = next((name for name in measures if name in PICTURE_METRICS), None)
     if page and shown is None:
         raise UserError(f"--page: none of --metrics judges pictures one by one; one of {', '.join(PICTURE_METRICS)}")
-    cache, biased, sections = {}, {}, []
+    cache, biased, sections, comparisons = {}, {}, [], {}
     results, rows = {name: {} for name in measures}, {name: {} for name in measures}
-    for label, student in students(models[0]) if len(models) == 1 else finished_students(models):
-        context = EvaluationContext(student, dataset, teacher=teacher or TeacherRecipe(), cache=cache, **options)
+    for label, student, sha256, is_last in students(models[0]) if len(models) == 1 else finished_students(models):
+        context = EvaluationContext(
+            student, dataset, teacher=teacher or TeacherRecipe(), model_sha256=sha256, cache=cache, **options
+        )
         context = dataclasses.replace(context, student=student.covering(context.split("test")))
-        for name, measure in measures.items():
+        for metric in measures.values():
+            metric.check(context)
+        for name, metric in measures.items():
             logging.info("%s: %s", label, name)
-            measurement = measure(context)
+            measurement = metric.measure(context)
             rows[name][label] = resampling.resampled(measurement, bootstrap, context.seed)
             biased[name] = measurement.biased
             results[name][label] = _result(measurement, rows[name][label])
             if page and name == shown:
                 sections.append(_section(label, measurement, context.split("test")))
-    comparisons = {}
-    if len(models) > 1:
-        for name, found in rows.items():
-            (_, first), *others = found.items()
-            comparisons[name] = {label: resampling.compare(first, other, biased[name]) for label, other in others}
+            if is_last:
+                # At once: what a later metric meets must not cost this one.
+                print(format_table(name, results[name]), flush=True)
+                if len(models) > 1:
+                    (_, first), *others = rows[name].items()
+                    comparisons[name] = {
+                        other: resampling.compare(first, found, biased[name]) for other, found in others
+                    }
+                    print(format_comparisons(models[0], comparisons[name]), flush=True)
+    notes = [TEACHER_NOTE] if only_the_teacher_judges(measures, options.get("extractor")) else []
     report = {
         "model": [str(model) for model in models],
         "dataset": dataset,
         "metrics": results,
         "comparisons": comparisons,
+        "notes": notes,
     }
-    for name in measures:
-        print(format_table(name, results[name]))
-        if comparisons:
-            print(format_comparisons(models[0], comparisons[name]))
-    if only_the_teacher_judges(measures, options.get("extractor")):
-        print(
-            "note: every metric here looks through the teacher, whose view SDN is trained to match; ask for others too"
-        )
+    for note in notes:
+        print(f"note: {note}")
     if out:
         _write("out", out, json.dumps(report, indent=2) + "\n")
     if page:

@@ -16,16 +16,17 @@ def define_flags():
     flags.DEFINE_string("export_dir", "", "folder of the exported model, saved_models/NAME")
     flags.DEFINE_integer("version", 1, "version, a sub-folder of --export_dir")
     flags.DEFINE_boolean("overwrite", False, "replace the version if it exists")
+    flags.DEFINE_float("truncation", 1.0, "factor on the noise, 0 to 1: smaller is less varied and more typical")
     flags.DEFINE_list("artifacts", list(FILES), f"what stands beside the SavedModel: any of {', '.join(FILES)}")
 
 
-def export(run_dir, export_dir, overwrite, version=1, artifacts=tuple(FILES)):
+def export(run_dir, export_dir, overwrite, version=1, artifacts=tuple(FILES), truncation=1.0):
     """Exports a run; a failed proof of the artifacts, which is nobody's input, ends in one line and exit code 1."""
     from t2i_kd.exporting.exporter import export_run
     from t2i_kd.exporting.fidelity import FidelityError
 
     try:
-        export_run(run_dir, export_dir, version, overwrite, tuple(artifacts))
+        export_run(run_dir, export_dir, version, overwrite, tuple(artifacts), truncation=truncation)
     except FidelityError as error:
         sys.exit(f"error: {error}")
 
@@ -42,7 +43,7 @@ def main():
     # Whatever Keras trained on, only TensorFlow writes these formats.
     os.environ["KERAS_BACKEND"] = "tensorflow"
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
-    export(values.run_dir, values.export_dir, values.overwrite, values.version, values.artifacts)
+    export(values.run_dir, values.export_dir, values.overwrite, values.version, values.artifacts, values.truncation)
 
 
 if __name__ == "__main__":

@@ -9,6 +9,8 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
+# Half of the 0-255 range: what one unit of a centred picture stands for.
+HALF_RANGE = 127.5
 # A picture on a sheet is enlarged by a whole factor until it is at least this wide.
 SMALLEST_CELL = 128
 FONT_SIZE = 13

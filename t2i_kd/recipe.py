@@ -113,6 +113,44 @@ class TrainingRecipe:
 
 
 @dataclass(frozen=True)
+class GanRecipe:
+    gan_loss: str = option("hinge", "what tells real from made: hinge or binary cross-entropy", ("hinge", "bce"))
+    discriminator_channels: int = option(32, "channels of the discriminators' first layer; doubled at each halving")
+    discriminator_learning_rate: float = option(0.0, "0: as the stage's, which is the generator's; same schedule")
+    discriminator_steps: int = option(
+        1, "updates of the discriminators for each of the generator; each has its own equal part of the batch"
+    )
+    beta_1: float = option(0.0, "of Adam, for all networks of a GAN")
+    beta_2: float = option(0.9, "of Adam, for all networks of a GAN")
+    gradient_penalty: str = option(
+        "none",
+        "r1: of real images; ma_gp: of real images with their captions (DF-GAN's)",
+        ("none", "r1", "ma_gp"),
+    )
+    penalty_weight: float = option(0.0, "weight of the gradient penalty; 0: the method's usual one (r1 1, ma_gp 2)")
+    penalty_every: int = option(1, "steps from one gradient penalty to the next, each with this many times its weight")
+    augmentation: str = option(
+        "", "differentiable augmentation of what discriminators see: some of color,translation,cutout"
+    )
+
+
+@dataclass(frozen=True)
+class IcsdRecipe:
+    image_stages: int = option(3, "stages of the generator; each earlier one has half the side (icsd_gan)")
+    generator_channels: int = option(32, "channels of the first stage's map; halved at each later stage (icsd_gan)")
+    condition_dim: int = option(128, "width of the augmented condition (icsd_gan)")
+    kl_weight: float = option(2.0, "weight of the conditioning augmentation's KL divergence (icsd_gan)")
+    icsd_weight: float = option(1.0, "lambda, of the cross-sample similarity distillation; 0: none (icsd_gan)")
+    icsd_warmup: float = option(0.0, "share of a stage in which lambda grows linearly from 0 (icsd_gan)")
+    icsd_features: str = option(
+        "generator", "whose features are compared across the samples (icsd_gan)", ("generator", "discriminator")
+    )
+    icsd_teacher: str = option(
+        "refined", "every stage learns from the most refined or from the next one (icsd_gan)", ("refined", "adjacent")
+    )
+
+
+@dataclass(frozen=True)
 class Stage:
     """One stage of training: what is compared, for how long, and how fast."""
 
@@ -145,6 +183,8 @@ class Recipe:
     teacher: TeacherRecipe = TeacherRecipe()
     student: StudentRecipe = StudentRecipe()
     training: TrainingRecipe = TrainingRecipe()
+    gan: GanRecipe = GanRecipe()
+    icsd: IcsdRecipe = IcsdRecipe()
     stages: tuple[Stage, ...] = ()
 
     def to_json(self):

@@ -41,9 +41,9 @@ def define_flags():
     number("max_body_bytes", default.max_body_bytes, "of a request; more are answered with 413")
     number("max_pending_captions", default.max_pending_captions, "waiting at once; further ones are answered with 503")
     number("max_connections", default.max_connections, "at once, by each protocol; further ones are refused")
-    real("read_timeout_seconds", default.read_timeout_seconds, "for a request's header, and again for its body")
+    real("read_timeout_seconds", default.read_timeout_seconds, "for a request's header, its body, 64 KiB of an answer")
     real("request_timeout_seconds", default.request_timeout_seconds, "for drawing; then 504")
-    real("shutdown_timeout_seconds", default.shutdown_timeout_seconds, "for what is in flight when told to stop")
+    real("shutdown_timeout_seconds", default.shutdown_timeout_seconds, "for all that is in flight when told to stop")
 
 
 def settings_from_flags(values):
@@ -67,7 +67,7 @@ def main():
         from t2i_kd.serving.server import serve
     except ImportError as error:
         raise UserError(
-            f"{error.name} is missing: the endpoint needs the extra `serve`: pip install 't2i_kd[serve]'"
+            f"{error.name} is missing: the endpoint needs the extra `serve`: pip install '.[serve]'"
         ) from None
     serve(settings)
 

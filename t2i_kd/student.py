@@ -1,6 +1,8 @@
 """A student as the rest of the project knows it: a network, the way captions enter it, and the recipe it came from."""
 
+import dataclasses
 import fnmatch
+import importlib
 import zipfile
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,7 +12,6 @@ import keras
 from t2i_kd.errors import UserError
 from t2i_kd.imaging import write_file_atomically
 from t2i_kd.recipe import RECIPE_FILE, Recipe
-from t2i_kd.sdn.networks import build_generator
 from t2i_kd.text.base import TextFrontEnd
 from t2i_kd.text.front_end import load_front_end
 from t2i_kd.text.whitening import whitening_map
@@ -21,6 +22,9 @@ WEIGHTS_FILE = "student.keras"
 TEXT_WEIGHTS_FILE = "text_encoder.weights.h5"
 # Training captions that a run keeps for the export, one a line.
 CAPTIONS_FILE = "captions.txt"
+# The systems that train a text-to-image generator, and where `recipe_generator` builds it.
+GENERATORS = {"sdn": "t2i_kd.sdn.networks", "icsd_gan": "t2i_kd.icsd_gan.networks"}
+IMAGE = "image"
 
 
 @dataclass(frozen=True)
@@ -29,7 +33,8 @@ class Student:
 
     Attributes:
         network: `keras.Model` from {front_end.input_name: text features, ["noise": float32 [batch, noise_dim]]} to
-            {"image": float32 [batch, resolution, resolution, 3], nominally 0-255, not clipped, and other tensors}.
+            {"image": float32 [batch, resolution, resolution, 3], nominally 0-255, not clipped, and other tensors}. A
+            generator of several stages gives the smaller images of the earlier ones as "image_SIDE".
         front_end: captions to text features.
         recipe: the `Recipe` that it was trained by.
     """
@@ -40,11 +45,51 @@ class Student:
 
     @property
     def resolution(self):
-        return self.recipe.data.resolution
+        return self.network.output[IMAGE].shape[1]
 
     @property
     def noise_dim(self):
-        return self.recipe.student.noise_dim
+        return noise_width(self.network)
+
+    @property
+    def coarse_images(self):
+        """{side: the student that draws an earlier stage's image}, the smallest first."""
+        outputs = {self.network.output[name].shape[1]: name for name in image_outputs(self.network) if name != IMAGE}
+        networks = {
+            side: keras.Model(self.network.input, {IMAGE: self.network.output[name]}, name=f"student_{side}")
+            for side, name in sorted(outputs.items())
+        }
+        return {side: dataclasses.replace(self, network=network) for side, network in networks.items()}
+
+    def truncated(self, factor):
+        """The student with its noise multiplied by `factor`: below 1, less varied and more typical pictures.
+
+        Source: ours, after BigGAN's truncation trick (Brock et al., ICLR 2019), which draws large numbers again.
+
+        Raises:
+            UserError: where the factor is not in 0 to 1, or the student takes no noise.
+        """
+        if not 0 <= factor <= 1:
+            raise UserError(f"--truncation: {factor} is not in 0 to 1")
+        if factor == 1:
+            return self
+        if not self.noise_dim:
+            raise UserError("--truncation: this student takes no noise")
+        inputs = {
+            name: keras.Input(each.shape[1:], dtype=each.dtype, name=name) for name, each in self.network.input.items()
+        }
+        outputs = self.network({**inputs, "noise": inputs["noise"] * factor})
+        return dataclasses.replace(self, network=keras.Model(inputs, outputs, name="student"))
+
+
+def noise_width(network):
+    """How many numbers a student's network reads beside the text; 0: none."""
+    return network.input["noise"].shape[-1] if "noise" in network.input else 0
+
+
+def image_outputs(network):
+    """The names of a student's images: "image", and "image_SIDE" for each earlier stage's."""
+    return [name for name in network.output if name == IMAGE or name.startswith(f"{IMAGE}_")]
 
 
 def build_student(recipe, front_end):
@@ -57,23 +102,14 @@ def build_student(recipe, front_end):
         front_end.input_name: keras.Input(front_end.input_shape, dtype=front_end.input_dtype, name=front_end.input_name)
     }
     encoder = front_end.build_encoder()
-    generator = build_generator(
-        recipe.data.resolution,
-        recipe.text.text_dim,
-        recipe.student.width,
-        recipe.student.noise_dim,
-        recipe.student.initializer,
-        recipe.student.image_output,
-        recipe.training.seed,
-        recipe.student.head_rank,
-    )
+    generator = importlib.import_module(GENERATORS[recipe.system]).recipe_generator(recipe)
     encoder.name, generator.name = "text_encoder", "generator"
     text = encoder(dict(inputs))
     if recipe.student.whiten_text:
         text = keras.layers.Dense(recipe.text.text_dim, name="text_whitening")(text)
     given = {"text": text}
-    if recipe.student.noise_dim:
-        given["noise"] = inputs["noise"] = keras.Input((recipe.student.noise_dim,), name="noise")
+    if noise_width(generator):
+        given["noise"] = inputs["noise"] = keras.Input((noise_width(generator),), name="noise")
     return keras.Model(inputs, generator(given), name="student")
 
 

@@ -13,7 +13,11 @@ from t2i_kd.export import export
 from t2i_kd.recipe import define_flags, from_flags
 
 DISK_IS_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
-SYSTEMS = {"sdn": ("t2i_kd.sdn.trainer", "SDN"), "teacher_slim": ("t2i_kd.teachers.slim", "TeacherSlim")}
+SYSTEMS = {
+    "sdn": ("t2i_kd.sdn.trainer", "SDN"),
+    "icsd_gan": ("t2i_kd.icsd_gan.trainer", "ICSDGAN"),
+    "teacher_slim": ("t2i_kd.teachers.slim", "TeacherSlim"),
+}
 FLAGS = flags.FLAGS
 
 
@@ -60,7 +64,9 @@ def train(recipe):
     built = system(recipe)
     built.load_teacher()
     if FLAGS.export_dir:
-        if recipe.system != "sdn":
+        from t2i_kd.student import GENERATORS
+
+        if recipe.system not in GENERATORS:
             raise UserError(f"--export_dir: {recipe.system} makes no generator that could be exported")
         from t2i_kd.exporting.exporter import check_export
 

@@ -1,4 +1,5 @@
 import dataclasses
+import hashlib
 import json
 import shutil
 import subprocess
@@ -12,7 +13,7 @@ import pytest
 from t2i_kd import evaluate as command
 from t2i_kd.data import captioned_shapes
 from t2i_kd.errors import UserError
-from t2i_kd.metrics import attribute_accuracy
+from t2i_kd.metrics import attribute_accuracy, tap_distance
 from t2i_kd.recipe import DataRecipe, Recipe, StudentRecipe, TeacherRecipe, TextRecipe, parse_stage
 from t2i_kd.student import build_student, save_network
 from t2i_kd.text.front_end import build_front_end
@@ -44,6 +45,7 @@ class Recogniser:
     """A judge that knows every real picture by heart and takes any other for the first value of all."""
 
     values = captioned_shapes.ATTRIBUTES
+    fingerprint = "0" * 64
 
     def __init__(self):
         test = captioned_shapes.load("test", 32)
@@ -57,7 +59,7 @@ class Recogniser:
 def test_every_stage_of_a_run_is_judged_by_one_classifier(run_dir, tmp_path, monkeypatch, capsys):
     trained = []
     monkeypatch.setattr(
-        attribute_accuracy, "train_attribute_classifier", lambda *given: trained.append(given) or Recogniser()
+        attribute_accuracy, "train_attribute_classifier", lambda *given, **kept: trained.append(given) or Recogniser()
     )
     out = tmp_path / "report.json"
     metrics = "attribute_accuracy,tap_distance"
@@ -70,19 +72,75 @@ def test_every_stage_of_a_run_is_judged_by_one_classifier(run_dir, tmp_path, mon
         assert list(report["metrics"][name]) == ["one alone", "after two", "final student"]
     accuracy = report["metrics"]["attribute_accuracy"]["final student"]
     assert accuracy["protocol"]["captions"] == 10
-    assert set(accuracy["values"]) == {*captioned_shapes.ATTRIBUTES, "mean"}
-    distances = [row["values"]["image"] for row in report["metrics"]["tap_distance"].values()]
+    names = {f"attribute_{name}_classifier_32_n10" for name in (*captioned_shapes.ATTRIBUTES, "mean")}
+    assert set(accuracy["values"]) == names
+    distances = [row["values"]["tap_image_none_32_n10"] for row in report["metrics"]["tap_distance"].values()]
     assert len(set(distances)) == 3
     printed = capsys.readouterr().out
     assert "looks through the teacher" not in printed
-    assert "one alone" in printed and "after two" in printed and "normalised sum" in printed
+    assert "one alone" in printed and "after two" in printed and "tap_normalised_sum_none_32_n10" in printed
+    # The report says of which files and pictures its numbers are; the printed table spares them.
+    protocols = [result["protocol"] for results in report["metrics"].values() for result in results.values()]
+    weights = ("checkpoints/one/student.keras", "checkpoints/two/student.keras", "student.keras")
+    digests = [hashlib.sha256((run_dir / file).read_bytes()).hexdigest() for file in weights]
+    assert [protocol["model_sha256"] for protocol in protocols] == digests * 2
+    assert len({protocol["real_sha256"] for protocol in protocols}) == 1
+    assert all(len(protocol["extractor_sha256"]) == 64 for protocol in protocols)
+    assert "sha256" not in printed
+
+
+def test_one_unsuitable_metric_ends_a_run_before_anything_is_drawn_or_trained(run_dir, monkeypatch, capsys):
+    """What each metric can know beforehand is asked of all of them first, whatever their order."""
+
+    def never(*given, **more):
+        raise AssertionError("drawn or trained")
+
+    monkeypatch.setattr("t2i_kd.metrics.held_out.generate", never)
+    monkeypatch.setattr(attribute_accuracy, "train_attribute_classifier", never)
+    monkeypatch.setattr("t2i_kd.metrics.image_classifier.train_image_classifier", never)
+    absent = TeacherRecipe(teacher_weights="absent.weights.h5")
+    for last, options, message in (
+        ("inception_score", {}, "--extractor: own gives no class probabilities here"),
+        ("inception_score", {"num_captions": 99}, "--num_captions: inception_score needs at least 100"),
+        ("classification", {}, "--dataset: captioned_shapes has attributes, not classes"),
+        ("classification_reverse", {}, "--dataset: captioned_shapes has attributes, not classes"),
+        ("frechet", {"num_captions": 64}, "--num_captions: frechet needs at least 65"),
+        ("kernel", {"num_captions": 1}, "--num_captions: kernel needs at least 2"),
+        ("manifold", {"num_captions": 5}, "--num_captions: manifold needs at least 6"),
+        ("diversity", {"extractor": "hub"}, "--extractor_handle: --extractor=hub needs"),
+        (
+            "kernel",
+            {"extractor": "inception", "inception_weights": "absent.h5"},
+            "--inception_weights: no file absent.h5",
+        ),
+        ("tap_distance", {"teacher": absent}, "--teacher_weights: no file absent"),
+        ("perceptual_distance", {}, "--teacher: none sees nothing"),
+        ("r_precision", {"retrieval_handle": "somewhere"}, "--retrieval_handle: needs --extractor=hub"),
+    ):
+        given = {"teacher": RECIPE.teacher, "num_captions": 120} | options
+        with pytest.raises(UserError, match=message):
+            command.evaluate(str(run_dir), "captioned_shapes", f"attribute_accuracy,ssim,{last}", **given)
+    assert capsys.readouterr().out == ""
+
+
+def test_a_table_is_printed_before_the_next_metric_is_measured(run_dir, monkeypatch, capsys):
+    monkeypatch.setattr(tap_distance, "tap_differences", lambda *taps: pytest.fail("reached"))
+    with pytest.raises(pytest.fail.Exception, match="reached"):
+        command.evaluate(
+            [str(run_dir)], "captioned_shapes", "ssim,tap_distance", RECIPE.teacher, num_captions=2, bootstrap=0
+        )
+    assert "ssim_32_n2" not in capsys.readouterr().out  # the first stage of three
+    model = Path(__file__).resolve().parents[1] / "saved_models/shapes32/1"
+    with pytest.raises(pytest.fail.Exception, match="reached"):
+        command.evaluate(model, "captioned_shapes", "ssim,tap_distance", RECIPE.teacher, num_captions=2, bootstrap=0)
+    assert "ssim_32_n2" in capsys.readouterr().out
 
 
 def test_a_running_run_shows_the_stages_that_it_has_finished(run_dir, tmp_path):
     for file in ("recipe.json", "vocabulary.txt", "checkpoints/one/student.keras"):
         (tmp_path / file).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / file).write_bytes((run_dir / file).read_bytes())
-    assert [label for label, _ in command.students(tmp_path)] == ["one alone"]
+    assert [(found.label, found.is_last) for found in command.students(tmp_path)] == [("one alone", True)]
 
 
 def test_a_run_without_a_finished_stage_is_refused(tmp_path):
@@ -122,8 +180,9 @@ def test_two_runs_are_compared_on_the_same_captions_and_shown_on_a_page(run_dir,
     options = {"teacher": RECIPE.teacher, "num_captions": 12, "bootstrap": 50}
     report = command.evaluate(models, "captioned_shapes", "tap_distance,ssim", page=str(page), **options)
     assert list(report["metrics"]["tap_distance"]) == models
-    first, second = (report["metrics"]["tap_distance"][model]["values"]["image"] for model in models)
-    found = report["comparisons"]["tap_distance"][str(other)]["image"]
+    line = "tap_image_none_32_n12"
+    first, second = (report["metrics"]["tap_distance"][model]["values"][line] for model in models)
+    found = report["comparisons"]["tap_distance"][str(other)][line]
     assert found["difference"] == pytest.approx(second - first)
     assert found["interval"][0] <= found["difference"] <= found["interval"][1]
     assert "larger than noise" in capsys.readouterr().out or not found["larger_than_noise"]
@@ -135,7 +194,8 @@ def test_two_runs_are_compared_on_the_same_captions_and_shown_on_a_page(run_dir,
     options |= {"bootstrap": 0, "num_captions": 4}
     capsys.readouterr()
     same = command.evaluate(str(run_dir), "captioned_shapes", "tap_distance", **options)
-    assert "every metric here looks through the teacher" in capsys.readouterr().out
+    assert "note: every metric here looks through the teacher" in capsys.readouterr().out
+    assert same["notes"] == [command.TEACHER_NOTE] and report["notes"] == []
     assert same["comparisons"] == {} and same["metrics"]["tap_distance"]["final student"]["intervals"] == {}
 
 

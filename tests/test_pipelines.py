@@ -21,6 +21,7 @@ from t2i_kd.evaluate import evaluate
 from t2i_kd.export import export
 from t2i_kd.generate import draw
 from t2i_kd.recipe import Recipe, Stage, TeacherRecipe, TextRecipe, TrainingRecipe, define_flags, from_flags
+from t2i_kd.student import GENERATORS
 from t2i_kd.training.run_directory import open_run_directory
 
 PIPELINES = sorted((Path(__file__).resolve().parents[1] / "pipelines").glob("*.flags"))
@@ -77,8 +78,9 @@ def shrunk(recipe, folder):
     text = recipe.text
     if text.text_encoder == "precomputed":
         text = dataclasses.replace(text, embeddings_dir=str(folder / "reed"))
-    if recipe.system == "sdn":
-        teacher = dataclasses.replace(recipe.teacher, teacher="vgg19_slim", teacher_weights="imagenet")
+    if recipe.system in GENERATORS:
+        slim = "none" if recipe.teacher.teacher == "none" else "vgg19_slim"
+        teacher = dataclasses.replace(recipe.teacher, teacher=slim, teacher_weights="imagenet")
     else:
         teacher = dataclasses.replace(recipe.teacher, teacher_weights=str(folder / "vgg19.weights.h5"))
     stages = tuple(
@@ -87,13 +89,15 @@ def shrunk(recipe, folder):
     )
     few = dataclasses.replace(recipe.training, batch_size=2, checkpoint_every=1, sample_every=2, log_every=1)
     student = dataclasses.replace(recipe.student, width=0.25)
-    return dataclasses.replace(
-        recipe, data=data, text=text, teacher=teacher, student=student, training=few, stages=stages
-    )
+    icsd = dataclasses.replace(recipe.icsd, generator_channels=8, condition_dim=8)
+    gan = dataclasses.replace(recipe.gan, discriminator_channels=4)
+    groups = {"data": data, "text": text, "teacher": teacher, "student": student, "training": few, "icsd": icsd}
+    return dataclasses.replace(recipe, **groups, gan=gan, stages=stages)
 
 
 def test_there_are_recipes():
     assert {"sdn_cub200_paper", "sdn_flowers64", "sdn_cub", "teacher_slim"} <= set(NAMES)
+    assert {"icsd_shapes", "icsd_flowers64", "icsd_cub256"} <= set(NAMES)
 
 
 @pytest.mark.parametrize("path", PIPELINES, ids=NAMES)
@@ -126,15 +130,15 @@ def test_a_smoke_run(path, parse, stand_in, tmp_path):
     lines = [json.loads(line) for line in (tmp_path / "metrics.jsonl").read_text().splitlines()]
     assert [line["step"] for line in lines] == list(range(1, 2 * len(recipe.stages) + 1))
     assert all(np.isfinite(line["loss"]) for line in lines)
-    made = "student.keras" if recipe.system == "sdn" else "vgg19_slim.npz"
+    made = "student.keras" if recipe.system in GENERATORS else "vgg19_slim.npz"
     assert (tmp_path / made).stat().st_size > 0
-    if recipe.system == "sdn":
+    if recipe.system in GENERATORS:
         assert sorted(tmp_path.glob("samples/*.png"))
     if path.stem == "quickstart":
         export(tmp_path, tmp_path / "model", overwrite=False)
         draw(str(tmp_path / "model" / "1"), ["a small red cross"], 0, tmp_path / "drawn.png")
         assert (tmp_path / "drawn.png").stat().st_size > 0
-    if recipe.text.text_encoder == "precomputed":
+    if recipe.text.text_encoder == "precomputed" and recipe.system == "sdn":
         data = recipe.data
         report = evaluate(
             tmp_path, data.dataset, "tap_distance", recipe.teacher, data_dir=data.data_dir, num_captions=4

@@ -8,7 +8,7 @@ import numpy as np
 from t2i_kd.text.joint_embedding import class_balanced_indices, classes_of
 
 # Independent random streams of one seed.
-_ORDER, _FLIP, _NOISE, _CAPTION = range(4)
+_ORDER, _FLIP, _NOISE, _CAPTION, _UNIFORMS = range(5)
 
 
 def caption_pairs(dataset):
@@ -38,7 +38,8 @@ class Batches(keras.utils.PyDataset):
     """The batches of steps `first_step` to `last_step` (exclusive), for `keras.Model.fit` on any backend.
 
     A batch is a dict: `image` uint8 [batch, resolution, resolution, 3]; the text features under the front end's
-    input name; `noise` float32 [batch, noise_dim] from N(0, 1) where the student takes noise.
+    input name; `noise` float32 [batch, noise_dim] from N(0, 1) where the student takes noise; `uniforms` float32
+    [batch, uniforms] in [0, 1) where the trainer wants random numbers of its own.
 
     Args:
         dataset: `CaptionedImages`.
@@ -47,16 +48,28 @@ class Batches(keras.utils.PyDataset):
         first_step, last_step: global steps, counted over all stages.
         flip: mirror a random half of the images.
         noise_dim: 0 for none.
+        uniforms: 0 for none.
         views: `t2i_kd.teachers.views.Views` of the set's images; their taps of a step's are its `views`. None: none.
     """
 
     def __init__(
-        self, dataset, front_end, batch_size, seed, first_step, last_step, flip=False, noise_dim=0, views=None
+        self,
+        dataset,
+        front_end,
+        batch_size,
+        seed,
+        first_step,
+        last_step,
+        flip=False,
+        noise_dim=0,
+        uniforms=0,
+        views=None,
     ):
         super().__init__()
         self.dataset, self.batch_size, self.seed = dataset, batch_size, seed
         self.first_step, self.last_step = first_step, last_step
-        self.flip, self.noise_dim, self.views = flip, noise_dim, views
+        self.flip, self.noise_dim, self.uniforms = flip, noise_dim, uniforms
+        self.views = views
         self.input_name = front_end.input_name
         self.pairs = caption_pairs(dataset)
         self.features = front_end.features(dataset.all_captions)
@@ -82,6 +95,9 @@ class Batches(keras.utils.PyDataset):
         if self.noise_dim:
             rng = np.random.default_rng([self.seed, _NOISE, step])
             batch["noise"] = rng.standard_normal((self.batch_size, self.noise_dim), np.float32)
+        if self.uniforms:
+            rng = np.random.default_rng([self.seed, _UNIFORMS, step])
+            batch["uniforms"] = rng.random((self.batch_size, self.uniforms), np.float32)
         return batch
 
 

@@ -13,13 +13,14 @@ from t2i_kd.text.tokenizer import Tokenizer
 FILE_RUNNERS = {".tflite": LiteRTRunner, ".onnx": OnnxRunner}
 
 
-def load_artifact(path):
+def load_artifact(path, threads=0):
     """Opens a trained or exported student.
 
     Args:
         path: `saved_models/NAME/VERSION`, a run directory, or a `.tflite` or `.onnx` file, which needs the
             `manifest.json` and `vocabulary.txt` of its export beside it. Exported files are checked against the
             manifest's checksums.
+        threads: that may work on one picture; 0 for the runtime's own choice. A run directory takes none.
 
     Returns:
         A `runners.Runner`, with `generate(captions, seeds)` and `resolution`.
@@ -30,17 +31,17 @@ def load_artifact(path):
     path = Path(path)
     try:
         if path.is_file():
-            return _load_file(path)
+            return _load_file(path, threads)
         if not path.is_dir():
             raise UserError(f"{path}: no such file or folder")
-        return _load_folder(path)
+        return _load_folder(path, threads)
     except OSError as error:
         raise UserError(f"{path}: {error.strerror or error}") from None
 
 
-def _load_folder(folder):
+def _load_folder(folder, threads):
     if (folder / "saved_model.pb").is_file():
-        return SavedModelRunner(folder, check_saved_model(folder))
+        return SavedModelRunner(folder, check_saved_model(folder), threads)
     if (folder / "student.keras").is_file():
         from t2i_kd.student import load_student
 
@@ -65,7 +66,7 @@ def check_saved_model(folder):
     return manifest
 
 
-def _load_file(path):
+def _load_file(path, threads):
     runner = FILE_RUNNERS.get(path.suffix)
     if runner is None:
         raise UserError(f"{path}: not a model; a version folder, a run directory, a .tflite or an .onnx is one")
@@ -75,7 +76,7 @@ def _load_file(path):
     if path.name not in entries:
         raise UserError(f"{path}: not listed in the {MANIFEST} beside it")
     check_file(path, entries[path.name])
-    return runner(path, _tokenizer(path, manifest), manifest)
+    return runner(path, _tokenizer(path, manifest), manifest, threads)
 
 
 def _tokenizer(path, manifest):

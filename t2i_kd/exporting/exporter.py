@@ -26,10 +26,13 @@ CHECKED_CAPTIONS = 64
 SAY = functools.partial(print, flush=True)
 
 
-def export_run(run_dir, export_dir, version=1, overwrite=False, artifacts=tuple(manifest.FILES), report=SAY):
+def export_run(
+    run_dir, export_dir, version=1, overwrite=False, artifacts=tuple(manifest.FILES), report=SAY, truncation=1.0
+):
     """Exports a run directory's student, with the captions that its training left in `captions.txt`.
 
-    Args and errors as for `export_student`; also `UserError` when the run is not finished.
+    Args and errors as for `export_student`; also `UserError` when the run is not finished. `truncation` multiplies the
+    student's noise.
     """
     run_dir = Path(run_dir)
     check_export_dir(export_dir, version, overwrite)
@@ -40,8 +43,8 @@ def export_run(run_dir, export_dir, version=1, overwrite=False, artifacts=tuple(
     captions = _read_captions(run_dir / CAPTIONS_FILE)
     checked = _spread(captions, CHECKED_CAPTIONS - len(AWKWARD_CAPTIONS)) + list(AWKWARD_CAPTIONS)
     calibration = _spread(captions, CALIBRATION_CAPTIONS)
-    student = load_student(run_dir)
-    return export_student(student, export_dir, calibration, checked, version, overwrite, artifacts, report)
+    student = load_student(run_dir).truncated(truncation)
+    return export_student(student, export_dir, calibration, checked, version, overwrite, artifacts, report, truncation)
 
 
 def export_student(
@@ -53,6 +56,7 @@ def export_student(
     overwrite=False,
     artifacts=tuple(manifest.FILES),
     report=SAY,
+    truncation=1.0,
 ):
     """Writes `export_dir/version/`: SavedModel, TF Serving's files, LiteRT files, ONNX, vocabulary, recipe, manifest.
 
@@ -68,6 +72,7 @@ def export_student(
         overwrite: replace the version if it exists.
         artifacts: which of `manifest.FILES` stand beside the SavedModel.
         report: called with one line of text at each step.
+        truncation: what the student's noise is multiplied by already; for the manifest.
 
     Returns:
         The version's folder, a `pathlib.Path`.
@@ -84,7 +89,8 @@ def export_student(
         with quiet_converters():
             _write_files(student, temporary, calibration_captions, artifacts, report)
             write_serving_files(temporary, target.parent.name, calibration_captions)
-        _write_manifest(student, temporary, target, list(check_captions), artifacts, report)
+        described = manifest.describe_student(student, target.parent.name, int(target.name), truncation)
+        _write_manifest(student, temporary, described, list(check_captions), artifacts, report)
         _publish(temporary, target)
     except OSError as error:
         raise UserError(f"--export_dir: {target}: {error.strerror or error}") from None
@@ -153,11 +159,10 @@ def _write_files(student, folder, calibration_captions, artifacts, report):
     (extra / "recipe.json").write_text(student.recipe.to_json(), "utf-8")
 
 
-def _write_manifest(student, folder, target, captions, kinds, report):
+def _write_manifest(student, folder, description, captions, kinds, report):
     """Compares every artifact with the Keras model, and writes down what was found."""
     seeds = list(range(len(captions)))
     expected = KerasRunner(student).generate(captions, seeds)
-    description = manifest.describe_student(student, target.parent.name, int(target.name))
     artifacts = {}
     for kind in ("saved_model", *kinds):
         found = fidelity.difference(expected, _open(kind, folder, student, description).generate(captions, seeds))

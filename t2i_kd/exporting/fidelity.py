@@ -12,6 +12,7 @@ LARGEST_ALLOWED = {"saved_model": 1, "litert": 1, "litert_float16": 2, "onnx": 1
 # 8-bit arithmetic moves every pixel: its mean difference is what is known of it, and only nonsense is refused.
 MEAN_ALLOWED = {"litert_int8": 32.0}
 REFERENCE_BATCH = 8
+_HINT = "python -m t2i_kd.export --artifacts=... publishes the others without it"
 
 
 class FidelityError(RuntimeError):
@@ -73,10 +74,10 @@ def check(kind, found):
     if found.largest > LARGEST_ALLOWED.get(kind, 255):
         raise FidelityError(
             f"{kind} differs from the Keras model by {found.largest}/255 in some pixel, more than the "
-            f"{LARGEST_ALLOWED[kind]}/255 allowed; nothing was published"
+            f"{LARGEST_ALLOWED[kind]}/255 allowed; nothing was published. {_HINT}"
         )
     if found.mean > MEAN_ALLOWED.get(kind, 255.0):
         raise FidelityError(
             f"{kind} differs from the Keras model by {found.mean:.1f}/255 on average, more than the "
-            f"{MEAN_ALLOWED[kind]:g}/255 allowed; nothing was published"
+            f"{MEAN_ALLOWED[kind]:g}/255 allowed; nothing was published. {_HINT}"
         )

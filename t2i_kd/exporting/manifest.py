@@ -25,7 +25,7 @@ def sha256_of(path):
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def describe_student(student, name, version):
+def describe_student(student, name, version, truncation=1.0):
     """The manifest's part about the student: all that a program needs to feed it, as JSON values."""
     import keras
     import tensorflow as tf
@@ -49,6 +49,7 @@ def describe_student(student, name, version):
         "parameters": student.network.count_params(),
         "resolution": student.resolution,
         "noise_dim": student.noise_dim,
+        "truncation": truncation,
         "text": text,
     }
 

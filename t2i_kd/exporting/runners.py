@@ -21,9 +21,15 @@ class Runner(abc.ABC):
 
     Attributes:
         resolution: side of its pictures in pixels.
+        data_resolution: side of the real pictures that it learned from; its own are smaller by a whole factor where it
+            draws an earlier stage's image.
     """
 
     resolution: int
+
+    @property
+    def data_resolution(self):
+        return self.resolution
 
     def generate(self, captions, seeds):
         """Draws one picture a caption.
@@ -69,6 +75,10 @@ class KerasRunner(Runner):
         self.student = student
         self.resolution = student.resolution
 
+    @property
+    def data_resolution(self):
+        return self.student.recipe.data.resolution
+
     def covering(self, dataset):
         front_end = self.student.front_end.covering(dataset)
         return KerasRunner(dataclasses.replace(self.student, front_end=front_end))
@@ -78,11 +88,17 @@ class KerasRunner(Runner):
 
 
 class SavedModelRunner(Runner):
-    """A SavedModel of `saved_model.write_saved_model`. Args: folder; description: its manifest."""
+    """A SavedModel of `saved_model.write_saved_model`. Args: folder; description: its manifest; threads.
 
-    def __init__(self, folder, description):
+    TensorFlow's threads belong to the process: with `threads`, this must be the first thing that computes in it.
+    """
+
+    def __init__(self, folder, description, threads=0):
         import tensorflow as tf
 
+        if threads:
+            tf.config.threading.set_intra_op_parallelism_threads(threads)
+            tf.config.threading.set_inter_op_parallelism_threads(threads)
         # Its signatures work only as long as the loaded object lives.
         self.loaded = tf.saved_model.load(str(folder))
         self.resolution = description["resolution"]
@@ -125,16 +141,16 @@ class CoreRunner(Runner):
 
 
 class LiteRTRunner(CoreRunner):
-    """A `.tflite` file. Args: path, then `CoreRunner`'s."""
+    """A `.tflite` file. Args: path, then `CoreRunner`'s; threads, 0 for LiteRT's own choice (one)."""
 
-    def __init__(self, path, features, description):
+    def __init__(self, path, features, description, threads=0):
         super().__init__(features, description)
         try:
             from ai_edge_litert.interpreter import Interpreter
         except ImportError:
             raise UserError(f"{path}: needs the extra `litert`: pip install 't2i_kd[litert]'") from None
         try:
-            self.interpreter = Interpreter(model_path=str(path))
+            self.interpreter = Interpreter(model_path=str(path), num_threads=threads or None)
             self.signature = self.interpreter.get_signature_runner("serving_default")
         except (ValueError, RuntimeError) as error:
             raise UserError(f"{path}: not a LiteRT model that can be read: {_first_line(error)}") from None
@@ -148,16 +164,18 @@ class LiteRTRunner(CoreRunner):
 
 
 class OnnxRunner(CoreRunner):
-    """An `.onnx` file. Args: path, then `CoreRunner`'s."""
+    """An `.onnx` file. Args: path, then `CoreRunner`'s; threads, 0 for onnxruntime's own choice (every core)."""
 
-    def __init__(self, path, features, description):
+    def __init__(self, path, features, description, threads=0):
         super().__init__(features, description)
         try:
             import onnxruntime
         except ImportError:
             raise UserError(f"{path}: needs the extra `onnx`: pip install 't2i_kd[onnx]'") from None
+        options = onnxruntime.SessionOptions()
+        options.intra_op_num_threads = threads
         try:
-            self.session = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
+            self.session = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
         except Exception as error:  # onnxruntime has an exception class of its own for each of its error codes
             raise UserError(f"{path}: not an ONNX model that can be read: {_first_line(error)}") from None
 

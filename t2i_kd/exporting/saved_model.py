@@ -11,6 +11,7 @@ def write_saved_model(student, folder):
         `serving_default`: `text` string [batch] -> `image_bytes` string [batch], each a PNG, drawn with seed 0.
         `seeded`: `text`, `seed` int64 [batch] -> `image_bytes`.
         `pixels`: `text`, `seed` -> `image` uint8 [batch, height, width, 3].
+        `pixels_SIDE`: the same for the image of an earlier stage, where the generator has several.
 
     Noise is drawn per row from that row's seed, so that an answer does not depend on who shared the batch; a student
     without noise does not look at the seed.
@@ -22,10 +23,10 @@ def write_saved_model(student, folder):
     import keras
     import tensorflow as tf
 
-    core = core_function(student)
+    final = core_function(student)
     noise_dim = student.noise_dim
 
-    def draw(text, seed):
+    def draw(text, seed, core=final):
         inputs = [student.front_end.in_graph(text)]
         if noise_dim:
             inputs.append(noise_in_graph(seed, noise_dim))
@@ -38,8 +39,8 @@ def write_saved_model(student, folder):
     def seeded(text, seed):
         return {"image_bytes": tf.io.encode_png(draw(text, seed))}
 
-    def pixels(text, seed):
-        return {"image": draw(text, seed)}
+    def pixels_of(core):
+        return lambda text, seed: {"image": draw(text, seed, core)}
 
     text, seed = tf.TensorSpec([None], tf.string, name="text"), tf.TensorSpec([None], tf.int64, name="seed")
     archive = keras.export.ExportArchive()
@@ -48,5 +49,7 @@ def write_saved_model(student, folder):
     # The order matters: the first endpoint is the default.
     archive.add_endpoint("serving_default", serving_default, input_signature=[text])
     archive.add_endpoint("seeded", seeded, input_signature=[text, seed])
-    archive.add_endpoint("pixels", pixels, input_signature=[text, seed])
+    archive.add_endpoint("pixels", pixels_of(final), input_signature=[text, seed])
+    for side, coarse in student.coarse_images.items():
+        archive.add_endpoint(f"pixels_{side}", pixels_of(core_function(coarse)), input_signature=[text, seed])
     archive.write_out(str(folder), verbose=False)

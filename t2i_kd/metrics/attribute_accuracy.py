@@ -10,8 +10,9 @@ import numpy as np
 
 from t2i_kd.errors import UserError
 from t2i_kd.metrics import held_out
-from t2i_kd.metrics.attribute_classifier import train_attribute_classifier
-from t2i_kd.metrics.resampling import Measurement, mean_of
+from t2i_kd.metrics.attribute_classifier import SIDE, train_attribute_classifier
+from t2i_kd.metrics.extractors import view_name
+from t2i_kd.metrics.resampling import Measurement, clusters_of, mean_of
 
 REQUIRED_OF_CLASSIFIER = 0.98
 NORMAL_QUANTILE = 1.959963984540054
@@ -39,7 +40,7 @@ def attribute_hits(predicted, wanted):
 
 
 def wilson_interval(share, count):
-    """Wilson's 95 % interval of a probability of which `share` was seen in `count` trials, as (low, high).
+    """Wilson's 95 % interval of a probability of which `share` was seen in `count` independent trials, as (low, high).
 
     (p + z^2/2n +- z sqrt(p(1-p)/n + z^2/4n^2)) / (1 + z^2/n); Wilson, JASA 22 (1927).
     """
@@ -47,6 +48,13 @@ def wilson_interval(share, count):
     centre = share + z2 / (2 * count)
     half = NORMAL_QUANTILE * math.sqrt(share * (1 - share) / count + z2 / (4 * count**2))
     return max(0.0, (centre - half) / (1 + z2 / count)), min(1.0, (centre + half) / (1 + z2 / count))
+
+
+def check(context):
+    """Raises `UserError`, see `catalogue.Metric`: a data set without attributes."""
+    for split in ("test", "train"):
+        if not context.split(split).attributes:
+            raise UserError(f"--dataset: {context.dataset} has no attributes, which attribute_accuracy needs")
 
 
 def measure(context):
@@ -59,47 +67,51 @@ def measure(context):
         context: an `EvaluationContext` whose data set has attributes.
 
     Returns:
-        A `Measurement`; its lines are the means of `attribute_hits`, with Wilson's intervals.
+        A `Measurement`; its lines attribute_{name}_classifier_{side}_n{captions} are the means of `attribute_hits`,
+        with Wilson's intervals, whose trials are the clusters of `clusters_of`: a caption that is asked again is no
+        new trial.
 
     Raises:
         UserError: where the data set has no attributes, or the classifier gets an attribute right on less than
             98 % of the real test pictures, so that it cannot judge.
     """
+    check(context)
     test = context.split("test")
-    _check_attributes(context, test)
-    judge, real_accuracy = context.shared("attribute_classifier", lambda: _tested_judge(context, test))
+    judge, real_accuracy = context.shared(("attribute_classifier", context.sides), lambda: _tested_judge(context, test))
     combinations = _pictures_by_combination(test.attributes)
     pairs = held_out.draw_pairs(test.captions, list(combinations.values()), context.num_captions, context.seed)
-    captions, count = [caption for _, caption in pairs], len(pairs)
+    captions, trials = [caption for _, caption in pairs], int(clusters_of(pairs).max()) + 1
     made = held_out.generate(context.student, captions, context.seed)
     wanted = [test.attributes[picture] for picture, _ in pairs]
     right = attribute_hits(judge.predict(made), wanted)
+    suffix = f"{view_name('classifier', SIDE, context.student.resolution)}_n{len(pairs)}"
+
+    def named(values):
+        return {f"attribute_{what}_{suffix}": each for what, each in values.items()}
+
     return Measurement(
         protocol=context.protocol()
         | {
             "classifier": CLASSIFIER,
+            "extractor_sha256": judge.fingerprint,
             "distinct_captions": len(set(captions)),
+            "trials": trials,
             "combinations": len({_combination(values) for values in wanted}),
         },
-        statistic=mean_of(right),
-        made=count,
-        samples={"mean": right["mean"]},
+        statistic=mean_of(named(right)),
+        made=len(pairs),
+        samples=named({"mean": right["mean"]}),
         pairs=pairs,
         pictures=made,
-        intervals={name: wilson_interval(float(right[name].mean()), count) for name in judge.values},
-        beside={"classifier on real": real_accuracy, "chance": _chance(judge.values)},
+        intervals=named({name: wilson_interval(float(right[name].mean()), trials) for name in judge.values}),
+        beside={"classifier on real": named(real_accuracy), "chance": named(_chance(judge.values))},
     )
 
 
-def _check_attributes(context, dataset):
-    if not dataset.attributes:
-        raise UserError(f"--dataset: {context.dataset} has no attributes, which attribute_accuracy needs")
-
-
 def _tested_judge(context, test):
-    train = context.split("train")
-    _check_attributes(context, train)
-    judge = train_attribute_classifier(train, context.seed)
+    judge = train_attribute_classifier(
+        context.split("train"), context.seed, cache=context.arrays, key=context.digest_of("train")
+    )
     hits = attribute_hits(judge.predict(test.images), test.attributes)
     accuracy = {name: float(values.mean()) for name, values in hits.items()}
     worst = min(judge.values, key=accuracy.get)

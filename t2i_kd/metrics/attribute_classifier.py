@@ -6,6 +6,7 @@ nor background. Training pictures are blurred, faded and made noisy at random, b
 real ones and softness is not what is asked. Our own construction.
 """
 
+import functools
 from dataclasses import dataclass
 
 import keras
@@ -13,6 +14,8 @@ import numpy as np
 from keras import ops
 
 from t2i_kd.errors import UserError
+from t2i_kd.metrics.cache import digest, digest_of_training
+from t2i_kd.metrics.finite import require_finite
 from t2i_kd.metrics.progress import TrainingBar
 
 SIDE = 32
@@ -36,19 +39,30 @@ class AttributeClassifier:
     network: keras.Model
     values: dict[str, tuple[str, ...]]
 
+    @property
+    def fingerprint(self):
+        """A digest of its weights."""
+        return digest(*(np.asarray(weights) for weights in self.network.get_weights()))
+
     def predict(self, images):
         """The most probable value of each attribute.
 
         Args:
-            images: RGB [n, resolution, resolution, 3] in 0-255, an array or a reader; any multiple of 32.
+            images: RGB [n, resolution, resolution, 3] in 0-255, an array or a reader.
 
         Returns:
             For each picture a dict {attribute: value}.
+
+        Raises:
+            UserError: where a logit is NaN or infinite.
         """
         small, predicted = shrink(images), []
         for start in range(0, len(small), PREDICTION_BATCH):
             logits = self.network(views(small[start : start + PREDICTION_BATCH]), training=False)
-            best = {name: np.argmax(ops.convert_to_numpy(logits[name]), axis=-1) for name in self.values}
+            found = {name: ops.convert_to_numpy(logits[name]) for name in self.values}
+            for name, values in found.items():
+                require_finite("--metrics: attribute_accuracy", f"its classifier's logits of {name}", values)
+            best = {name: np.argmax(values, axis=-1) for name, values in found.items()}
             predicted += [
                 {name: self.values[name][choice] for name, choice in zip(best, row, strict=True)}
                 for row in zip(*best.values(), strict=True)
@@ -96,13 +110,15 @@ def _initializer(seed):
     return keras.initializers.HeNormal(seed=seed)
 
 
-def train_attribute_classifier(dataset, seed=0, steps=STEPS):
+def train_attribute_classifier(dataset, seed=0, steps=STEPS, cache=None, key=""):
     """Trains the judge on real pictures: softmax cross-entropy summed over attributes, Adam, cosine decay to 0.
 
     Args:
         dataset: the training split, a `CaptionedImages` with `attributes`.
         seed: of weights, order and augmentation; the same seed gives the same judge.
         steps: batches of 64 pictures.
+        cache: an `ArrayCache` that keeps the weights, or None.
+        key: digest of the pictures, for the cache.
 
     Returns:
         An `AttributeClassifier`.
@@ -114,13 +130,23 @@ def train_attribute_classifier(dataset, seed=0, steps=STEPS):
         raise UserError(f"--dataset: {dataset.name} has no pictures with attributes to learn from")
     values = {name: tuple(sorted({row[name] for row in dataset.attributes})) for name in dataset.attributes[0]}
     network = build_attribute_classifier(values, seed)
-    network.compile(
-        optimizer=keras.optimizers.Adam(keras.optimizers.schedules.CosineDecay(LEARNING_RATE, steps)),
-        loss={name: keras.losses.SparseCategoricalCrossentropy(from_logits=True) for name in values},
-        jit_compile=False,
-    )
-    pictures = _AugmentedPictures(dataset, values, seed, steps)
-    network.fit(pictures, shuffle=False, verbose=0, callbacks=[TrainingBar("attribute classifier", steps)])
+
+    def train():
+        network.compile(
+            optimizer=keras.optimizers.Adam(keras.optimizers.schedules.CosineDecay(LEARNING_RATE, steps)),
+            loss={name: keras.losses.SparseCategoricalCrossentropy(from_logits=True) for name in values},
+            jit_compile=False,
+        )
+        pictures = _AugmentedPictures(dataset, values, seed, steps)
+        network.fit(pictures, shuffle=False, verbose=0, callbacks=[TrainingBar("attribute classifier", steps)])
+        return network.get_weights()
+
+    if cache is None:
+        train()
+    else:
+        labels = [[row[name] for name in values] for row in dataset.attributes]
+        everything = digest_of_training(network, key, steps, seed, values, labels)
+        network.set_weights(cache.arrays("attributes", everything, train))
     return AttributeClassifier(network, values)
 
 
@@ -149,10 +175,13 @@ class _AugmentedPictures(keras.utils.PyDataset):
 
 
 def shrink(images):
-    """Pictures averaged down to 32 px, so that a judge costs the same at every resolution.
+    """Pictures of 32 px, so that a judge costs the same at every resolution: means over the area that a pixel covers.
+
+    Pixel (a, b) is the mean over [a s, (a + 1) s] x [b s, (b + 1) s], s = resolution / 32, of the picture, whose pixels
+    are squares of one colour: the mean of s x s pixels, or, where s is 1 / n, one pixel n x n times.
 
     Args:
-        images: RGB [n, resolution, resolution, 3] in 0-255, an array or a reader; resolution a multiple of 32.
+        images: RGB [n, resolution, resolution, 3] in 0-255, an array or a reader.
 
     Returns:
         float32 [n, 32, 32, 3].
@@ -160,9 +189,17 @@ def shrink(images):
     small = np.empty((len(images), SIDE, SIDE, 3), "float32")
     for index in range(len(images)):
         image = np.asarray(images[index], "float32")
-        factor = len(image) // SIDE
-        small[index] = image.reshape(SIDE, factor, SIDE, factor, 3).mean((1, 3))
+        means = _area_means(len(image))
+        small[index] = np.einsum("ah,hwc,bw->abc", means, image, means, optimize=True)
     return small
+
+
+@functools.lru_cache(maxsize=4)
+def _area_means(side):
+    """What share of each of 32 equal parts of a line each of its `side` pixels is: float32 [32, side]."""
+    edges, pixels = np.arange(SIDE + 1) * side / SIDE, np.arange(side)
+    overlap = np.minimum(edges[1:, None], pixels + 1) - np.maximum(edges[:-1, None], pixels)
+    return (np.maximum(overlap, 0) * SIDE / side).astype("float32")
 
 
 def views(images):

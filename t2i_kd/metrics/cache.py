@@ -1,9 +1,10 @@
 """What an evaluation computes once for all: activations of real pictures and trained judges, kept on disk."""
 
+import contextlib
 import hashlib
-import io
+import math
+import os
 import tempfile
-import zipfile
 from pathlib import Path
 
 import numpy as np
@@ -11,9 +12,10 @@ from absl import logging
 
 import t2i_kd
 from t2i_kd.errors import UserError
-from t2i_kd.imaging import write_file_atomically
 
 DIGEST_BYTES = hashlib.sha256().digest_size
+# What the `.npy` format pads its headers to, so that mapped numbers lie at multiples of their size.
+ALIGNMENT = 64
 
 
 def digest(*parts):
@@ -51,8 +53,8 @@ def scratch_array(shape, dtype):
 class ArrayCache:
     """Arrays on disk by what they were made from.
 
-    A file is the SHA-256 of what follows, then a `.npz`. One that does not match, or cannot be read, is made anew and
-    replaced, with a warning.
+    A file is the SHA-256 of what follows, then one `.npy` after the other, each beginning at a multiple of 64 bytes. A
+    file that does not match, or cannot be read, is made anew and replaced, with a warning.
 
     Args:
         folder: where the files are kept, made when it is first needed; None keeps nothing.
@@ -70,14 +72,14 @@ class ArrayCache:
             make: function to a list of arrays.
 
         Returns:
-            A list of arrays.
+            A list of arrays; what was kept is mapped from the disk, not read into memory, and cannot be written to.
 
         Raises:
             UserError: naming `--cache_dir`, when the folder cannot be written.
         """
         if self.folder is None:
             return make()
-        path = self.folder / f"{kind}-{key[:32]}.npz.sha256"
+        path = self.folder / f"{kind}-{key[:32]}.npys.sha256"
         found = _read(path)
         if found is None:
             found = make()
@@ -87,28 +89,61 @@ class ArrayCache:
 
 def _read(path):
     try:
-        content = path.read_bytes()
+        with path.open("rb") as file:
+            wanted = file.read(DIGEST_BYTES)
+            if hashlib.file_digest(file, "sha256").digest() == wanted:
+                file.seek(DIGEST_BYTES)
+                return _mapped(file)
     except FileNotFoundError:
         return None
     except OSError as error:
         raise UserError(f"--cache_dir: {path}: {error.strerror or error}") from None
-    body = content[DIGEST_BYTES:]
-    if hashlib.sha256(body).digest() == content[:DIGEST_BYTES]:
-        try:
-            with np.load(io.BytesIO(body)) as stored:
-                return [stored[f"arr_{index}"] for index in range(len(stored.files))]
-        except (ValueError, KeyError, zipfile.BadZipFile):
-            pass
+    except ValueError:
+        # Whole, but no arrays.
+        pass
     logging.warning("%s: damaged, made anew", path)
     return None
 
 
+def _mapped(file):
+    """The arrays from the file's place to its end, each read from the disk when it is looked at."""
+    size, arrays = os.fstat(file.fileno()).st_size, []
+    while _align(file) < size:
+        version = np.lib.format.read_magic(file)
+        read_header = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
+        shape, fortran, dtype = read_header(file)
+        order, count, start = "F" if fortran else "C", math.prod(shape), file.tell()
+        # Nothing cannot be mapped.
+        arrays.append(np.memmap(file, dtype, "r", start, shape, order) if count else np.empty(shape, dtype, order))
+        file.seek(start + count * dtype.itemsize)
+    return arrays
+
+
+def _align(file):
+    """Goes on to the next place at which an array may begin, and says which."""
+    return file.seek(-file.tell() % ALIGNMENT, os.SEEK_CUR)
+
+
 def _write(path, arrays):
-    buffer = io.BytesIO()
-    np.savez(buffer, *arrays)
-    body = buffer.getvalue()
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        write_file_atomically(path, hashlib.sha256(body).digest() + body)
+        # Opened for writing alone, NumPy copies no array on its way to the disk.
+        with temporary.open("wb") as file:
+            file.write(bytes(DIGEST_BYTES))
+            for array in arrays:
+                file.write(bytes(-file.tell() % ALIGNMENT))
+                np.lib.format.write_array(file, np.asarray(array), allow_pickle=False)
+        with temporary.open("rb") as file:
+            file.seek(DIGEST_BYTES)
+            total = hashlib.file_digest(file, "sha256").digest()
+        with temporary.open("r+b") as file:
+            file.write(total)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(temporary, path)
     except OSError as error:
         raise UserError(f"--cache_dir: cannot write {path}: {error.strerror or error}") from None
+    finally:
+        with contextlib.suppress(OSError):
+            temporary.unlink(missing_ok=True)

@@ -1,24 +1,26 @@
 """The metrics by name: what `--metrics` may say."""
 
 import importlib
+from collections.abc import Callable
+from typing import NamedTuple
 
 from t2i_kd.errors import UserError
 
-# Name of the metric -> module of this package, function (EvaluationContext) -> Measurement.
+# Name of the metric -> module of this package, names of its functions `Metric.check` and `Metric.measure`.
 METRICS = {
-    "attribute_accuracy": ("attribute_accuracy", "measure"),
-    "classification": ("classification", "measure"),
-    "classification_reverse": ("classification", "measure_reverse"),
-    "diversity": ("diversity", "measure"),
-    "frechet": ("frechet", "measure"),
-    "fsim": ("feature_similarity", "measure"),
-    "inception_score": ("inception_score", "measure"),
-    "kernel": ("kernel_distance", "measure"),
-    "manifold": ("manifold", "measure"),
-    "perceptual_distance": ("perceptual_distance", "measure"),
-    "r_precision": ("retrieval", "measure"),
-    "ssim": ("structural_similarity", "measure"),
-    "tap_distance": ("tap_distance", "measure"),
+    "attribute_accuracy": ("attribute_accuracy", "check", "measure"),
+    "classification": ("classification", "check", "measure"),
+    "classification_reverse": ("classification", "check", "measure_reverse"),
+    "diversity": ("diversity", "check", "measure"),
+    "frechet": ("frechet", "check", "measure"),
+    "fsim": ("feature_similarity", "check", "measure"),
+    "inception_score": ("inception_score", "check", "measure"),
+    "kernel": ("kernel_distance", "check", "measure"),
+    "manifold": ("manifold", "check", "measure"),
+    "perceptual_distance": ("perceptual_distance", "check", "measure"),
+    "r_precision": ("retrieval", "check", "measure"),
+    "ssim": ("structural_similarity", "check", "measure"),
+    "tap_distance": ("tap_distance", "check", "measure"),
 }
 
 # Those that judge pictures one by one, so that a page can show the best and the worst.
@@ -36,6 +38,19 @@ TEACHER_METRICS = ("perceptual_distance", "tap_distance")
 EXTRACTOR_METRICS = ("diversity", "frechet", "inception_score", "kernel", "manifold", "r_precision")
 
 
+class Metric(NamedTuple):
+    """One thing that can be measured.
+
+    Attributes:
+        check: (EvaluationContext) -> None; raises `UserError` where it can be known, before any picture is drawn and
+            without training anything, that the metric does not suit the data, the captions or the judge.
+        measure: (EvaluationContext) -> Measurement.
+    """
+
+    check: Callable
+    measure: Callable
+
+
 def only_the_teacher_judges(names, extractor):
     """Whether all of these metrics see a student as its teacher taught it to be seen."""
     return all(name in TEACHER_METRICS or (name in EXTRACTOR_METRICS and extractor == "teacher") for name in names)
@@ -48,7 +63,7 @@ def resolve_metrics(names):
         names: names of `METRICS` with commas between them.
 
     Returns:
-        {name: function from an `EvaluationContext` to a `Measurement`}, in the order asked for.
+        {name: `Metric`}, in the order asked for.
 
     Raises:
         UserError: for no name, or an unknown one; the known ones are listed.
@@ -62,6 +77,7 @@ def resolve_metrics(names):
             raise UserError(f"--metrics: {name!r} is unknown; known: {known}")
     found = {}
     for name in wanted:
-        module, function = METRICS[name]
-        found[name] = getattr(importlib.import_module(f"t2i_kd.metrics.{module}"), function)
+        module, *functions = METRICS[name]
+        loaded = importlib.import_module(f"t2i_kd.metrics.{module}")
+        found[name] = Metric(*(getattr(loaded, function) for function in functions))
     return found

@@ -11,6 +11,7 @@ import numpy as np
 
 from t2i_kd.errors import UserError
 from t2i_kd.metrics import held_out
+from t2i_kd.metrics.extractors import view_name
 from t2i_kd.metrics.image_classifier import train_image_classifier
 from t2i_kd.metrics.resampling import Measurement, mean_of
 
@@ -36,6 +37,15 @@ def hits(logits, labels):
     return (np.argmax(logits, 1) == np.asarray(labels)).astype(np.float64)
 
 
+def check(context):
+    """Raises `UserError`, see `catalogue.Metric`: a data set without classes that its splits share."""
+    train, test = context.split("train"), context.split("test")
+    if test.attributes:
+        raise UserError(f"--dataset: {context.dataset} has attributes, not classes; ask for attribute_accuracy")
+    if not np.isin(np.unique(test.labels), np.unique(train.labels)).all() or len(np.unique(test.labels)) < 2:
+        raise UserError(f"--dataset: {context.dataset} has no classes that its train and test splits share")
+
+
 def measure(context):
     """The share of made pictures in which a classifier trained on real ones sees their caption's class.
 
@@ -48,17 +58,20 @@ def measure(context):
     Raises:
         UserError: naming `--dataset`, where it has no such classes.
     """
-    test = _labelled(context, "test")
+    check(context)
+    test = context.split("test")
     classifier = context.own_classifier
     labels = test.labels[[picture for picture, _ in context.pairs]]
-    name = f"classification_own_{context.student.resolution}_n{len(labels)}"
+    name = f"classification_{_view(classifier)}_n{len(labels)}"
     real = context.shared(
-        ("classification", context.student.resolution),
+        ("classification", context.sides),
         lambda: float(hits(classifier.logits(test.images), test.labels).mean()),
     )
     samples = {name: hits(classifier.logits(context.made), labels)}
     return Measurement(
-        protocol=context.protocol() | PROTOCOL | {"trained on": "the real training split"},
+        protocol=context.protocol()
+        | PROTOCOL
+        | {"trained on": "the real training split", "extractor_sha256": classifier.extractor().fingerprint},
         statistic=mean_of(samples),
         made=len(labels),
         samples=samples,
@@ -83,7 +96,8 @@ def measure_reverse(context):
     Raises:
         UserError: naming `--dataset`, where it has no such classes.
     """
-    train, test = _labelled(context, "train"), context.split("test")
+    check(context)
+    train, test = context.split("train"), context.split("test")
     count = min(REVERSE_PICTURES, len(train))
     pairs = held_out.draw_pairs(train.captions, [[i] for i in range(len(train))], count, context.seed)
     chosen = [picture for picture, _ in pairs]
@@ -94,14 +108,16 @@ def measure_reverse(context):
         labels=train.labels[chosen],
         file_names=(),
     )
-    name = f"classification_reverse_own_{context.student.resolution}_n{count}_n{len(test)}"
 
     def of_real():
         real = dataclasses.replace(learnt, images=held_out.Chosen(train.images, chosen))
-        return float(_trained_hits(real, test, context.seed).mean())
+        judge = train_image_classifier(real, context.seed, REVERSE_STEPS)
+        return float(hits(judge.logits(test.images), test.labels).mean())
 
-    found = _trained_hits(learnt, test, context.seed)
-    real = context.shared(("classification_reverse", context.student.resolution, count), of_real)
+    classifier = train_image_classifier(learnt, context.seed, REVERSE_STEPS)
+    name = f"classification_reverse_{_view(classifier)}_n{count}_n{len(test)}"
+    found = hits(classifier.logits(test.images), test.labels)
+    real = context.shared(("classification_reverse", context.sides, count), of_real)
     return Measurement(
         protocol=context.protocol() | PROTOCOL | {"trained on": f"{count} made pictures of training captions"},
         statistic=lambda made_weights, real_weights: {name: real_weights @ found / real_weights.sum(1)},
@@ -111,15 +127,6 @@ def measure_reverse(context):
     )
 
 
-def _trained_hits(learnt, test, seed):
-    classifier = train_image_classifier(learnt, seed, REVERSE_STEPS)
-    return hits(classifier.logits(test.images), test.labels)
-
-
-def _labelled(context, split):
-    train, test = context.split("train"), context.split("test")
-    if test.attributes:
-        raise UserError(f"--dataset: {context.dataset} has attributes, not classes; ask for attribute_accuracy")
-    if not np.isin(np.unique(test.labels), np.unique(train.labels)).all() or len(np.unique(test.labels)) < 2:
-        raise UserError(f"--dataset: {context.dataset} has no classes that its train and test splits share")
-    return context.split(split)
+def _view(classifier):
+    side, own_side = classifier.sides
+    return view_name("own", own_side, side)

@@ -9,8 +9,9 @@ import numpy as np
 from t2i_kd.data.catalogue import load_dataset
 from t2i_kd.errors import UserError
 from t2i_kd.metrics import held_out
+from t2i_kd.metrics.blocks import row_blocks
 from t2i_kd.metrics.cache import ArrayCache, digest, digest_of_images, scratch_array
-from t2i_kd.metrics.extractors import load_extractor
+from t2i_kd.metrics.extractors import load_extractor, preview, view_name
 from t2i_kd.recipe import TeacherRecipe
 from t2i_kd.teachers.catalogue import load_teacher
 
@@ -20,7 +21,8 @@ class EvaluationContext:
     """One student under judgement. A metric is a function from it to a `resampling.Measurement`.
 
     Attributes:
-        student: `.generate(captions, seeds)` -> uint8 [n, resolution, resolution, 3], and `.resolution`.
+        student: `.generate(captions, seeds)` -> uint8 [n, resolution, resolution, 3], `.resolution` and
+            `.data_resolution`; see `Runner`.
         dataset: name of the data set, as in `--dataset`.
         data_dir: folder or zip of the data set, where it needs one.
         max_bad_examples: broken pictures and bad captions to leave out before stopping.
@@ -34,6 +36,7 @@ class EvaluationContext:
         extractor_handle: for `extractor=hub`, a TF-Hub handle or folder.
         retrieval_handle: of a TF-Hub sentence encoder, for `r_precision`; see there.
         cache_dir: folder that keeps trained judges and activations of real pictures; None: nothing is kept.
+        model_sha256: of the file that holds or lists the student's weights.
         cache: what all students of one `evaluate` share: data, networks, trained judges.
     """
 
@@ -49,15 +52,25 @@ class EvaluationContext:
     extractor_handle: str = ""
     retrieval_handle: str = ""
     cache_dir: str | None = None
+    model_sha256: str = ""
     cache: dict = field(default_factory=dict)
 
+    @property
+    def sides(self):
+        """The side of the real pictures as they are read, and as they are compared with the student's."""
+        return self.student.data_resolution, self.student.resolution
+
     def split(self, name):
-        """The split `train` or `test` at the student's resolution, loaded once."""
-        resolution = self.student.resolution
-        return self.shared(
-            ("split", name, resolution),
-            lambda: load_dataset(self.dataset, name, resolution, self.data_dir, self.max_bad_examples),
+        """The split `train` or `test` at the student's resolution, loaded once.
+
+        For the image of an earlier stage the pictures that the student learned from are averaged down, as in training.
+        """
+        read, compared = self.sides
+        dataset = self.shared(
+            ("split", name, read, read),
+            lambda: load_dataset(self.dataset, name, read, self.data_dir, self.max_bad_examples),
         )
+        return self.shared(("split", name, read, compared), lambda: held_out.reduced(dataset, read // compared))
 
     @property
     def loaded_teacher(self):
@@ -69,15 +82,36 @@ class EvaluationContext:
     def extractor_network(self):
         """The `Extractor` of `extractor`, loaded once."""
         # A teacher and a classifier of our own are made for one side of the pictures.
-        key = ("extractor", self.extractor, self.teacher, self.student.resolution)
+        key = ("extractor", self.extractor, self.teacher, self.sides)
         return self.shared(key, lambda: load_extractor(self))
+
+    def check_counts(self, metric, fewest):
+        """Raises `UserError` where captions, or pictures of the test split, are fewer than a metric needs."""
+        for flag, count in (("--num_captions", self.num_captions), ("--dataset", len(self.split("test")))):
+            if count < fewest:
+                raise UserError(f"{flag}: {metric} needs at least {fewest} pictures, not {count}")
+
+    def check_extractor(self, probabilities=False):
+        """How many numbers the extractor gives of a picture. Trains nothing.
+
+        Args:
+            probabilities: whether its class probabilities are needed.
+
+        Raises:
+            UserError: naming the flag, where the network cannot be had, or is no classifier.
+        """
+        width, classifies = self.shared(("preview", self.extractor, self.teacher, self.sides), lambda: preview(self))
+        if probabilities and not classifies:
+            hint = "InceptionV3's weights with its classifier, or --extractor=own on a data set with classes"
+            raise UserError(f"--extractor: {self.extractor} gives no class probabilities here; give {hint}")
+        return width
 
     @property
     def own_classifier(self):
         """The `ImageClassifier` of the real training split, trained once and kept in `cache_dir`."""
         from t2i_kd.metrics.image_classifier import train_image_classifier
 
-        train, key = self.split("train"), ("own_classifier", self.student.resolution)
+        train, key = self.split("train"), ("own_classifier", self.sides)
         return self.shared(
             key, lambda: train_image_classifier(train, self.seed, cache=self.arrays, key=self.digest_of("train"))
         )
@@ -89,7 +123,7 @@ class EvaluationContext:
 
     def digest_of(self, split):
         """The digest of a split's pictures at the student's resolution."""
-        key = ("digest", split, self.student.resolution)
+        key = ("digest", split, self.sides)
         return self.shared(key, lambda: digest_of_images(self.split(split).images))
 
     @functools.cached_property
@@ -116,9 +150,27 @@ class EvaluationContext:
         anchor for distances, in as many pictures of the `train` split as are made, evenly spread over it.
 
         Returns:
-            float32 [n, dim]; the made ones lie on disk, the others are kept in `cache_dir`.
+            float32 [n, dim], mapped from the disk; those of the `real` and `train` ones are kept in `cache_dir`.
         """
         return self._seen_kind(kind)["features"]
+
+    def real_halves(self):
+        """The activations of one half of the `real` pictures and of the other, drawn with `seed`.
+
+        Of what a metric says of them, two sets of one distribution, a student that is perfect could not do better.
+
+        Returns:
+            (heading for the metric's `beside`, float32 [n // 2, dim], float32 [n - n // 2, dim]), on disk.
+        """
+        real = self.activations("real")
+        order = np.random.default_rng([self.seed, len(real)]).permutation(len(real))
+        halves = []
+        for chosen in (np.sort(order[: len(real) // 2]), np.sort(order[len(real) // 2 :])):
+            half = scratch_array((len(chosen), real.shape[1]), np.float32)
+            for rows in row_blocks(half):
+                half[rows] = real[chosen[rows]]
+            halves.append(half)
+        return f"{len(halves[0])} real test pictures against the other {len(halves[1])}", *halves
 
     def probabilities(self, kind):
         """The extractor's class probabilities: float32 [n, classes]; `kind` as for `activations`.
@@ -126,9 +178,7 @@ class EvaluationContext:
         Raises:
             UserError: naming the flag, where the extractor is no classifier.
         """
-        if not self.extractor_network.has_probabilities:
-            hint = "InceptionV3's weights with its classifier, or --extractor=own on a data set with classes"
-            raise UserError(f"--extractor: {self.extractor} gives no class probabilities here; give {hint}")
+        self.check_extractor(probabilities=True)
         return self._seen_kind(kind)["probabilities"]
 
     @functools.cached_property
@@ -152,7 +202,7 @@ class EvaluationContext:
             key = digest(extractor.fingerprint, str(extractor.protocol), self.digest_of(split), count)
             return dict(zip(names, self.arrays.arrays(f"{kind}-{extractor.name}", key, look), strict=True))
 
-        return self.shared((kind, extractor.fingerprint, self.student.resolution, count), load)
+        return self.shared((kind, extractor.fingerprint, self.sides, count), load)
 
     def _seen(self, images):
         found, start = {}, 0
@@ -164,13 +214,41 @@ class EvaluationContext:
             start += len(values)
         return found
 
+    @property
+    def view(self):
+        """Whose activations of pictures of what size a value is about, as `extractors.view_name` has it."""
+        extractor = self.extractor_network
+        return view_name(extractor.name, extractor.side, self.student.resolution)
+
+    @property
+    def teacher_name(self):
+        """The teacher and its pooling, for the names of values."""
+        recipe = self.teacher
+        return recipe.teacher if recipe.teacher == "none" else f"{recipe.teacher}_{recipe.teacher_pooling}"
+
+    def extractor_protocol(self):
+        """What the protocol of a metric says that looks through the extractor."""
+        extractor = self.extractor_network
+        names = {"extractor": extractor.name, **extractor.protocol}
+        return self.protocol() | names | {"extractor_sha256": extractor.fingerprint}
+
+    def teacher_protocol(self):
+        """What the protocol of a metric says that looks through the teacher."""
+        fields = ("teacher", "teacher_weights", "teacher_pooling", "teacher_preprocessing")
+        weights = self.loaded_teacher.get_weights()
+        key = ("teacher_sha256", self.teacher, self.student.resolution)
+        found = self.shared(key, lambda: digest(*(np.asarray(each) for each in weights)))
+        return self.protocol() | {name: getattr(self.teacher, name) for name in fields} | {"extractor_sha256": found}
+
     def protocol(self):
-        """What every protocol says: the student's resolution, the split and the seed."""
+        """What every protocol says: the student and its resolution, the real pictures, and the seed."""
         return {
             "resolution": self.student.resolution,
             "split": self.split("test").name,
             "captions": len(self.pairs),
             "seed": self.seed,
+            "model_sha256": self.model_sha256,
+            "real_sha256": self.digest_of("test"),
         }
 
     def shared(self, key, make):

@@ -9,10 +9,9 @@ import itertools
 import numpy as np
 from scipy.spatial.distance import cdist
 
-from t2i_kd.errors import UserError
+from t2i_kd.metrics.blocks import check_finite, row_blocks
 from t2i_kd.metrics.resampling import Measurement
 
-BLOCK = 512
 CAPTIONS_OVER_SEEDS = 50
 SEEDS = 4
 # More than anyone's captions, so that no seed is one of those that `context.made` was drawn with.
@@ -36,13 +35,15 @@ def mean_pair_distance(activations, weights):
     Raises:
         ValueError: for another shape, fewer than two vectors, NaN or infinity.
     """
-    vectors = _checked(activations, "[n, dim]", 2)
-    if len(vectors) < 2:
-        raise ValueError(f"{len(vectors)} activations: at least two are needed")
+    _check(activations, "[n, dim]", 2)
+    if len(activations) < 2:
+        raise ValueError(f"{len(activations)} activations: at least two are needed")
     total = np.zeros(len(weights))
-    for start in range(0, len(vectors), BLOCK):
-        rows = slice(start, start + BLOCK)
-        total += np.einsum("rn,rn->r", weights[:, rows] @ cdist(vectors[rows], vectors), weights)
+    for rows in row_blocks(activations):
+        one = np.asarray(activations[rows], np.float64)
+        for columns in row_blocks(activations):
+            distances = cdist(one, np.asarray(activations[columns], np.float64))
+            total += np.einsum("rn,rn->r", weights[:, rows] @ distances, weights[:, columns])
     pairs = weights.sum(1) ** 2 - np.square(weights).sum(1)
     return np.divide(total, pairs, out=np.zeros(len(weights)), where=pairs > 0)
 
@@ -59,20 +60,24 @@ def distance_over_seeds(activations):
     Raises:
         ValueError: for another shape, fewer than two seeds, NaN or infinity.
     """
-    vectors = _checked(activations, "[captions, seeds, dim]", 3)
-    if vectors.shape[1] < 2:
-        raise ValueError(f"{vectors.shape[1]} seeds: at least two are needed")
+    _check(activations, "[captions, seeds, dim]", 3)
+    if activations.shape[1] < 2:
+        raise ValueError(f"{activations.shape[1]} seeds: at least two are needed")
+    vectors = np.asarray(activations, np.float64)
     pairs = itertools.combinations(range(vectors.shape[1]), 2)
     return np.mean([np.linalg.norm(vectors[:, one] - vectors[:, other], axis=1) for one, other in pairs], axis=0)
 
 
-def _checked(activations, form, axes):
-    activations = np.asarray(activations, np.float64)
+def _check(activations, form, axes):
     if activations.ndim != axes:
         raise ValueError(f"activations of shape {activations.shape} are not {form}")
-    if not np.isfinite(activations).all():
-        raise ValueError("activations hold NaN or infinity")
-    return activations
+    check_finite(activations)
+
+
+def check(context):
+    """Raises `UserError`, see `catalogue.Metric`: too few pictures, or no extractor."""
+    context.check_counts("diversity", 2)
+    context.check_extractor()
 
 
 def measure(context):
@@ -84,20 +89,18 @@ def measure(context):
         context: an `EvaluationContext`; all pictures of the test split are the real ones.
 
     Returns:
-        A `Measurement` with lines diversity_captions_{extractor}_{resolution}_n{made} and
-        diversity_seeds_{extractor}_{resolution}_n{captions}x4, which is 0 for a student without noise.
+        A `Measurement` with lines diversity_captions_{view}_n{made} and
+        diversity_seeds_{view}_n{captions}x4, which is 0 for a student without noise.
 
     Raises:
         UserError: naming `--num_captions` or the data set, where there are too few pictures.
     """
+    check(context)
     made, real = context.num_captions, len(context.split("test"))
-    for flag, count in (("--num_captions", made), ("--dataset", real)):
-        if count < 2:
-            raise UserError(f"{flag}: diversity needs at least two pictures, not {count}")
-    extractor, captions = context.extractor_network, min(CAPTIONS_OVER_SEEDS, made)
+    captions = min(CAPTIONS_OVER_SEEDS, made)
     of_made, over_seeds = context.activations("made"), distance_over_seeds(_drawn_again(context, captions))
-    between = f"diversity_captions_{extractor.name}_{context.student.resolution}_n{made}"
-    within = f"diversity_seeds_{extractor.name}_{context.student.resolution}_n{captions}x{SEEDS}"
+    between = f"diversity_captions_{context.view}_n{made}"
+    within = f"diversity_seeds_{context.view}_n{captions}x{SEEDS}"
 
     def statistic(made_weights, real_weights):
         first = made_weights[:, :captions]
@@ -105,8 +108,9 @@ def measure(context):
 
     of_real = mean_pair_distance(context.activations("real"), np.ones((1, real)))
     counts = {"made": made, "real": real, "captions over seeds": captions, "seeds a caption": SEEDS}
-    protocol = context.protocol() | {"extractor": extractor.name} | extractor.protocol | counts
-    return Measurement(protocol, statistic, made, beside={"real pictures": {between: float(of_real[0])}})
+    protocol = context.extractor_protocol() | counts
+    beside = {"real pictures": {between: float(of_real[0])}}
+    return Measurement(protocol, statistic, made, pairs=context.pairs, beside=beside)
 
 
 def _drawn_again(context, count):

@@ -10,12 +10,24 @@ from keras import ops
 
 from t2i_kd.errors import UserError
 from t2i_kd.metrics.cache import digest
+from t2i_kd.metrics.finite import require_finite
 from t2i_kd.teachers.catalogue import load_application
 
 BATCH = 32
 TAP = "pool4"
 INCEPTION_SIDE = 299
 INCEPTION_FILE = "inception_v3_weights_tf_dim_ordering_tf_kernels.h5"
+
+
+def view_name(judge, own_side, side):
+    """Who looked at pictures of what size, for the names of values: `own_32`, or `inception299_32` where it resizes.
+
+    Args:
+        judge: its short name.
+        own_side: the side that it resizes pictures to; 0: none.
+        side: of the pictures.
+    """
+    return f"{judge}{own_side}_{side}" if own_side not in (0, side) else f"{judge}_{side}"
 
 
 @dataclass(frozen=True)
@@ -29,6 +41,7 @@ class Extractor:
             `has_probabilities`, "probabilities" [batch, classes].
         has_probabilities: whether it is a classifier.
         fingerprint: a digest of its weights.
+        side: that it resizes pictures to; 0: none.
     """
 
     name: str
@@ -36,26 +49,30 @@ class Extractor:
     look: Callable
     has_probabilities: bool
     fingerprint: str
+    side: int = 0
 
     def batches(self, images):
-        """What `look` sees of uint8 pictures [n, side, side, 3], an array or a reader, a batch in memory at a time."""
+        """What `look` sees of uint8 pictures [n, side, side, 3], an array or a reader, a batch in memory at a time.
+
+        Raises:
+            UserError: naming `--extractor`, where it gives NaN or infinity.
+        """
         for start in range(0, len(images), BATCH):
             batch = np.stack([images[i] for i in range(start, min(start + BATCH, len(images)))])
             found = self.look(batch.astype("float32"))
             for name, values in found.items():
-                if not np.isfinite(values).all():
-                    raise ValueError(f"{self.name}: {name} hold NaN or infinity")
+                require_finite(f"--extractor: {self.name}", name, values)
             yield found
 
 
-def keras_extractor(name, protocol, network):
+def keras_extractor(name, protocol, network, side=0):
     """An `Extractor` of a `keras.Model` from pictures to {"features", ["probabilities"]}."""
 
     def look(images):
         return {key: ops.convert_to_numpy(value) for key, value in network(images, training=False).items()}
 
     fingerprint = digest(name, *(np.asarray(weights) for weights in network.get_weights()))
-    return Extractor(name, protocol, look, "probabilities" in network.output, fingerprint)
+    return Extractor(name, protocol, look, "probabilities" in network.output, fingerprint, side)
 
 
 def load_extractor(context):
@@ -67,12 +84,30 @@ def load_extractor(context):
     if context.extractor == "inception":
         network = load_inception(context.inception_weights)
         protocol = {"inception_weights": context.inception_weights, "resize": f"{INCEPTION_SIDE}, bilinear"}
-        return keras_extractor("inception", protocol, network)
+        return keras_extractor("inception", protocol, network, INCEPTION_SIDE)
     if context.extractor == "teacher":
         return _teacher(context)
     if context.extractor == "hub":
         return _hub(context.extractor_handle)
     return context.own_classifier.extractor()
+
+
+def preview(context):
+    """What the network of `--extractor` will give, before any picture is drawn; our own classifier is not trained yet.
+
+    Returns:
+        (numbers that it gives of a picture, whether it is a classifier).
+
+    Raises:
+        UserError: naming the flag, where the network cannot be had or takes no pictures.
+    """
+    if context.extractor == "own":
+        from t2i_kd.metrics.image_classifier import FEATURES, targets_of
+
+        return FEATURES, "label" in targets_of(context.split("train"))
+    extractor, side = context.extractor_network, context.student.resolution
+    found = extractor.look(np.zeros((1, side, side, 3), np.float32))
+    return found["features"].shape[1], extractor.has_probabilities
 
 
 def load_inception(weights):
@@ -145,7 +180,7 @@ def _hub(handle):
 
     weights = [variable.numpy() for variable in getattr(module, "variables", [])]
     protocol = {"extractor_handle": handle, "resize": f"{side}, bilinear" if side else "none"}
-    return Extractor("hub", protocol, look, False, digest("hub", handle, *weights))
+    return Extractor("hub", protocol, look, False, digest("hub", handle, *weights), side)
 
 
 def _side(signature):

@@ -10,7 +10,7 @@ import functools
 import numpy as np
 from scipy import ndimage
 
-from t2i_kd.metrics.structural_similarity import LEVELS, check_pictures, measure_similarity
+from t2i_kd.metrics.structural_similarity import LEVELS, check_pictures, check_side, measure_similarity
 
 LUMINANCE = (0.299, 0.587, 0.114)
 # The side, in pixels, that pictures are averaged down to.
@@ -83,6 +83,11 @@ def phase_congruency(luminance):
     return np.divide(energy, amplitude, out=np.zeros_like(energy), where=amplitude > 0)
 
 
+def check(context):
+    """Raises `UserError`, see `catalogue.Metric`: pictures smaller than the shortest wavelength."""
+    check_side(context, "fsim", WAVELENGTH)
+
+
 def measure(context):
     """The mean `fsim` of a student's pictures of held-out captions to the real pictures of these captions.
 
@@ -100,6 +105,7 @@ def measure(context):
         "phase congruency": f"{SCALES} scales from {WAVELENGTH} pixels by {WAVELENGTH_FACTOR}, "
         f"{ORIENTATIONS} orientations",
     }
+    check(context)
     return measure_similarity(context, "fsim", fsim, constants)
 
 

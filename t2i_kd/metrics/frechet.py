@@ -6,11 +6,9 @@ Source: Heusel et al., "GANs Trained by a Two Time-Scale Update Rule" (NeurIPS 2
 import numpy as np
 from tqdm import tqdm
 
-from t2i_kd.errors import UserError
+from t2i_kd.metrics.blocks import row_blocks
 from t2i_kd.metrics.moments import Moments
 from t2i_kd.metrics.resampling import Measurement
-
-BLOCK = 1024
 
 
 def frechet_distance(one, other):
@@ -37,6 +35,10 @@ def frechet_distance(one, other):
             )
     if len(one.mean) != len(other.mean):
         raise ValueError(f"activations of {len(one.mean)} and of {len(other.mean)} dimensions")
+    return _distance(one, other)
+
+
+def _distance(one, other):
     values, directions = np.linalg.eigh(one.covariance)
     root = (directions * np.sqrt(np.maximum(values, 0))) @ directions.T
     shared = np.sqrt(np.maximum(np.linalg.eigvalsh(root @ other.covariance @ root), 0)).sum()
@@ -47,9 +49,14 @@ def frechet_distance(one, other):
 def moments_of(activations, weights):
     """The `Moments` of float [n, dim] activations, each counted as often as its weight says, in blocks."""
     found = Moments()
-    for start in range(0, len(activations), BLOCK):
-        found.update(activations[start : start + BLOCK], weights[start : start + BLOCK])
+    for rows in row_blocks(activations):
+        found.update(activations[rows], weights[rows])
     return found
+
+
+def check(context):
+    """Raises `UserError`, see `catalogue.Metric`: fewer pictures than numbers of the extractor, or no extractor."""
+    context.check_counts("frechet", 1 + context.check_extractor())
 
 
 def measure(context):
@@ -59,28 +66,38 @@ def measure(context):
         context: an `EvaluationContext`; its extractor's activations are compared.
 
     Returns:
-        A `Measurement`.
+        A `Measurement`; beside it the distance of one half of the real pictures to the other, and that of training
+        pictures to the real ones, where they are more than activations.
 
     Raises:
         UserError: naming `--num_captions` or the data set, where there are too few pictures.
     """
+    check(context)
     made, real = context.activations("made"), context.activations("real")
     dim = made.shape[1]
-    for flag, count in (("--num_captions", len(made)), ("--dataset", len(real))):
-        if count <= dim:
-            raise UserError(f"{flag}: frechet needs more than {dim} pictures, as many as activations, not {count}")
-    extractor = context.extractor_network
-    name = f"frechet_{extractor.name}_{context.student.resolution}_n{len(made)}_n{len(real)}"
+    name = f"frechet_{context.view}_n{len(made)}_n{len(real)}"
 
     def statistic(made_weights, real_weights):
         rows = list(zip(made_weights, real_weights, strict=True))
         bar = tqdm(rows, desc="frechet", unit="resample", delay=5, leave=False, disable=None)
-        return {name: np.array([frechet_distance(moments_of(made, w), moments_of(real, v)) for w, v in bar])}
+        # A resample may hold fewer vectors than all are: clusters are of different sizes.
+        return {name: np.array([_distance(moments_of(made, w), moments_of(real, v)) for w, v in bar])}
 
-    protocol = context.protocol() | {"extractor": extractor.name} | extractor.protocol
+    protocol = context.extractor_protocol()
     anchor = context.activations("train")
+    heading, half, other_half = context.real_halves()
     beside = {}
-    if len(anchor) > dim:
-        value = frechet_distance(*(moments_of(each, np.ones(len(each))) for each in (anchor, real)))
-        beside = {f"{len(anchor)} training pictures": {name: value}}
-    return Measurement(protocol, statistic, len(made), len(real), biased=True, lower_is_better=True, beside=beside)
+    for what, one, other in ((heading, half, other_half), (f"{len(anchor)} training pictures", anchor, real)):
+        if min(len(one), len(other)) > dim:
+            distance = frechet_distance(*(moments_of(each, np.ones(len(each))) for each in (one, other)))
+            beside[what] = {name: distance}
+    return Measurement(
+        protocol,
+        statistic,
+        len(made),
+        len(real),
+        biased=True,
+        lower_is_better=True,
+        pairs=context.pairs,
+        beside=beside,
+    )

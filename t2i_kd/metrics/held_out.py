@@ -1,11 +1,13 @@
 """Which held-out captions a student is asked for, and the pictures that it draws of them."""
 
+import dataclasses
 import operator
 from collections.abc import Sequence
 
 import numpy as np
 from tqdm import tqdm
 
+from t2i_kd.imaging import to_uint8
 from t2i_kd.metrics.cache import scratch_array
 
 # Captions in memory at a time.
@@ -76,3 +78,24 @@ class Chosen(Sequence):
 
     def __getitem__(self, index):
         return self._images[self._indices[operator.index(index)]]
+
+
+def reduced(dataset, factor):
+    """A data set with its pictures averaged down in squares of `factor` pixels, half values rounded to even."""
+    if factor == 1:
+        return dataset
+    return dataclasses.replace(dataset, images=_Reduced(dataset.images, factor))
+
+
+class _Reduced(Sequence):
+    def __init__(self, images, factor):
+        self._images, self._factor = images, factor
+
+    def __len__(self):
+        return len(self._images)
+
+    def __getitem__(self, index):
+        image = np.asarray(self._images[operator.index(index)], np.float32)
+        side = len(image) // self._factor
+        squares = image.reshape(side, self._factor, side, self._factor, -1)
+        return to_uint8(squares.mean(axis=(1, 3)))

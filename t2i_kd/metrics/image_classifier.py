@@ -21,6 +21,7 @@ BATCH = 64
 LEARNING_RATE = 2e-3
 FEATURES = 64
 LARGEST_SIDE = 64
+SMALLEST_SIDE = 16
 PROTOCOL = "our convolutional network, 64 features, trained on the real training split"
 
 
@@ -53,22 +54,29 @@ class ImageClassifier:
 
     def logits(self, images, target="label"):
         """float32 [n, classes] of uint8 pictures, an array or a reader."""
-        network = keras.Model(self.network.input, {"features": self.network.output[target]})
-        return np.concatenate([found["features"] for found in keras_extractor("own", {}, network).batches(images)])
+        network = keras.Model(self.network.input, {"logits": self.network.output[target]})
+        return np.concatenate([found["logits"] for found in keras_extractor("own", {}, network).batches(images)])
+
+    @property
+    def sides(self):
+        """Of the pictures that it reads, and of what it averages them down to."""
+        side = self.network.input.shape[1]
+        return side, side // max(1, side // LARGEST_SIDE)
 
     def extractor(self):
         """The `Extractor` of its features; it has probabilities where it learned classes, not attributes."""
         outputs = {"features": self.network.output["features"]}
         if "label" in self.network.output:
             outputs["probabilities"] = ops.softmax(self.network.output["label"])
-        return keras_extractor("own", {"classifier": PROTOCOL}, keras.Model(self.network.input, outputs))
+        network = keras.Model(self.network.input, outputs)
+        return keras_extractor("own", {"classifier": PROTOCOL}, network, self.sides[1])
 
 
 def build_image_classifier(side, classes, seed):
     """The untrained network: four convolutions, 32 to 128 channels, each but the first halving the picture.
 
     Args:
-        side: of the pictures; beyond 64 they are averaged down to 64 first.
+        side: of the pictures; beyond 64 they are averaged down to 64 first, below 16 their pixels become squares.
         classes: {target: number of its classes}.
         seed: of the initial weights.
     """
@@ -76,6 +84,8 @@ def build_image_classifier(side, classes, seed):
     x = keras.layers.Rescaling(1 / 127.5, -1)(image)
     if side > LARGEST_SIDE:
         x = keras.layers.AveragePooling2D(side // LARGEST_SIDE)(x)
+    if side < SMALLEST_SIDE:
+        x = keras.layers.UpSampling2D(SMALLEST_SIDE // side)(x)
     for index, (filters, strides) in enumerate(((32, 1), (64, 2), (128, 2), (128, 2))):
         initializer = keras.initializers.HeNormal(seed=seed + index)
         x = keras.layers.Conv2D(

@@ -8,6 +8,7 @@ import numpy as np
 from scipy.special import xlogy
 
 from t2i_kd.errors import UserError
+from t2i_kd.metrics.blocks import row_blocks
 from t2i_kd.metrics.resampling import Measurement
 
 SPLITS = 10
@@ -34,17 +35,25 @@ def inception_score(probabilities, weights):
     Raises:
         ValueError: for another shape, NaN, infinity, a negative number, or a row whose sum is not within 1e-3 of 1.
     """
-    probabilities = np.asarray(probabilities, np.float64)
     if probabilities.ndim != 2 or not len(probabilities):
         raise ValueError(f"probabilities of shape {probabilities.shape} are not [n, classes]")
-    if not np.isfinite(probabilities).all():
-        raise ValueError("probabilities hold NaN or infinity")
-    if (probabilities < 0).any() or (np.abs(probabilities.sum(1) - 1) > TOLERANCE).any():
-        raise ValueError("probabilities are negative or do not sum to 1")
     with np.errstate(invalid="ignore"):
         shares = weights / weights.sum(1, keepdims=True)
-    together = shares @ probabilities
-    return np.exp(shares @ xlogy(probabilities, probabilities).sum(1) - xlogy(together, together).sum(1))
+    together, negative_entropy = np.zeros((len(weights), probabilities.shape[1])), np.zeros(len(weights))
+    for rows in row_blocks(probabilities):
+        block = _checked(probabilities[rows])
+        together += shares[:, rows] @ block
+        negative_entropy += shares[:, rows] @ xlogy(block, block).sum(1)
+    return np.exp(negative_entropy - xlogy(together, together).sum(1))
+
+
+def _checked(block):
+    block = np.asarray(block, np.float64)
+    if not np.isfinite(block).all():
+        raise ValueError("probabilities hold NaN or infinity")
+    if (block < 0).any() or (np.abs(block.sum(1) - 1) > TOLERANCE).any():
+        raise ValueError("probabilities are negative or do not sum to 1")
+    return block
 
 
 def split_inception_score(probabilities, weights):
@@ -62,6 +71,14 @@ def split_inception_score(probabilities, weights):
     return np.nanmean([inception_score(probabilities[split], weights[:, split]) for split in splits], axis=0)
 
 
+def check(context):
+    """Raises `UserError`, see `catalogue.Metric`: too few captions, or an extractor that is no classifier."""
+    fewest = SPLITS * FEWEST_IN_SPLIT
+    if context.num_captions < fewest:
+        raise UserError(f"--num_captions: inception_score needs at least {fewest} pictures, not {context.num_captions}")
+    context.check_extractor(probabilities=True)
+
+
 def measure(context):
     """The inception score of a student's pictures, beside that of the held-out ones.
 
@@ -70,25 +87,23 @@ def measure(context):
             ones. Where they are fewer than 100, they have no score.
 
     Returns:
-        A `Measurement` with the line inception_score_{extractor}_{resolution}_n{made}_splits10.
+        A `Measurement` with the line inception_score_{view}_n{made}_splits10.
 
     Raises:
         UserError: naming `--num_captions` for fewer than 100 pictures, or `--extractor` where it is no classifier.
     """
+    check(context)
     made, real = context.num_captions, len(context.split("test"))
-    fewest = SPLITS * FEWEST_IN_SPLIT
-    if made < fewest:
-        raise UserError(f"--num_captions: inception_score needs at least {fewest} pictures, not {made}")
-    extractor, probabilities = context.extractor_network, context.probabilities("made")
-    line = f"inception_score_{extractor.name}_{context.student.resolution}_n{made}_splits{SPLITS}"
+    probabilities = context.probabilities("made")
+    line = f"inception_score_{context.view}_n{made}_splits{SPLITS}"
 
     def statistic(made_weights, real_weights):
         return {line: split_inception_score(probabilities, made_weights)}
 
     beside = {}
-    if real >= fewest:
+    if real >= SPLITS * FEWEST_IN_SPLIT:
         of_real = split_inception_score(context.probabilities("real"), np.ones((1, real)))
         beside["real pictures"] = {line: float(of_real[0])}
     counts = {"splits": SPLITS, "made": made, "real": real}
-    protocol = context.protocol() | {"extractor": extractor.name} | extractor.protocol | counts
-    return Measurement(protocol, statistic, made, beside=beside)
+    protocol = context.extractor_protocol() | counts
+    return Measurement(protocol, statistic, made, pairs=context.pairs, beside=beside)

@@ -6,31 +6,26 @@ the paper averages over subsets.
 
 import numpy as np
 
-from t2i_kd.errors import UserError
+from t2i_kd.metrics.blocks import check_finite, row_blocks
 from t2i_kd.metrics.resampling import Measurement
-
-BLOCK = 512
 
 
 def _weighted_sums(one, other, weights, other_weights):
     """sum_ij w_i v_j k(x_i, y_j) with k(x, y) = (x . y / dim + 1)^3 for every row of weights: float [r], in blocks."""
     totals = np.zeros(len(weights))
-    for i in range(0, len(one), BLOCK):
-        rows = np.asarray(one[i : i + BLOCK], np.float64)
-        for j in range(0, len(other), BLOCK):
-            columns = np.asarray(other[j : j + BLOCK], np.float64)
+    for i in row_blocks(one):
+        rows = np.asarray(one[i], np.float64)
+        for j in row_blocks(other):
+            columns = np.asarray(other[j], np.float64)
             kernel = (rows @ columns.T / rows.shape[1] + 1) ** 3
-            totals += np.einsum("ri,ri->r", weights[:, i : i + BLOCK] @ kernel, other_weights[:, j : j + BLOCK])
+            totals += np.einsum("ri,ri->r", weights[:, i] @ kernel, other_weights[:, j])
     return totals
 
 
 def _within(vectors, weights):
     """The mean of k over the pairs of different vectors, each pair (i, j) counted w_i w_j times: float [r]."""
     squares = np.concatenate(
-        [
-            np.square(vectors[i : i + BLOCK], dtype=np.float64).sum(1) / vectors.shape[1]
-            for i in range(0, len(vectors), BLOCK)
-        ]
+        [np.square(vectors[rows], dtype=np.float64).sum(1) / vectors.shape[1] for rows in row_blocks(vectors)]
     )
     same = np.square(weights)
     total = _weighted_sums(vectors, vectors, weights, weights) - same @ (squares + 1) ** 3
@@ -58,12 +53,18 @@ def kernel_distance(one, other, weights=None, other_weights=None):
         raise ValueError(f"activations of shapes {one.shape} and {other.shape}")
     if min(len(one), len(other)) < 2:
         raise ValueError(f"{len(one)} and {len(other)} activations: at least two of each are needed")
-    if not (np.isfinite(one).all() and np.isfinite(other).all()):
-        raise ValueError("activations hold NaN or infinity")
+    for vectors in (one, other):
+        check_finite(vectors)
     weights = np.ones((1, len(one))) if weights is None else weights
     other_weights = np.ones((1, len(other))) if other_weights is None else other_weights
     between = _weighted_sums(one, other, weights, other_weights) / (weights.sum(1) * other_weights.sum(1))
     return _within(one, weights) + _within(other, other_weights) - 2 * between
+
+
+def check(context):
+    """Raises `UserError`, see `catalogue.Metric`: too few pictures, or no extractor."""
+    context.check_counts("kernel", 2)
+    context.check_extractor()
 
 
 def measure(context):
@@ -73,22 +74,26 @@ def measure(context):
         context: an `EvaluationContext`; its extractor's activations are compared.
 
     Returns:
-        A `Measurement`.
+        A `Measurement`; beside it the distance of one half of the real pictures to the other, and that of training
+        pictures to the real ones.
 
     Raises:
         UserError: naming `--num_captions` or the data set, where there are too few pictures.
     """
+    check(context)
     made, real = context.activations("made"), context.activations("real")
-    for flag, count in (("--num_captions", len(made)), ("--dataset", len(real))):
-        if count < 2:
-            raise UserError(f"{flag}: kernel needs at least two pictures, not {count}")
-    extractor = context.extractor_network
-    name = f"kernel_{extractor.name}_{context.student.resolution}_n{len(made)}_n{len(real)}"
+    name = f"kernel_{context.view}_n{len(made)}_n{len(real)}"
 
     def statistic(made_weights, real_weights):
         return {name: kernel_distance(made, real, made_weights, real_weights)}
 
-    protocol = context.protocol() | {"extractor": extractor.name} | extractor.protocol
+    protocol = context.extractor_protocol()
     anchor = context.activations("train")
-    beside = {f"{len(anchor)} training pictures": {name: float(kernel_distance(anchor, real)[0])}}
-    return Measurement(protocol, statistic, len(made), len(real), lower_is_better=True, beside=beside)
+    heading, half, other_half = context.real_halves()
+    beside = {}
+    for what, one, other in ((heading, half, other_half), (f"{len(anchor)} training pictures", anchor, real)):
+        if min(len(one), len(other)) > 1:
+            beside[what] = {name: float(kernel_distance(one, other)[0])}
+    return Measurement(
+        protocol, statistic, len(made), len(real), lower_is_better=True, pairs=context.pairs, beside=beside
+    )

@@ -7,11 +7,10 @@ Naeem et al., "Reliable Fidelity and Diversity Metrics for Generative Models" (I
 import numpy as np
 from scipy.spatial.distance import cdist
 
-from t2i_kd.errors import UserError
+from t2i_kd.metrics.blocks import check_finite, row_blocks
 from t2i_kd.metrics.resampling import Measurement
 
 NEIGHBOURS = 5
-BLOCK = 512
 
 
 def manifold_contributions(made, real, neighbours=NEIGHBOURS):
@@ -34,41 +33,52 @@ def manifold_contributions(made, real, neighbours=NEIGHBOURS):
     Raises:
         ValueError: for other shapes, k vectors or fewer, NaN or infinity.
     """
-    made, real = (np.asarray(each, np.float64) for each in (made, real))
     if made.ndim != 2 or real.ndim != 2 or made.shape[1] != real.shape[1]:
         raise ValueError(f"activations of shapes {made.shape} and {real.shape}")
     if min(len(made), len(real)) <= neighbours:
         raise ValueError(f"{len(made)} and {len(real)} activations: more than {neighbours} of each are needed")
-    if not (np.isfinite(made).all() and np.isfinite(real).all()):
-        raise ValueError("activations hold NaN or infinity")
+    for vectors in (made, real):
+        check_finite(vectors)
     made_radii, real_radii = _radii(made, neighbours), _radii(real, neighbours)
     precision, density = np.zeros(len(made)), np.zeros(len(made))
     recall, coverage = np.zeros(len(real)), np.zeros(len(real))
-    for rows, distances in _distances(made, real):
-        in_real = distances <= real_radii
-        precision[rows] = in_real.any(1)
-        density[rows] = in_real.sum(1) / neighbours
-        coverage = np.maximum(coverage, in_real.any(0))
-        recall = np.maximum(recall, (distances <= made_radii[rows, None]).any(0))
+    for rows in row_blocks(made):
+        for columns, distances in _distances(made[rows], real):
+            in_real = distances <= real_radii[columns]
+            precision[rows] = np.maximum(precision[rows], in_real.any(1))
+            density[rows] += in_real.sum(1) / neighbours
+            coverage[columns] = np.maximum(coverage[columns], in_real.any(0))
+            recall[columns] = np.maximum(recall[columns], (distances <= made_radii[rows, None]).any(0))
     return {"precision": precision, "density": density, "recall": recall, "coverage": coverage}
 
 
-def _distances(one, other):
-    """Blocks of `one`'s rows with their Euclidean distances to all of `other`.
+def _distances(block, vectors):
+    """Blocks of the vectors' rows, with the Euclidean distances of a block of others to them, float64.
 
     Differences are squared, not x.x - 2 x.y + y.y, whose rounding would decide about pictures that are the same.
     """
-    for start in range(0, len(one), BLOCK):
-        rows = slice(start, start + BLOCK)
-        yield rows, cdist(one[rows], other)
+    block = np.asarray(block, np.float64)
+    for columns in row_blocks(vectors):
+        yield columns, cdist(block, np.asarray(vectors[columns], np.float64))
 
 
 def _radii(vectors, neighbours):
-    # The nearest of all is the vector itself.
-    nearest = [
-        np.partition(distances, neighbours, axis=1)[:, neighbours] for _, distances in _distances(vectors, vectors)
-    ]
-    return np.concatenate(nearest)
+    radii = np.empty(len(vectors))
+    for rows in row_blocks(vectors):
+        # The nearest of all is the vector itself.
+        nearest = np.empty((len(radii[rows]), 0))
+        for _, distances in _distances(vectors[rows], vectors):
+            nearest = np.concatenate([nearest, distances], axis=1)
+            nearest.partition(min(neighbours, nearest.shape[1] - 1), axis=1)
+            nearest = nearest[:, : neighbours + 1]
+        radii[rows] = nearest.max(1)
+    return radii
+
+
+def check(context):
+    """Raises `UserError`, see `catalogue.Metric`: too few pictures, or no extractor."""
+    context.check_counts("manifold", NEIGHBOURS + 1)
+    context.check_extractor()
 
 
 def measure(context):
@@ -81,28 +91,28 @@ def measure(context):
         context: an `EvaluationContext`; all pictures of the test split are the real ones.
 
     Returns:
-        A `Measurement` with lines precision_, density_, recall_ and coverage_{extractor}_{resolution}_n{made}_n{real}.
+        A `Measurement` with lines precision_, density_, recall_ and coverage_{view}_n{made}_n{real};
+        beside it one half of the real pictures as if made, with the other as real, and training pictures as if made.
 
     Raises:
         UserError: naming `--num_captions` or the data set, where there are too few pictures.
     """
+    check(context)
     made, real = context.num_captions, len(context.split("test"))
-    for flag, count in (("--num_captions", made), ("--dataset", real)):
-        if count <= NEIGHBOURS:
-            raise UserError(f"{flag}: manifold needs at least {NEIGHBOURS + 1} pictures, not {count}")
-    extractor = context.extractor_network
     found = manifold_contributions(context.activations("made"), context.activations("real"))
-    suffix = f"{extractor.name}_{context.student.resolution}_n{made}_n{real}"
+    suffix = f"{context.view}_n{made}_n{real}"
 
     def statistic(made_weights, real_weights):
         over = {"precision": made_weights, "density": made_weights, "recall": real_weights, "coverage": real_weights}
         return {f"{name}_{suffix}": weights @ found[name] / weights.sum(1) for name, weights in over.items()}
 
     counts = {"neighbours": NEIGHBOURS, "made": made, "real": real}
-    protocol = context.protocol() | {"extractor": extractor.name} | extractor.protocol | counts
-    beside = {}
-    if len(anchor := context.activations("train")) > NEIGHBOURS:
-        of_training = manifold_contributions(anchor, context.activations("real"))
-        means = {f"{name}_{suffix}": float(values.mean()) for name, values in of_training.items()}
-        beside = {f"{len(anchor)} training pictures": means}
-    return Measurement(protocol, statistic, made, real, beside=beside)
+    protocol = context.extractor_protocol() | counts
+    beside, anchor = {}, context.activations("train")
+    heading, half, other_half = context.real_halves()
+    training = (f"{len(anchor)} training pictures", anchor, context.activations("real"))
+    for what, one, other in ((heading, half, other_half), training):
+        if min(len(one), len(other)) > NEIGHBOURS:
+            of_anchor = manifold_contributions(one, other)
+            beside[what] = {f"{name}_{suffix}": float(values.mean()) for name, values in of_anchor.items()}
+    return Measurement(protocol, statistic, made, real, pairs=context.pairs, beside=beside)

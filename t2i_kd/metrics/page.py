@@ -82,9 +82,10 @@ def render_page(title, report, sections):
         title: the heading.
         report: {"model": [paths], "dataset": name, "metrics": {metric: {student: {"protocol", "values": {line: x},
             "intervals": {line: [low, high]}, "beside": {heading: {line: x}}}}}, "comparisons": {metric: {student:
-            {line: {"difference", "interval", "larger_than_noise"}}}}}; `intervals`, `beside` and `comparisons` may be
-            absent, and an interval of a comparison None. Of several models the first is A, the next B; a student
-            whose name is a model's path goes by that letter, and a difference is its value less A's.
+            {line: {"difference", "interval", "larger_than_noise"}}}}, "notes": [sentences about all of it]};
+            `intervals`, `beside`, `comparisons` and `notes` may be absent, and an interval of a comparison None. Of
+            several models the first is A, the next B; a student whose name is a model's path goes by that letter, and a
+            difference is its value less A's.
         sections: `Section`s, in the order in which they are shown; may be empty.
 
     Returns:
@@ -102,6 +103,7 @@ def render_page(title, report, sections):
         title=_text(title),
         style=STYLE,
         subject=_definitions(_subject(report, letters)),
+        notes="".join(f'<p role="note"><b>Note:</b> {_text(note)}</p>\n' for note in report.get("notes", [])),
         contents="\n".join(f'<li><a href="#{anchor}">{_text(name)}</a></li>' for anchor, name in contents),
         pictures="\n".join(parts),
         numbers=_numbers(report, letters),
@@ -306,7 +308,7 @@ $style</style>
 <dl>
 $subject
 </dl>
-</header>
+$notes</header>
 <nav aria-label="Contents"><ul>
 $contents
 </ul></nav>

@@ -12,6 +12,7 @@ import numpy as np
 from keras import ops
 
 from t2i_kd.errors import UserError
+from t2i_kd.metrics.finite import require_finite
 from t2i_kd.metrics.structural_similarity import measure_similarity
 
 BATCH = 16
@@ -55,6 +56,13 @@ def _unit(features):
     return features / (np.linalg.norm(features, axis=-1, keepdims=True) + EPSILON)
 
 
+def check(context):
+    """Raises `UserError`, see `catalogue.Metric`: no teacher, or one that cannot be had."""
+    if context.teacher.teacher == "none":
+        raise UserError("--teacher: none sees nothing; perceptual_distance needs vgg19 or vgg19_slim")
+    context.loaded_teacher  # noqa: B018 (loads it, or says why not)
+
+
 def measure(context):
     """The mean `lpips_like` between a student's pictures of held-out captions and the real pictures of these captions.
 
@@ -68,23 +76,19 @@ def measure(context):
     Raises:
         UserError: naming `--teacher` where there is none.
     """
-    recipe = context.teacher
-    if recipe.teacher == "none":
-        raise UserError("--teacher: none sees nothing; perceptual_distance needs vgg19 or vgg19_slim")
+    check(context)
     teacher = context.loaded_teacher
     network = keras.Model(teacher.input, {tap: teacher.output[tap] for tap in TAPS})
-    name = f"lpips_like_{recipe.teacher}_{recipe.teacher_pooling}"
-    fields = ("teacher", "teacher_weights", "teacher_pooling", "teacher_preprocessing")
-    protocol = {field: getattr(recipe, field) for field in fields} | {"taps": " ".join(TAPS), "tap_weights": "1 each"}
+    protocol = context.teacher_protocol() | {"taps": " ".join(TAPS), "tap_weights": "1 each"}
 
     def distance(one, other):
         batches = [slice(start, start + BATCH) for start in range(0, len(one), BATCH)]
         return np.concatenate([lpips_like(_look(network, one[at]), _look(network, other[at])) for at in batches])
 
-    measured = measure_similarity(context, name, distance, protocol)
+    measured = measure_similarity(context, f"lpips_like_{context.teacher_name}", distance, protocol)
     return dataclasses.replace(measured, lower_is_better=True)
 
 
 def _look(network, images):
     taps = network(np.asarray(images, "float32"), training=False)
-    return {tap: ops.convert_to_numpy(value) for tap, value in taps.items()}
+    return {tap: require_finite("--teacher", tap, ops.convert_to_numpy(value)) for tap, value in taps.items()}

@@ -1,7 +1,9 @@
 """How sure a measured number is: bootstrap intervals, and whether two students differ by more than noise.
 
 A resample of n pictures is written as n weights: how often each picture was drawn. Every metric is a statistic of such
-weights, so that no picture is ever seen by a network twice. Source: Efron, "Bootstrap Methods" (1979).
+weights, so that no picture is ever seen by a network twice. Made pictures that share a caption, or the real picture
+that their captions belong to, say less than as many others, so that whole clusters of them are drawn. Sources: Efron,
+"Bootstrap Methods" (1979); Davison & Hinkley, "Bootstrap Methods and their Application" (1997), section 3.8.
 """
 
 from collections.abc import Callable
@@ -26,7 +28,8 @@ class Measurement:
         biased: whether the statistic of a resample lies, on average, elsewhere than the statistic itself.
         lower_is_better: for the page's best and worst pictures.
         samples: {line: float [made]}, what each made picture contributes, for the lines that are means over pictures.
-        pairs: (picture of the test split, caption) of each made picture, where `samples` is given.
+        pairs: (picture of the test split, caption) of each made picture; see `clusters_of`. Empty: each made picture is
+            drawn by itself.
         pictures: uint8 [made, side, side, 3], where `samples` is given.
         beside: further columns, {heading: {line: number}}.
         intervals: {line: (low, high)} that are known better than by bootstrap.
@@ -84,16 +87,33 @@ def draw_weights(count, repeats, seed):
     return np.concatenate(rows).astype(np.float64)
 
 
+def clusters_of(pairs):
+    """Which made pictures are drawn together: those of one test picture, or of one caption, whichever are fewer.
+
+    However often a pair is repeated, nothing is learned about captions or pictures that were not asked for.
+
+    Args:
+        pairs: n (picture of the test split, caption).
+
+    Returns:
+        int64 [n], the cluster of each pair, numbered from 0 in the order in which they come first.
+    """
+    numbered = []
+    for each in zip(*pairs, strict=True):
+        number = {key: i for i, key in enumerate(dict.fromkeys(each))}
+        numbered.append(np.array([number[key] for key in each]))
+    return min(numbered, key=np.max) if numbered else np.zeros(0, np.int64)
+
+
 def resampled(measurement, repeats, seed):
     """A measurement's statistic on all pictures and on resamples of them: {line: float64 [1 + repeats]}.
 
-    Two students' rows of the same index are drawn from the same captions and the same real pictures.
+    Made pictures are drawn in the clusters of `clusters_of`. Two students' rows of the same index are drawn from the
+    same captions and the same real pictures.
     """
-    weights = [
-        draw_weights(count, repeats, [seed, stream])
-        for count, stream in ((measurement.made, _MADE), (measurement.real, _REAL))
-    ]
-    return measurement.statistic(*weights)
+    clusters = clusters_of(measurement.pairs) if measurement.pairs else np.arange(measurement.made)
+    made = draw_weights(len(np.unique(clusters)), repeats, [seed, _MADE])[:, clusters]
+    return measurement.statistic(made, draw_weights(measurement.real, repeats, [seed, _REAL]))
 
 
 def interval(rows, biased=False):

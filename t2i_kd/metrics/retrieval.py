@@ -12,7 +12,9 @@ from keras import ops
 
 from t2i_kd.data.batches import caption_pairs
 from t2i_kd.errors import UserError
+from t2i_kd.metrics.blocks import row_blocks
 from t2i_kd.metrics.cache import digest, digest_of_training
+from t2i_kd.metrics.finite import require_finite
 from t2i_kd.metrics.progress import TrainingBar
 from t2i_kd.metrics.resampling import Measurement, mean_of
 from t2i_kd.recipe import TextRecipe
@@ -67,7 +69,7 @@ def draw_candidates(captions, pairs, seed):
         (texts, int [pairs, 100]): the split's distinct captions, and rows of it, each pair's own first.
 
     Raises:
-        UserError: naming `--dataset`, where a picture has fewer than 99 texts of others.
+        ValueError: where a picture has fewer than 99 texts of others.
     """
     texts = sorted({caption for own in captions for caption in own})
     rows = {text: row for row, text in enumerate(texts)}
@@ -75,10 +77,21 @@ def draw_candidates(captions, pairs, seed):
     candidates = np.empty((len(pairs), 1 + OTHERS), np.int64)
     for i, (picture, caption) in enumerate(pairs):
         wrong = np.setdiff1d(np.arange(len(texts)), [rows[own] for own in captions[picture]])
-        if len(wrong) < OTHERS:
-            raise UserError(f"--dataset: r_precision needs {OTHERS} captions of other pictures, there are {len(wrong)}")
         candidates[i] = [rows[caption], *rng.choice(wrong, OTHERS, replace=False)]
     return texts, candidates
+
+
+def check(context):
+    """Raises `UserError`, see `catalogue.Metric`: too few captions, or networks that cannot be had or do not fit."""
+    captions = context.split("test").captions
+    texts = {caption for own in captions for caption in own}
+    # What `draw_candidates` would find, of the pictures that are asked for.
+    fewest = len(texts) - max(len(set(captions[picture])) for picture, _ in context.pairs)
+    if fewest < OTHERS:
+        raise UserError(f"--dataset: r_precision needs {OTHERS} captions of other pictures, there are {fewest}")
+    width = context.check_extractor()
+    if context.retrieval_handle:
+        _hub_pair(context, width)
 
 
 def measure(context):
@@ -97,21 +110,27 @@ def measure(context):
     Raises:
         UserError: naming the flag, where there are too few captions or the two networks do not fit.
     """
+    check(context)
     texts, candidates = draw_candidates(context.split("test").captions, context.pairs, context.seed)
     extractor = context.extractor_network
     if context.retrieval_handle:
-        judge, kind = _hub_pair(context), "hub"
+        judge, kind = _hub_pair(context, context.check_extractor()), "hub"
     else:
-        key = ("retrieval", extractor.fingerprint, context.student.resolution)
+        key = ("retrieval", extractor.fingerprint, context.sides)
         judge, kind = context.shared(key, lambda: _train_judge(context)), "ds_sje"
-    vectors = judge.texts(texts)
+    vectors = require_finite("--metrics: r_precision", "the captions' vectors", judge.texts(texts))
     pictures = [picture for picture, _ in context.pairs]
-    name = f"r_precision_{kind}_{extractor.name}_{context.student.resolution}_n{len(pictures)}_of{1 + OTHERS}"
-    real = first_among(judge.images(context.activations("real")[pictures]), vectors, candidates)
-    samples = {name: first_among(judge.images(context.activations("made")), vectors, candidates)}
+    name = f"r_precision_{kind}_{context.view}_n{len(pictures)}_of{1 + OTHERS}"
+
+    def hits(activations):
+        seen = require_finite("--metrics: r_precision", "the pictures' vectors", judge.images(activations))
+        return first_among(seen, vectors, candidates)
+
+    real = hits(context.activations("real")[pictures])
+    samples = {name: hits(context.activations("made"))}
     text_judge = {"text encoder": context.retrieval_handle or DS_SJE}
     return Measurement(
-        protocol=context.protocol() | {"extractor": extractor.name} | extractor.protocol | text_judge,
+        protocol=context.extractor_protocol() | text_judge,
         statistic=mean_of(samples),
         made=len(pictures),
         samples=samples,
@@ -138,12 +157,12 @@ def _unit(vectors):
     return vectors / np.maximum(np.linalg.norm(vectors, axis=1, keepdims=True), 1e-12)
 
 
-def _hub_pair(context):
+def _hub_pair(context, width):
     if context.extractor != "hub":
         raise UserError("--retrieval_handle: needs --extractor=hub with the same pair's picture encoder")
     from t2i_kd.text.hub import load_module
 
-    module, width = load_module(context.retrieval_handle, "retrieval_handle"), context.activations("made").shape[1]
+    module = load_module(context.retrieval_handle, "retrieval_handle")
     if module.dim != width:
         raise UserError(
             f"--retrieval_handle: {context.retrieval_handle} gives vectors of {module.dim}, the extractor of {width}"
@@ -163,11 +182,11 @@ class _JointEmbedding:
         return self._half("text", self.front_end.input_name, features)
 
     def images(self, activations):
-        return self._half("image", "tap", (np.asarray(activations) - self.mean) / self.deviation)
+        return self._half("image", "tap", activations, lambda batch: (batch - self.mean) / self.deviation)
 
-    def _half(self, output, input_name, values):
+    def _half(self, output, input_name, values, prepared=lambda batch: batch):
         half = keras.Model({input_name: self.network.input[input_name]}, self.network.output[output])
-        batches = [values[start : start + AT_ONCE] for start in range(0, len(values), AT_ONCE)]
+        batches = (prepared(values[start : start + AT_ONCE]) for start in range(0, len(values), AT_ONCE))
         return np.concatenate([ops.convert_to_numpy(half({input_name: batch}, training=False)) for batch in batches])
 
 
@@ -185,9 +204,10 @@ class _Judge(Trainer):
 class _ClassBatches(keras.utils.PyDataset):
     """One picture of each of some classes with one of its captions; batch `i` is a function of (seed, i) alone."""
 
-    def __init__(self, dataset, activations, front_end, seed):
+    def __init__(self, dataset, activations, scale, front_end, seed):
         super().__init__()
         self.classes, self.activations, self.seed = classes_of(dataset.labels), activations, seed
+        self.mean, self.deviation = scale
         self.input_name, self.features = front_end.input_name, front_end.features(dataset.all_captions)
         self.first = np.searchsorted(caption_pairs(dataset)[:, 0], np.arange(len(dataset)))
         self.counts = np.array([len(captions) for captions in dataset.captions])
@@ -199,7 +219,17 @@ class _ClassBatches(keras.utils.PyDataset):
     def __getitem__(self, step):
         chosen = class_balanced_indices(self.classes, self.batch, self.seed, step)
         captions = np.random.default_rng([self.seed, step]).integers(0, self.counts[chosen])
-        return {"tap": self.activations[chosen], self.input_name: self.features[self.first[chosen] + captions]}
+        taps = (self.activations[chosen] - self.mean) / self.deviation
+        return {"tap": taps, self.input_name: self.features[self.first[chosen] + captions]}
+
+
+def _scale(activations):
+    """Mean and standard deviation of each number, float32 [dim], in blocks."""
+    blocks = row_blocks(activations)
+    mean = sum(activations[rows].sum(0, dtype=np.float64) for rows in blocks) / len(activations)
+    squares = sum(np.square(activations[rows] - mean).sum(0) for rows in blocks)
+    deviation = np.maximum(np.sqrt(squares / len(activations)), 1e-6)
+    return mean.astype(np.float32), deviation.astype(np.float32)
 
 
 def _train_judge(context):
@@ -208,7 +238,7 @@ def _train_judge(context):
     (activations,) = context.arrays.arrays(
         f"train-{extractor.name}", key, lambda: [np.asarray(context.features_of(train.images))]
     )
-    mean, deviation = activations.mean(0), np.maximum(activations.std(0), 1e-6)
+    mean, deviation = _scale(activations)
     keras.utils.set_random_seed(context.seed)
     front_end = build_front_end(TEXT, train)
     network = build_joint_embedding(front_end.build_encoder(), activations.shape[1:])
@@ -217,7 +247,7 @@ def _train_judge(context):
         trainer = _Judge(network)
         schedule = keras.optimizers.schedules.CosineDecay(LEARNING_RATE, STEPS)
         trainer.compile(optimizer=keras.optimizers.Adam(schedule, global_clipnorm=1.0), jit_compile=False)
-        batches = _ClassBatches(train, (activations - mean) / deviation, front_end, context.seed)
+        batches = _ClassBatches(train, activations, (mean, deviation), front_end, context.seed)
         trainer.fit(batches, shuffle=False, verbose=0, callbacks=[TrainingBar("retrieval judge", STEPS)])
         return network.get_weights()
 

@@ -7,6 +7,7 @@ Source: Wang, Bovik, Sheikh & Simoncelli, "Image Quality Assessment: From Error 
 import numpy as np
 from scipy import ndimage
 
+from t2i_kd.errors import UserError
 from t2i_kd.metrics import resampling
 
 BATCH = 32
@@ -42,6 +43,11 @@ def ssim(one, other):
     return (luminance * (2 * covariance + c2) / (variances + c2)).mean((1, 2, 3))
 
 
+def check(context):
+    """Raises `UserError`, see `catalogue.Metric`: pictures that no window fits into."""
+    check_side(context, "ssim", WINDOW)
+
+
 def measure(context):
     """The mean `ssim` of a student's pictures of held-out captions to the real pictures of these captions.
 
@@ -58,7 +64,16 @@ def measure(context):
         "L": LEVELS,
         "channels": "mean of red, green, blue",
     }
+    check(context)
     return measure_similarity(context, "ssim", ssim, constants)
+
+
+def check_side(context, metric, smallest):
+    """Raises `UserError` where a student's pictures are smaller than a metric needs."""
+    if context.student.resolution < smallest:
+        raise UserError(
+            f"--metrics: {metric} needs pictures of {smallest} pixels or more, not of {context.student.resolution}"
+        )
 
 
 def check_pictures(one, other, smallest):

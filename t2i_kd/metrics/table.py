@@ -2,7 +2,7 @@
 
 
 def format_table(metric, results):
-    """One metric's results for several students, with the protocol above them.
+    """One metric's results for several students, with the protocol above them, less its checksums.
 
     Args:
         metric: its name.
@@ -19,7 +19,8 @@ def format_table(metric, results):
     names = list(dict.fromkeys(line for result in results.values() for line in result["values"]))
     rows = [["", *columns]]
     rows += [[line, *(column.get(line, "") for column in columns.values())] for line in names]
-    protocol = ", ".join(f"{name}: {value}" for name, value in first["protocol"].items())
+    shown = {name: value for name, value in first["protocol"].items() if not name.endswith("_sha256")}
+    protocol = ", ".join(f"{name}: {value}" for name, value in shown.items())
     return "\n".join([f"{metric} ({protocol})", *_aligned(rows)])
 
 

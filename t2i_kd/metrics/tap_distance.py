@@ -7,6 +7,7 @@ import keras
 import numpy as np
 from keras import ops
 
+from t2i_kd.metrics.finite import require_finite
 from t2i_kd.metrics.resampling import Measurement
 
 BATCH = 8
@@ -62,6 +63,11 @@ def sums_of(differences, magnitudes, weights):
     return {**means, "sum": sum(means.values()), "normalised sum": normalised}
 
 
+def check(context):
+    """Raises `UserError`, see `catalogue.Metric`: a teacher that cannot be had."""
+    context.loaded_teacher  # noqa: B018 (loads it, or says why not)
+
+
 def measure(context):
     """The Stage II distance of a student over held-out (image, caption) pairs.
 
@@ -71,7 +77,7 @@ def measure(context):
         context: an `EvaluationContext`; the pairs take the pictures of the test split in turn.
 
     Returns:
-        A `Measurement`; its lines are those of `sums_of`.
+        A `Measurement`; its lines are those of `sums_of`, as tap_{line}_{teacher}_{pooling}_{side}_n{pairs}.
     """
     teacher, real, made = context.loaded_teacher, context.real_of_pairs(), context.made
     found = []
@@ -82,23 +88,25 @@ def measure(context):
         {tap: np.concatenate([batch[part][tap] for batch in found]) for tap in found[0][part]} for part in (0, 1)
     )
     sizes = {tap: float(values.mean()) for tap, values in magnitudes.items()}
-    recipe = context.teacher
-    fields = ("teacher", "teacher_weights", "teacher_pooling", "teacher_preprocessing")
+    suffix = f"{context.teacher_name}_{context.student.resolution}_n{len(made)}"
+
+    def named(values):
+        return {f"tap_{what.replace(' ', '_')}_{suffix}": each for what, each in values.items()}
+
+    each_sum = sum(differences[tap] / max(sizes[tap], SMALLEST_MAGNITUDE) for tap in differences)
     pictures = len({picture for picture, _ in context.pairs})
     return Measurement(
-        protocol=context.protocol()
-        | {name: getattr(recipe, name) for name in fields}
-        | {"tap_weights": "1 each", "pictures": pictures},
-        statistic=lambda made_weights, real_weights: sums_of(differences, magnitudes, made_weights),
+        protocol=context.teacher_protocol() | {"tap_weights": "1 each", "pictures": pictures},
+        statistic=lambda made_weights, real_weights: named(sums_of(differences, magnitudes, made_weights)),
         made=len(made),
         lower_is_better=True,
-        samples={"normalised sum": sum(differences[tap] / max(sizes[tap], SMALLEST_MAGNITUDE) for tap in differences)},
+        samples=named({"normalised sum": each_sum}),
         pairs=context.pairs,
         pictures=made,
-        beside={"mean |real|": sizes},
+        beside={"mean |real|": named(sizes)},
     )
 
 
 def _taps(teacher: keras.Model, images):
     taps = teacher(np.asarray(images, "float32"), training=False)
-    return {name: ops.convert_to_numpy(value) for name, value in taps.items()}
+    return {name: require_finite("--teacher", name, ops.convert_to_numpy(value)) for name, value in taps.items()}

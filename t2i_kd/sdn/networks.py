@@ -11,11 +11,10 @@ import keras
 from keras import ops
 
 from t2i_kd.errors import UserError
+from t2i_kd.imaging import HALF_RANGE
 from t2i_kd.teachers.vgg19 import BLOCKS, TAPS, channels
 
 DENSE_UNITS = 4096
-# Half of the 0-255 range: what one unit of a centred image stands for.
-HALF_RANGE = 127.5
 
 
 @keras.saving.register_keras_serializable(package="t2i_kd")
@@ -83,6 +82,21 @@ def kernel_initializers(name, seed):
         return keras.initializers.VarianceScaling(gain, "fan_in", "untruncated_normal", seed=next(seeds))
 
     return make
+
+
+def recipe_generator(recipe):
+    """A recipe's `build_generator`."""
+    student = recipe.student
+    return build_generator(
+        recipe.data.resolution,
+        recipe.text.text_dim,
+        student.width,
+        student.noise_dim,
+        student.initializer,
+        student.image_output,
+        recipe.training.seed,
+        student.head_rank,
+    )
 
 
 def build_generator(

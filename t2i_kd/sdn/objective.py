@@ -12,12 +12,7 @@ Stage I the student's tensors stand for phi_l(x) / s_l themselves: a generator w
 at that size, and would first have to learn the teacher's units. Only its image keeps 0-255.
 """
 
-import fnmatch
-
 from keras import ops
-
-from t2i_kd.errors import UserError
-from t2i_kd.teachers.vgg19 import TAPS
 
 OBJECTIVES = ("mirrored", "perceptual")
 CHARBONNIER_EPSILON = 1e-3
@@ -41,33 +36,6 @@ def _annealed(difference, progress):
 
 ERRORS = {"l1": _l1, "squared": _squared, "charbonnier": _charbonnier, "annealed": _annealed}
 SCALINGS = ("raw", "normalised")
-
-
-def resolve_tap_weights(tap_weights):
-    """Weights of all the taps from a stage's `tap_weights`.
-
-    Args:
-        tap_weights: pairs (name or pattern, weight), later ones overriding earlier ones; empty: every tap 1. A tap
-            that none of them names has weight 0.
-
-    Returns:
-        {tap: weight} of the taps whose weight is not 0, in the order of `TAPS`.
-
-    Raises:
-        UserError: for a pattern that fits no tap, a negative weight, or when nothing is left to compare.
-    """
-    weights = dict.fromkeys(TAPS, 0.0 if tap_weights else 1.0)
-    for pattern, weight in tap_weights:
-        fitting = fnmatch.filter(TAPS, pattern)
-        if not fitting:
-            raise UserError(f"tap_weights: {pattern!r} fits none of the taps {', '.join(TAPS)}")
-        if weight < 0:
-            raise UserError(f"tap_weights: the weight of {pattern!r} is negative: {weight}")
-        weights.update(dict.fromkeys(fitting, weight))
-    kept = {name: weight for name, weight in weights.items() if weight}
-    if not kept:
-        raise UserError("tap_weights: every weight is 0, nothing is left to compare")
-    return kept
 
 
 def tap_errors(real, made, error, scales, made_scales=None, progress=0.0):

@@ -1,5 +1,7 @@
 """TF Serving's gRPC services, with its own protocol buffers."""
 
+import contextlib
+
 import grpc
 import tensorflow as tf
 from tensorflow_serving.apis import (
@@ -49,11 +51,15 @@ class _PredictionService(prediction_service_pb2_grpc.PredictionServiceServicer):
             if unknown:
                 raise invalid(f"output_filter: the signature has no output {min(unknown)[:100]!r}")
             inputs = service.checked(signature, {key: self._values(key, t) for key, t in request.inputs.items()})
-            with service.room_for(len(next(iter(inputs.values())))):
+            with contextlib.ExitStack() as held:
+                held.enter_context(service.room_for(len(next(iter(inputs.values())))))
                 outputs = await service.predict(batcher, name, inputs, context.time_remaining())
                 answer = predict_pb2.PredictResponse()
                 for key in request.output_filter or signature.outputs:
                     answer.outputs[key].CopyFrom(_tensor(outputs[key]))
+                # They count until the client has taken the answer.
+                taken = held.pop_all()
+                context.add_done_callback(lambda _: taken.close())
         answer.model_spec.name, answer.model_spec.signature_name = spec.name, name
         answer.model_spec.version.value = model.version
         return answer

@@ -7,11 +7,9 @@ import json
 from t2i_kd.serving.errors import invalid
 from t2i_kd.serving.service import DEFAULT_SIGNATURE
 
-KEYS = ("instances", "inputs", "signature_name")
-
 
 def parse(body):
-    """A request's body as a JSON object.
+    """A request's body as a JSON object; what else it holds than TF Serving reads is left alone, as there.
 
     Returns:
         (object, signature's name).
@@ -27,9 +25,6 @@ def parse(body):
         raise invalid(f"JSON Parse error: {str(error)[:200]}") from None
     if not isinstance(request, dict):
         raise invalid("JSON Parse error: the body is not an object")
-    unknown = request.keys() - set(KEYS)
-    if unknown:
-        raise invalid(f"unknown key {min(unknown)[:100]!r}; there are {', '.join(KEYS)}")
     if ("instances" in request) == ("inputs" in request):
         raise invalid("JSON Value: give one of 'instances' (rows) and 'inputs' (columns)")
     signature = request.get("signature_name", DEFAULT_SIGNATURE)

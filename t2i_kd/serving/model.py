@@ -33,6 +33,8 @@ class Model:
 
     Attributes:
         version: its number.
+        resolution: side of its pictures in pixels.
+        noise_dim: numbers of noise that it takes; 0 where the seed changes nothing.
         signatures: {name: `Signature`}.
         signature_defs: {name: TensorFlow's `SignatureDef`}, what GetModelMetadata answers.
 
@@ -46,7 +48,7 @@ class Model:
         try:
             if not (folder / "saved_model.pb").is_file():
                 raise UserError(f"{folder}: saved_model.pb is missing")
-            check_saved_model(folder)
+            manifest = check_saved_model(folder)
             graph = _read_graph(folder)
             # Its signatures work only as long as the loaded object lives.
             self._loaded = _load(folder)
@@ -54,6 +56,7 @@ class Model:
             raise
         except Exception as error:  # TensorFlow's errors have no base class of their own
             raise UserError(f"{folder}: cannot be loaded: {error}") from None
+        self.resolution, self.noise_dim = manifest["resolution"], manifest["noise_dim"]
         self.signature_defs = dict(graph.meta_graphs[0].signature_def)
         self.signatures = {name: _describe(folder, name, f) for name, f in self._loaded.signatures.items()}
 

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from t2i_kd.errors import UserError
 from t2i_kd.serving.batching import Batcher
-from t2i_kd.serving.errors import NOT_FOUND, RequestError
+from t2i_kd.serving.errors import NOT_FOUND, RequestError, invalid
 from t2i_kd.serving.model import Model
 
 log = logging.getLogger(__name__)
@@ -88,7 +88,7 @@ class Repository:
             label: a name of `--version_label`.
 
         Raises:
-            RequestError: when there is no such version.
+            RequestError: when there is no such version or label.
         """
         with self._lock:
             loaded = self._loaded.get(self._resolve(version, label))
@@ -106,7 +106,7 @@ class Repository:
         """[(version, state, message)], the newest version first; all of them, or only the one that is named.
 
         Raises:
-            RequestError: when there is no such version.
+            RequestError: when there is no such version or label.
         """
         with self._lock:
             number = self._resolve(version, label) if version is not None or label is not None else None
@@ -224,7 +224,9 @@ class Repository:
         if version is not None:
             return version
         if label is not None:
-            return self._labels.get(label)
+            if label not in self._labels:
+                raise invalid(f"Unrecognized servable version label: {label[:100]}")
+            return self._labels[label]
         return max(self._loaded, default=None)
 
     def _words(self, version, label):

@@ -1,8 +1,9 @@
-"""TF Serving's REST API as an ASGI application, with health and metrics beside it."""
+"""TF Serving's REST API as an ASGI application, with health, metrics and a page for browsers beside it."""
 
 import asyncio
-import json
+import contextlib
 import re
+import zlib
 
 from google.protobuf import json_format as protobuf_json
 from starlette.applications import Starlette
@@ -13,12 +14,16 @@ from starlette.routing import Route
 from tensorflow_serving.apis import get_model_metadata_pb2
 
 from t2i_kd.serving import json_format
-from t2i_kd.serving.errors import INVALID_ARGUMENT, UNAVAILABLE, RequestError, invalid
+from t2i_kd.serving.asgi import HEALTH, METRICS, error_response
+from t2i_kd.serving.errors import RequestError, invalid
+from t2i_kd.serving.page_routes import page_routes
+from t2i_kd.serving.repository import LARGEST_VERSION
 
-TARGET = re.compile(
-    r"(?P<name>[^/:]+)(?:/versions/(?P<version>[0-9]{1,19})|/labels/(?P<label>[^/:]+))?"
-    r"(?P<method>:predict|/metadata)?"
-)
+MODEL = r"(?P<name>[^/:]+)(?:/versions/(?P<version>[0-9]+)|/labels/(?P<label>[^/:]+))?"
+TARGETS = {
+    "POST": re.compile(MODEL + r":(?P<what>predict)"),
+    "GET": re.compile(MODEL + r"(?:/(?P<what>metadata))?"),
+}
 # What is read of a body that is too large, so that its sender hears the answer instead of a broken connection.
 MOST_DRAINED = 64 << 20
 LARGE_ANSWER = 1 << 16
@@ -27,26 +32,29 @@ LARGE_ANSWER = 1 << 16
 def make_app(service):
     """The application. Args: service: a `service.Service`."""
     rest = _Rest(service)
-    return Starlette(
+    app = Starlette(
         routes=[
-            Route("/", rest.index),
-            Route("/healthz", rest.health),
-            Route("/monitoring/prometheus/metrics", rest.metrics),
+            *page_routes(),
+            Route("/page.json", rest.page),
+            Route(HEALTH, rest.health),
+            Route(METRICS, rest.metrics),
             Route("/v1/models/{target:path}", rest.model, methods=["GET", "POST"]),
         ],
         exception_handlers={HTTPException: _unknown_path, RequestError: _error},
     )
+    app.router.redirect_slashes = False
+    return app
 
 
 class _Rest:
     def __init__(self, service):
         self.service, self.settings = service, service.settings
 
-    async def index(self, request):
-        """Where the endpoint's parts are; the place of the page."""
-        model = f"/v1/models/{self.settings.model_name}"
-        links = {"predict": f"{model}:predict", "status": model, "metadata": f"{model}/metadata", "health": "/healthz"}
-        return JSONResponse({"model": self.settings.model_name, **links, "metrics": "/monitoring/prometheus/metrics"})
+    async def page(self, request):
+        """What the page must know of the newest version."""
+        with self.service.repository.hold() as (model, _):
+            about = {"model": self.settings.model_name, "resolution": model.resolution, "noise_dim": model.noise_dim}
+        return JSONResponse(about | {"max_captions_per_request": self.settings.max_captions_per_request})
 
     async def health(self, request):
         """200 while a version is loaded, 503 otherwise."""
@@ -60,40 +68,37 @@ class _Rest:
 
     async def model(self, request):
         """Everything beneath /v1/models/."""
-        match = TARGET.fullmatch(request.path_params["target"])
-        if match is None:
-            raise invalid(f"Malformed request: {request.method} {request.url.path[:200]}", 404)
-        method = match["method"] or "status"
-        wanted = "POST" if method == ":predict" else "GET"
-        with self.service.measured("rest", method.strip(":/")):
-            if request.method != wanted:
-                raise invalid(f"Malformed request: {method.strip(':/')} is asked for with {wanted}", 405)
+        target = TARGETS.get(request.method)
+        match = target and target.fullmatch(request.path_params["target"])
+        if not match:
+            raise _malformed(request)
+        what = match["what"] or "status"
+        with self.service.measured("rest", what):
             self.service.check_name(match["name"])
-            which = (int(match["version"]) if match["version"] else None, match["label"])
-            if method == ":predict":
+            which = (_version(match["version"]), match["label"])
+            if what == "predict":
                 return await self._predict(request, which)
-            return self._metadata(which) if method == "/metadata" else self._status(which)
+            return self._metadata(which) if what == "metadata" else self._status(which)
 
     async def _predict(self, request, which):
-        body = await self._read(request)
+        body = self._unpacked(request, await self._read(request))
         wanted, signature = json_format.parse(body)
         with self.service.open(signature, *which) as (name, described, _, batcher):
             values = json_format.read_inputs(wanted, described.inputs, self.service.check_rows)
             inputs = self.service.checked(described, values)
-            with self.service.room_for(len(next(iter(inputs.values())))):
+            with contextlib.ExitStack() as held:
+                held.enter_context(self.service.room_for(len(next(iter(inputs.values())))))
                 outputs = await self.service.predict(batcher, name, inputs)
                 if sum(values.nbytes for values in outputs.values()) > LARGE_ANSWER:
                     # Millions of pixels as text take a while; the other requests go on meanwhile.
                     answer = await asyncio.to_thread(json_format.write_outputs, wanted, outputs)
                 else:
                     answer = json_format.write_outputs(wanted, outputs)
-        return Response(answer, media_type="application/json")
+                return _Pictures(answer, held.pop_all())
 
     async def _read(self, request):
         most, body, size = self.settings.max_body_bytes, bytearray(), 0
-        too_large = RequestError(
-            INVALID_ARGUMENT, f"the body has more than {most} bytes (--max_body_bytes)", http_status=413
-        )
+        too_large = invalid(f"the body has more than {most} bytes (--max_body_bytes)", 413)
         try:
             async with asyncio.timeout(self.settings.read_timeout_seconds):
                 async for chunk in request.stream():
@@ -111,6 +116,23 @@ class _Rest:
         if size > most:
             raise too_large
         return bytes(body)
+
+    def _unpacked(self, request, body):
+        encoding = request.headers.get("content-encoding", "identity").strip().lower()
+        if encoding == "identity":
+            return body
+        if encoding != "gzip":
+            raise invalid(f"Content-Encoding {encoding[:100]!r} is not known; gzip is", 415)
+        most, reader = self.settings.max_body_bytes, zlib.decompressobj(wbits=16 + zlib.MAX_WBITS)
+        try:
+            unpacked = reader.decompress(body, most + 1)
+        except zlib.error:
+            raise invalid("the body is not gzip, though its Content-Encoding says so") from None
+        if len(unpacked) > most:
+            raise invalid(f"the unpacked body has more than {most} bytes (--max_body_bytes)", 413)
+        if not reader.eof:
+            raise invalid("the body is the beginning of something larger in gzip")
+        return unpacked
 
     def _status(self, which):
         return JSONResponse(
@@ -136,14 +158,44 @@ class _Rest:
         return JSONResponse({"model_spec": spec, "metadata": {"signature_def": shown}})
 
 
+class _Pictures(Response):
+    """An answer that holds something until the client has taken it, but for what fits into a socket's buffers."""
+
+    media_type = "application/json"
+
+    def __init__(self, content, held):
+        super().__init__(content)
+        self._held = held
+
+    async def __call__(self, scope, receive, send):
+        with self._held:
+            await send({"type": "http.response.start", "status": self.status_code, "headers": self.raw_headers})
+            await send({"type": "http.response.body", "body": self.body, "more_body": True})
+            # Waits, as every piece does, for the one before it.
+            await send({"type": "http.response.body", "body": b""})
+
+
 def _error(request, error):
-    # After these the rest of the request may still be under way: its bytes must not be read as the next request.
-    headers = {"connection": "close"} if error.http_status in (408, 413) else {}
-    if error.code == UNAVAILABLE:
-        headers["retry-after"] = "1"
-    return JSONResponse({"error": error.message}, error.http_status, headers)
+    return error_response(error)
+
+
+def _version(digits):
+    if digits is None:
+        return None
+    significant = digits.lstrip("0") or "0"
+    if len(significant) > len(str(LARGEST_VERSION)) or int(significant) > LARGEST_VERSION:
+        raise invalid(f"Failed to convert version: {digits[:100]} to numeric.")
+    return int(significant)
+
+
+def _malformed(request, http_status=None):
+    return invalid(f"Malformed request: {request.method} {request.url.path[:200]}", http_status)
 
 
 def _unknown_path(request, error):
-    message = f"Malformed request: {request.method} {request.url.path[:200]}"
-    return Response(json.dumps({"error": message}), error.status_code, error.headers, "application/json")
+    # Beneath /v1/ TF Serving knows but one answer to whatever it does not.
+    if request.url.path.startswith("/v1/"):
+        return error_response(_malformed(request))
+    answer = error_response(_malformed(request, error.status_code))
+    answer.headers.update(error.headers or {})
+    return answer

@@ -7,6 +7,8 @@ from dataclasses import dataclass, field
 from t2i_kd.errors import UserError
 
 MODEL_NAME = re.compile(r"[A-Za-z0-9_.-]+")
+LARGEST_NUMBER = 2**31 - 1
+LONGEST_SECONDS = 24 * 60 * 60
 LABEL = re.compile(r"([A-Za-z0-9_.-]+):([0-9]{1,18})")
 
 
@@ -32,7 +34,7 @@ class Settings:
     max_connections: int = 256
     read_timeout_seconds: float = 10.0
     request_timeout_seconds: float = 30.0
-    shutdown_timeout_seconds: float = 30.0
+    shutdown_timeout_seconds: float = 20.0
 
     def __post_init__(self):
         if not MODEL_NAME.fullmatch(self.model_name):
@@ -42,19 +44,27 @@ class Settings:
         for name in ("port", "rest_api_port"):
             if not 0 <= getattr(self, name) < 1 << 16:
                 raise UserError(f"--{name}: {getattr(self, name)} is not a port")
+        if not self.port and not self.rest_api_port:
+            raise UserError("--port and --rest_api_port: both are 0, so nothing would be served; give one of them")
         if self.port == self.rest_api_port:
             raise UserError(f"--rest_api_port: {self.rest_api_port} is also --port; each protocol needs its own")
-        if self.batch_timeout_micros < 0:
-            raise UserError(f"--batch_timeout_micros: {self.batch_timeout_micros} is negative")
+        if not 0 <= self.batch_timeout_micros <= LONGEST_SECONDS * 10**6:
+            raise UserError(f"--batch_timeout_micros: {self.batch_timeout_micros} is negative or more than a day")
         for name, value in vars(self).items():
-            if name.startswith(("max_", "file_")) or name.endswith("_seconds"):
-                _require_positive(name, value)
+            if name.startswith("max_"):
+                _require_positive(name, value, LARGEST_NUMBER)
+            elif name.endswith("_seconds"):
+                _require_positive(name, value, LONGEST_SECONDS)
         sizes = self.allowed_batch_sizes
         if not sizes or list(sizes) != sorted(set(sizes)) or sizes[0] < 1 or sizes[-1] != self.max_batch_size:
             raise UserError(
                 f"--allowed_batch_sizes: {','.join(map(str, sizes))} must be growing positive numbers of which the "
                 f"last is --max_batch_size, {self.max_batch_size}"
             )
+
+    def address(self, port):
+        """--host and a port as one word."""
+        return f"[{self.host}]:{port}" if ":" in self.host else f"{self.host}:{port}"
 
 
 def parse_sizes(text):
@@ -78,6 +88,7 @@ def parse_labels(values):
     return labels
 
 
-def _require_positive(name, value):
-    if not value > 0:
-        raise UserError(f"--{name}: {value} is not a positive number")
+def _require_positive(name, value, most):
+    # Not-a-number is neither more nor less than anything.
+    if not 0 < value <= most:
+        raise UserError(f"--{name}: {value} is not a positive number of at most {most}")

@@ -70,23 +70,6 @@ def make_optimizer(stage, steps, training):
     return adam(learning_rate(stage, steps), training.clipnorm, training.ema)
 
 
-@contextlib.contextmanager
-def averaged(trainer):
-    """Within it, the trained variables hold their moving averages, where the optimizer keeps any."""
-    optimizer = trainer.optimizer
-    if not optimizer.use_ema:
-        yield
-        return
-    variables = trainer.trainable_variables
-    values = [keras.ops.copy(variable.value) for variable in variables]
-    optimizer.finalize_variable_values(variables)
-    try:
-        yield
-    finally:
-        for variable, value in zip(variables, values, strict=True):
-            variable.assign(value)
-
-
 class _Checkpoints(keras.callbacks.Callback):
     def __init__(self, folder, done, every, groups):
         super().__init__()
@@ -109,7 +92,7 @@ class _Samples(keras.callbacks.Callback):
         self.step += 1
         first = self.step == self.plan.first_step + 1
         if first or self.step % self.every == 0 or self.step == self.plan.last_step:
-            with averaged(self.model):
+            with self.model.averaged():
                 self.draw(self.plan.stage, self.step)
 
 
@@ -165,7 +148,7 @@ def train_stage(plan, trainer, make_batches, training, run_dir, draw_samples):
         return False
     # On JAX a step is either compiled or run operation by operation, many times slower.
     compiled = training.jit_compile or keras.backend.backend() == "jax"
-    trainer.compile(optimizer=make_optimizer(stage, plan.steps, training), jit_compile=compiled)
+    trainer.compile(optimizer=trainer.make_optimizer(stage, plan.steps, training), jit_compile=compiled)
     # What Keras made of the request: it may fall back.
     logging.info("stage %s: jit_compile is %s", stage.name, trainer.jit_compile)
     trainer.optimizer.build(trainer.trainable_variables)
@@ -185,7 +168,7 @@ def train_stage(plan, trainer, make_batches, training, run_dir, draw_samples):
                 callbacks=callbacks,
             )
     if training.ema:
-        trainer.optimizer.finalize_variable_values(trainer.trainable_variables)
+        trainer.keep_averages()
     if is_chief():
         checkpoints.write(folder / checkpoints.FINAL, weights)
         checkpoints.drop_old(folder, kept=0)

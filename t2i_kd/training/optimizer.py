@@ -45,20 +45,23 @@ class TensorFlowAdam(keras.optimizers.Adam):
         )
 
 
-def adam(learning_rate, clipnorm=0.0, ema=0.0):
+def adam(learning_rate, clipnorm=0.0, ema=0.0, beta_1=0.9, beta_2=0.999, name="adam"):
     """Adam on this backend.
 
     Args:
         learning_rate: a number or a schedule.
         clipnorm: largest global norm of a step's gradient; 0: no clipping.
         ema: decay of the weights' moving average; 0: none.
+        beta_1, beta_2: decays of the moments.
+        name: of its variables in checkpoints. Keras numbers the names of a process; a resumed one has made fewer.
     """
     kind = TensorFlowAdam if keras.backend.backend() == "tensorflow" else keras.optimizers.Adam
     return kind(
         learning_rate,
+        beta_1=beta_1,
+        beta_2=beta_2,
         global_clipnorm=clipnorm or None,
         use_ema=ema > 0,
         ema_momentum=ema or 0.99,
-        # Keras numbers the names of a process; a resumed one has made fewer optimizers.
-        name="adam",
+        name=name,
     )

@@ -1,8 +1,11 @@
 """The gradient step that every system trains with, on TensorFlow and on JAX."""
 
+import contextlib
+
 import keras
 
 from t2i_kd.training.distribution import replica_logs
+from t2i_kd.training.loop import make_optimizer
 
 
 class Trainer(keras.Model):
@@ -42,6 +45,24 @@ class Trainer(keras.Model):
     def _maybe_symbolic_build(self, *arguments, **options):
         """Nothing: a trainer is built. Keras would trip over several workers' batches that are dicts."""
 
+    def make_optimizer(self, stage, steps, training):
+        """The optimizer of a stage; see `loop.make_optimizer`."""
+        return make_optimizer(stage, steps, training)
+
+    @contextlib.contextmanager
+    def averaged(self):
+        """Within it, the trained variables hold their moving averages, where the optimizer keeps any."""
+        if not self.optimizer.use_ema:
+            yield
+            return
+        with restored(self.trainable_variables):
+            self.keep_averages()
+            yield
+
+    def keep_averages(self):
+        """Gives the trained variables the values of their moving averages."""
+        self.optimizer.finalize_variable_values(self.trainable_variables)
+
     def train_step(self, *arguments):
         """One step: loss, gradient, (clipped) update. Returns {"loss": ..., **terms} of the weights before it."""
         if keras.backend.backend() == "jax":
@@ -74,3 +95,14 @@ class Trainer(keras.Model):
         (loss, (terms, frozen)), gradients = jax.value_and_grad(stateless_loss, has_aux=True)(trainable)
         trainable, optimizer_state = self.optimizer.stateless_apply(optimizer_state, gradients, trainable)
         return {"loss": loss, **terms}, (trainable, frozen, optimizer_state, metrics_state)
+
+
+@contextlib.contextmanager
+def restored(variables):
+    """Gives variables the values back, at its end, that they had at its beginning."""
+    values = [keras.ops.copy(variable.value) for variable in variables]
+    try:
+        yield
+    finally:
+        for variable, value in zip(variables, values, strict=True):
+            variable.assign(value)

@@ -7,7 +7,7 @@ import pytest
 from benchmarks import ablation_table, ablations
 from t2i_kd.errors import UserError
 from t2i_kd.recipe import parse_stage
-from t2i_kd.sdn.objective import resolve_tap_weights
+from t2i_kd.teachers.tap_weights import resolve_tap_weights
 from t2i_kd.teachers.vgg19 import TAPS
 
 BLOCKS = {"low": ("image", "conv1", "pool1", "conv2", "pool2"), "middle": ("conv3", "pool3")}
@@ -43,12 +43,12 @@ def test_other_rows_differ_from_both_in_one_thing():
     assert plain == ["--seed=3"]
     assert [stage.steps for stage in both] == [80, 160]
     assert resolve_tap_weights(parts("pixels")[0][0].tap_weights) == {"image": 1.0}
-    assert {(s.error, s.scaling) for s in parts("raw_l1")[0]} == {("l1", "raw")}
+    assert {(s.error, s.scaling) for s in parts("slim_quarter_raw_l1")[0]} == {("l1", "raw")}
     assert {(s.error, s.scaling) for s in parts("raw")[0]} == {("squared", "raw")}
     assert parts("max_pooling") == (both, ["--teacher_pooling=max", "--seed=3"])
     assert parts("slim_quarter_both")[0] == both
-    assert parts("paper_start_both") == (both, [*ablations.PAPER_START, "--seed=3"])
-    assert [stage.steps for stage in parts("both_halves")[0]] == [120, 120]
+    plain = parts("slim_quarter_both")[1][:-1]
+    assert parts("slim_quarter_paper_start_both") == (both, [*plain, *ablations.PAPER_START, "--seed=3"])
 
 
 def test_only_finished_runs_are_judged_both_first(tmp_path):
@@ -63,7 +63,7 @@ def test_only_finished_runs_are_judged_both_first(tmp_path):
 
 def test_the_table_has_every_seed_and_the_anchors():
     runs = {"both": ["r/both-seed0", "r/both-seed1"], "pixels": ["r/pixels-seed0"]}
-    taps = {"image": 9.0, "normalised sum": 20.0}
+    taps = {"tap_image_vgg19_32": 9.0, "tap_normalised_sum_vgg19_32": 20.0}
     report = {
         "metrics": {
             "ssim": {
@@ -74,7 +74,7 @@ def test_the_table_has_every_seed_and_the_anchors():
         }
     }
     assert ablation_table.markdown(report, runs).splitlines() == [
-        "|  | ssim_32 | normalised tap distance |",
+        "|  | ssim_32 | tap_normalised_sum_vgg19_32 |",
         "| --- | --- | --- |",
         "| pixels | 0.125 | 20 |",
         "| both | 0.5 / 0.75 | 20 / 20 |",

@@ -87,6 +87,17 @@ def test_only_the_artifacts_asked_for_are_written(run_dir, copied_conversions, t
     assert list(document["artifacts"]) == ["saved_model", "litert_int8"]
 
 
+def test_int8_is_calibrated_on_the_runs_own_captions(run_dir, copied_conversions, student, tmp_path, monkeypatch):
+    given = []
+    litert = {kind: content for kind, content in copied_conversions.items() if kind != "onnx"}
+    monkeypatch.setattr(exporter, "convert_litert", lambda _, inputs: given.append(inputs) or litert)
+    export(run_dir, tmp_path / "calibrated")
+    captions = (run_dir / "captions.txt").read_text().splitlines()
+    tokens = given[0]["tokens"]
+    assert tokens.shape == (64, 8) and given[0]["noise"].shape == (64, 3)
+    assert {tuple(row) for row in tokens} == {tuple(row) for row in student.front_end.tokenizer(captions)}
+
+
 def test_an_existing_version_is_kept_unless_told(version, run_dir, copied_conversions, tmp_path):
     with pytest.raises(UserError, match=r"--export_dir: .*1 exists.*--overwrite"):
         export(run_dir, version.parent)

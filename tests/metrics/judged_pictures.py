@@ -29,7 +29,7 @@ def flowers(split, count):
 class Painter:
     """A student that draws a picture of the colour that the caption names, or of the next colour where it is wrong."""
 
-    resolution = 32
+    resolution = data_resolution = 32
 
     def __init__(self, wrong=False):
         self.wrong = wrong
@@ -43,5 +43,5 @@ class Painter:
 def context_of(student, train=240, test=160, shared=None, **options):
     """A context on `flowers`; what is trained is shared by those with the same dict `shared`."""
     cache = {} if shared is None else shared
-    cache |= {("split", "train", 32): flowers("train", train), ("split", "test", 32): flowers("test", test)}
+    cache |= {("split", "train", 32, 32): flowers("train", train), ("split", "test", 32, 32): flowers("test", test)}
     return EvaluationContext(student, "flowers", cache=cache, **{"num_captions": test, **options})

@@ -16,7 +16,7 @@ class LookUp:
     """A student that answers a caption with a real test picture of what it says, changed by `change`."""
 
     def __init__(self, test, change=lambda image: image):
-        self.resolution = len(test.images[0])
+        self.resolution = self.data_resolution = len(test.images[0])
         self.change = change
         self.pictures = {text: image for image, texts in zip(test.images, test.captions, strict=True) for text in texts}
 
@@ -28,11 +28,18 @@ class LookUp:
 @pytest.fixture(scope="module")
 def shapes_cache():
     """Both splits at 32 px; the judge joins them when the first test asks for it."""
-    return {("split", split, 32): captioned_shapes.load(split, 32) for split in ("train", "test")}
+    return {("split", split, 32, 32): captioned_shapes.load(split, 32) for split in ("train", "test")}
 
 
 def values_of(measurement):
-    return {line: rows[0] for line, rows in resampling.resampled(measurement, 0, 0).items()}
+    return by_attribute(measurement, {line: rows[0] for line, rows in resampling.resampled(measurement, 0, 0).items()})
+
+
+def by_attribute(measurement, values):
+    """Without what all names end in."""
+    suffix = f"_classifier_32_n{measurement.made}"
+    assert all(name.startswith("attribute_") and name.endswith(suffix) for name in values)
+    return {name.removeprefix("attribute_").removesuffix(suffix): value for name, value in values.items()}
 
 
 def test_hits_worked_by_hand():
@@ -57,32 +64,47 @@ def test_wilson_interval(share, count, low, high):
 
 
 def test_real_pictures_of_unseen_combinations_are_judged_right(shapes_cache):
-    test = shapes_cache["split", "test", 32]
+    test = shapes_cache["split", "test", 32, 32]
     result = metric.measure(EvaluationContext(LookUp(test), "captioned_shapes", cache=shapes_cache))
     assert min(result.beside["classifier on real"].values()) >= metric.REQUIRED_OF_CLASSIFIER
     values = values_of(result)
     assert min(values.values()) >= 0.98
-    assert result.beside["chance"]["colour"] == 1 / len(captioned_shapes.COLOURS)
-    assert result.samples["mean"].mean() == pytest.approx(values["mean"])
+    assert by_attribute(result, result.beside["chance"])["colour"] == 1 / len(captioned_shapes.COLOURS)
+    assert by_attribute(result, result.samples)["mean"].mean() == pytest.approx(values["mean"])
     assert len(result.pairs) == len(result.pictures) == result.made == 300
     protocol = result.protocol
     assert (protocol["captions"], protocol["seed"], protocol["resolution"]) == (300, 0, 32)
     assert protocol["combinations"] == len(captioned_shapes.combinations("test"))
-    assert set(result.intervals) == set(captioned_shapes.ATTRIBUTES)
+    assert set(by_attribute(result, result.intervals)) == set(captioned_shapes.ATTRIBUTES)
+    assert len(protocol["extractor_sha256"]) == len(protocol["real_sha256"]) == 64
+
+
+def test_wilsons_intervals_do_not_count_a_caption_twice(shapes_cache):
+    """The split has 1,024 pictures, three captions each, and 768 texts."""
+    student = LookUp(shapes_cache["split", "test", 32, 32])
+    once, again = (
+        metric.measure(EvaluationContext(student, "captioned_shapes", num_captions=count, cache=shapes_cache))
+        for count in (768, 3072)
+    )
+    trials = once.protocol["trials"]
+    assert again.made == 3072 and trials == again.protocol["trials"] <= 768
+    for measured in (once, again):
+        low, high = by_attribute(measured, measured.intervals)["colour"]
+        assert (low, high) == metric.wilson_interval(values_of(measured)["colour"], trials)
 
 
 def test_a_student_that_mirrors_its_pictures_fails_in_place_alone(shapes_cache):
-    student = LookUp(shapes_cache["split", "test", 32], lambda image: image[:, ::-1])
+    student = LookUp(shapes_cache["split", "test", 32, 32], lambda image: image[:, ::-1])
     values = values_of(metric.measure(EvaluationContext(student, "captioned_shapes", cache=shapes_cache)))
     assert values["place"] <= 0.02
     assert min(values[name] for name in ("colour", "shape", "size", "background")) >= 0.95
 
 
 def test_a_grey_picture_is_right_no_more_often_than_chance(shapes_cache):
-    student = LookUp(shapes_cache["split", "test", 32], lambda image: np.full_like(image, 128))
+    student = LookUp(shapes_cache["split", "test", 32, 32], lambda image: np.full_like(image, 128))
     result = metric.measure(EvaluationContext(student, "captioned_shapes", cache=shapes_cache))
     for name in captioned_shapes.ATTRIBUTES:
-        assert values_of(result)[name] <= result.beside["chance"][name] + 0.1
+        assert values_of(result)[name] <= by_attribute(result, result.beside["chance"])[name] + 0.1
 
 
 def test_a_bad_classifier_refuses_to_judge(monkeypatch, shapes_cache):
@@ -92,16 +114,16 @@ def test_a_bad_classifier_refuses_to_judge(monkeypatch, shapes_cache):
         def predict(self, images):
             return [{name: choices[0] for name, choices in self.values.items()}] * len(images)
 
-    monkeypatch.setattr(metric, "train_attribute_classifier", lambda dataset, seed: Blind())
+    monkeypatch.setattr(metric, "train_attribute_classifier", lambda dataset, seed, **kept: Blind())
     splits = {key: value for key, value in shapes_cache.items() if key[0] == "split"}
-    student = LookUp(splits["split", "test", 32])
+    student = LookUp(splits["split", "test", 32, 32])
     with pytest.raises(UserError, match=r"cannot judge captioned_shapes: .* 98% is required"):
         metric.measure(EvaluationContext(student, "captioned_shapes", cache=splits))
 
 
 def test_a_data_set_without_attributes_is_refused():
     plain = CaptionedImages("birds/test", np.zeros((1, 32, 32, 3), np.uint8), (("a bird",),), np.zeros(1, int), ("b",))
-    context = EvaluationContext(LookUp(plain), "birds", cache={("split", "test", 32): plain})
+    context = EvaluationContext(LookUp(plain), "birds", cache={("split", "test", 32, 32): plain})
     with pytest.raises(UserError, match="--dataset: birds"):
         metric.measure(context)
 

@@ -7,6 +7,7 @@ from t2i_kd.data import captioned_shapes
 from t2i_kd.data.captioned_images import CaptionedImages
 from t2i_kd.errors import UserError
 from t2i_kd.metrics import attribute_classifier as judge
+from t2i_kd.metrics.cache import ArrayCache
 
 
 @pytest.fixture(scope="module")
@@ -49,6 +50,42 @@ def test_shrink_averages():
     small = judge.shrink(images)
     assert small.shape == (2, 32, 32, 3)
     np.testing.assert_allclose(small[1, 3, 5], images[1, 6:8, 10:12].astype(float).mean((0, 1)), rtol=1e-6)
+
+
+@pytest.mark.parametrize("side", [8, 24, 32, 48, 96, 100])
+def test_shrink_means_over_the_area_of_a_pixel(side):
+    """Every pixel as a square of 32 x 32 of its colour, averaged over squares of `side` x `side`."""
+    image = np.random.default_rng(0).integers(0, 256, (side, side, 3)).astype("float32")
+    fine = image.repeat(32, 0).repeat(32, 1).reshape(32, side, 32, side, 3)
+    np.testing.assert_allclose(judge.shrink([image])[0], fine.mean((1, 3), np.float64), rtol=1e-5)
+    if side == 32:
+        np.testing.assert_array_equal(judge.shrink([image])[0], image)
+
+
+def test_the_judge_is_kept_and_read_again(few_shapes, tmp_path, monkeypatch):
+    def weights(**changes):
+        trained = judge.train_attribute_classifier(
+            few_shapes, cache=ArrayCache(tmp_path), **{"steps": 2, "key": "a"} | changes
+        )
+        return trained.fingerprint
+
+    first = weights()
+    (kept,) = tmp_path.iterdir()
+    with monkeypatch.context() as patched:
+        patched.setattr(judge.keras.Model, "fit", lambda *given, **more: pytest.fail("trained again"))
+        assert weights() == first
+    assert len({first, weights(seed=1), weights(steps=3)}) == 3
+    assert weights(key="b") == first
+    assert kept.name.startswith("attributes-") and len(list(tmp_path.iterdir())) == 4
+
+
+def test_a_judge_that_gives_nan_is_named(few_shapes):
+    trained = judge.train_attribute_classifier(few_shapes, steps=1)
+    trained.network.get_layer("shape").set_weights(
+        [np.full(each.shape, np.nan) for each in trained.network.get_layer("shape").get_weights()]
+    )
+    with pytest.raises(UserError, match="attribute_accuracy: its classifier's logits of shape hold NaN"):
+        trained.predict(few_shapes.images[:3])
 
 
 def test_soften_is_a_function_of_the_generator_and_stays_in_range():

@@ -57,13 +57,13 @@ def test_a_classifier_of_made_pictures_learns_what_they_show(shared):
 
 
 def test_sets_without_shared_classes_are_refused():
-    shapes = {("split", split, 32): load_dataset("captioned_shapes", split, 32) for split in ("train", "test")}
+    shapes = {("split", split, 32, 32): load_dataset("captioned_shapes", split, 32) for split in ("train", "test")}
     for measure in (classification.measure, classification.measure_reverse):
         with pytest.raises(UserError, match="--dataset: captioned_shapes has attributes, not classes"):
             measure(EvaluationContext(Painter(), "captioned_shapes", cache=shapes))
         context = context_of(Painter())
         test = context.split("test")
-        context.cache["split", "test", 32] = dataclasses.replace(test, labels=test.labels + 4)
+        context.cache["split", "test", 32, 32] = dataclasses.replace(test, labels=test.labels + 4)
         with pytest.raises(UserError, match="--dataset: flowers has no classes that"):
             measure(context)
 
@@ -100,3 +100,7 @@ def test_one_class_teaches_nothing():
 def test_large_pictures_are_averaged_down():
     network = image_classifier.build_image_classifier(128, {"label": 2}, 0)
     assert network.get_layer("conv0").output.shape == (None, 64, 64, 32)
+    for side in (32, 64, 100, 128, 224):
+        network = image_classifier.build_image_classifier(side, {"label": 2}, 0)
+        read, seen = image_classifier.ImageClassifier(network).sides
+        assert (read, seen) == (side, network.get_layer("conv0").output.shape[1])

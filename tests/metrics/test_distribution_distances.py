@@ -8,7 +8,7 @@ import scipy.linalg
 
 from t2i_kd.data.catalogue import load_dataset
 from t2i_kd.errors import UserError
-from t2i_kd.metrics import frechet, kernel_distance, resampling
+from t2i_kd.metrics import blocks, frechet, kernel_distance, resampling
 from t2i_kd.metrics.catalogue import resolve_metrics
 from t2i_kd.metrics.context import EvaluationContext
 from t2i_kd.metrics.frechet import frechet_distance
@@ -69,7 +69,7 @@ def test_kernel_distance_is_the_loops(monkeypatch):
     within = [np.mean([kernel(x, y) for x, y in itertools.permutations(each, 2)]) for each in (one, other)]
     expected = sum(within) - 2 * np.mean([kernel(x, y) for x in one for y in other])
     assert kernel_distance.kernel_distance(one, other) == pytest.approx([expected], rel=1e-9)
-    monkeypatch.setattr(kernel_distance, "BLOCK", 4)
+    monkeypatch.setattr(blocks, "BLOCK", 4)
     assert kernel_distance.kernel_distance(one, other) == pytest.approx([expected], rel=1e-9)
 
 
@@ -96,7 +96,7 @@ def test_weighted_vectors_count_as_often_as_their_weight_says():
 
 def test_weighted_moments_are_those_of_the_repeated_vectors(monkeypatch):
     vectors, weights = samples(9), np.array([0.0, 3, 1, 0, 2, 1, 1, 0, 4])
-    monkeypatch.setattr(frechet, "BLOCK", 4)
+    monkeypatch.setattr(blocks, "BLOCK", 4)
     found = frechet.moments_of(vectors, weights)
     repeated = np.repeat(vectors, weights.astype(int), axis=0)
     assert found.count == len(repeated)
@@ -121,7 +121,7 @@ def test_kernel_distance_names_what_is_wrong(one, named):
 class Copyist:
     """A student that draws the real held-out pictures, in the order asked for, shifted by some levels."""
 
-    resolution = 32
+    resolution = data_resolution = 32
 
     def __init__(self, images, levels):
         self.images, self.levels = images, levels
@@ -144,7 +144,7 @@ def context(levels=0, **options):
 
 @pytest.mark.parametrize("metric", ["frechet", "kernel"])
 def test_a_students_distance_says_on_what_it_was_measured_and_grows_with_the_error(metric):
-    measure = resolve_metrics(metric)[metric]
+    measure = resolve_metrics(metric)[metric].measure
     name = f"{metric}_vgg19_slim_pool4_32_n1024_n1024"
     measurements = [measure(context(levels, num_captions=1024)) for levels in (0, 20, 60)]
     rows = [resampling.resampled(measurement, 3, 0) for measurement in measurements]
@@ -157,6 +157,9 @@ def test_a_students_distance_says_on_what_it_was_measured_and_grows_with_the_err
     # Training pictures show other combinations of colours and shapes than the test split's.
     (anchor,) = measurements[0].beside["1024 training pictures"].values()
     assert abs(anchor) < 0.2 * far and (metric == "kernel" or anchor > 0)
+    # One half of the real pictures is as near to the other as pictures of one distribution are.
+    (same,) = measurements[0].beside["512 real test pictures against the other 512"].values()
+    assert abs(same) < 0.2 * far
     protocol = measurements[0].protocol
     assert (protocol["captions"], protocol["split"]) == (1024, "captioned_shapes/test")
     assert protocol["extractor"] == "vgg19_slim_pool4"
@@ -164,7 +167,7 @@ def test_a_students_distance_says_on_what_it_was_measured_and_grows_with_the_err
 
 
 def test_too_few_pictures_name_the_flag():
-    with pytest.raises(UserError, match=r"--num_captions: frechet needs more than 128 pictures.*not 100"):
+    with pytest.raises(UserError, match=r"--num_captions: frechet needs at least 129 pictures, not 100"):
         frechet.measure(context(num_captions=100))
-    with pytest.raises(UserError, match="--num_captions: kernel needs at least two"):
+    with pytest.raises(UserError, match="--num_captions: kernel needs at least 2"):
         kernel_distance.measure(context(num_captions=1))

@@ -6,7 +6,7 @@ from scipy.spatial.distance import pdist
 
 from t2i_kd.data.captioned_images import CaptionedImages
 from t2i_kd.errors import UserError
-from t2i_kd.metrics import diversity
+from t2i_kd.metrics import blocks, diversity
 from t2i_kd.metrics.context import EvaluationContext
 from t2i_kd.metrics.diversity import distance_over_seeds, mean_pair_distance
 from t2i_kd.metrics.extractors import Extractor
@@ -19,7 +19,7 @@ def samples(*shape):
 
 @pytest.mark.parametrize("block", [512, 4])
 def test_the_mean_over_pairs_is_pdists(block, monkeypatch):
-    monkeypatch.setattr(diversity, "BLOCK", block)
+    monkeypatch.setattr(blocks, "BLOCK", block)
     vectors, weights = samples(13, 5), draw_weights(13, 4, 0)
     found = mean_pair_distance(vectors, weights)
     assert found[0] == pytest.approx(pdist(vectors).mean(), rel=1e-12)
@@ -60,7 +60,7 @@ def test_what_is_wrong_is_named(vectors, named):
 class Painter:
     """A student whose first pixel is a function of the caption's number and, where it is noisy, of the seed."""
 
-    resolution = 32
+    resolution = data_resolution = 32
 
     def __init__(self, noisy):
         self.noisy, self.seeds = noisy, []
@@ -88,7 +88,8 @@ def context(monkeypatch, student, count, real=60, see=lambda features: features)
     test = CaptionedImages("noise/test", images, captions, np.zeros(real, int), ("noise",))
     pixel = Extractor("pixel", {"seen": "first pixel"}, lambda x: {"features": see(x[:, 0, 0])}, False, "0")
     monkeypatch.setattr("t2i_kd.metrics.context.load_extractor", lambda _: pixel)
-    return EvaluationContext(student, "noise", num_captions=count, seed=5, cache={("split", "test", 32): test})
+    monkeypatch.setattr("t2i_kd.metrics.context.preview", lambda _: (3, pixel.has_probabilities))
+    return EvaluationContext(student, "noise", num_captions=count, seed=5, cache={("split", "test", 32, 32): test})
 
 
 BETWEEN, WITHIN = "diversity_captions_pixel_32_n60", "diversity_seeds_pixel_32_n50x4"
@@ -132,9 +133,9 @@ def test_a_student_without_noise_has_exactly_0_over_seeds(monkeypatch):
 
 
 def test_too_few_pictures_name_the_flag(monkeypatch):
-    with pytest.raises(UserError, match="--num_captions: diversity needs at least two pictures, not 1"):
+    with pytest.raises(UserError, match="--num_captions: diversity needs at least 2 pictures, not 1"):
         diversity.measure(context(monkeypatch, Painter(True), 1))
-    with pytest.raises(UserError, match="--dataset: diversity needs at least two pictures, not 1"):
+    with pytest.raises(UserError, match="--dataset: diversity needs at least 2 pictures, not 1"):
         diversity.measure(context(monkeypatch, Painter(True), 2, real=1))
     two = diversity.measure(context(monkeypatch, Painter(True), 2))
     names = ["diversity_captions_pixel_32_n2", "diversity_seeds_pixel_32_n2x4"]

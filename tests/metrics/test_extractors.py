@@ -77,6 +77,16 @@ def test_a_hub_module_gets_pictures_in_0_to_1_at_its_own_side(tmp_path):
     test = context.split("test")
     np.testing.assert_allclose(context.activations("real"), test.images.mean((1, 2)) / 255, atol=2e-3)
     assert context.extractor_network.protocol["resize"] == "48, bilinear"
+    assert context.view == "hub48_32"
+    assert context.extractor_protocol()["extractor_sha256"] == context.extractor_network.fingerprint
+
+
+@pytest.mark.parametrize(
+    ("judge", "own_side", "side", "name"),
+    [("inception", 299, 32, "inception299_32"), ("own", 64, 64, "own_64"), ("vgg19_pool4", 0, 224, "vgg19_pool4_224")],
+)
+def test_a_name_says_where_pictures_were_resized(judge, own_side, side, name):
+    assert extractors.view_name(judge, own_side, side) == name
 
 
 def test_a_hub_module_that_sees_no_pictures_is_refused(tmp_path):
@@ -116,7 +126,7 @@ def test_activations_come_batch_by_batch_in_order_and_are_cached(tmp_path, monke
 def test_nan_activations_are_refused():
     image = keras.Input((32, 32, 3))
     broken = keras.Model(image, {"features": keras.layers.Rescaling(float("nan"))(image)[:, 0, 0]})
-    with pytest.raises(ValueError, match="broken: features hold NaN"):
+    with pytest.raises(UserError, match="--extractor: broken: features hold NaN"):
         list(keras_extractor("broken", {}, broken).batches(np.ones((2, 32, 32, 3), np.uint8)))
 
 

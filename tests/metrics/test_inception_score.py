@@ -81,7 +81,7 @@ def test_rounding_is_not_wrong():
 class Painter:
     """A student that draws grey level i % 5 for the i-th caption."""
 
-    resolution = 32
+    resolution = data_resolution = 32
 
     def generate(self, captions, seeds):
         return np.broadcast_to((np.array(seeds) % 5).astype(np.uint8)[:, None, None, None], (len(seeds), 32, 32, 3))
@@ -98,7 +98,8 @@ def context(monkeypatch, count, real):
     test = CaptionedImages("levels/test", images, captions, np.zeros(real, int), ("level",))
     extractor = Extractor("levels", {"seen": "first pixel"}, look, True, "0")
     monkeypatch.setattr("t2i_kd.metrics.context.load_extractor", lambda _: extractor)
-    return EvaluationContext(Painter(), "levels", num_captions=count, cache={("split", "test", 32): test})
+    monkeypatch.setattr("t2i_kd.metrics.context.preview", lambda _: (3, extractor.has_probabilities))
+    return EvaluationContext(Painter(), "levels", num_captions=count, cache={("split", "test", 32, 32): test})
 
 
 def test_a_measurement_has_the_score_of_the_real_pictures_beside(monkeypatch):

@@ -1,12 +1,14 @@
 """Precision, recall, density and coverage against loops over scikit-learn's neighbours, and worked by hand."""
 
+import dataclasses
+
 import numpy as np
 import pytest
 from sklearn.neighbors import NearestNeighbors
 
 from t2i_kd.data.captioned_images import CaptionedImages
 from t2i_kd.errors import UserError
-from t2i_kd.metrics import manifold
+from t2i_kd.metrics import blocks, manifold
 from t2i_kd.metrics.context import EvaluationContext
 from t2i_kd.metrics.extractors import Extractor
 from t2i_kd.metrics.manifold import manifold_contributions
@@ -35,7 +37,7 @@ def by_loops(made, real, k):
 
 @pytest.mark.parametrize(("k", "block"), [(5, 512), (5, 7), (1, 7)])
 def test_they_are_the_loops(k, block, monkeypatch):
-    monkeypatch.setattr(manifold, "BLOCK", block)
+    monkeypatch.setattr(blocks, "BLOCK", block)
     made, real = samples(40), samples(31, 1, 1.0)
     found, expected = manifold_contributions(made, real, k), by_loops(made, real, k)
     assert set(found) == set(expected)
@@ -88,7 +90,7 @@ def test_what_is_wrong_is_named(made, named):
 class Copyist:
     """A student that draws the pictures of a set in turn."""
 
-    resolution = 32
+    resolution = data_resolution = 32
 
     def __init__(self, images):
         self.images = images
@@ -103,9 +105,10 @@ def context(monkeypatch, made, real, count):
     for split, images in (("train", noise(20, 2)), ("test", real)):
         captions = tuple((f"picture {i}",) for i in range(len(images)))
         labels = np.zeros(len(images), int)
-        cache["split", split, 32] = CaptionedImages(f"noise/{split}", images, captions, labels, ("noise",))
+        cache["split", split, 32, 32] = CaptionedImages(f"noise/{split}", images, captions, labels, ("noise",))
     pixel = Extractor("pixel", {"seen": "first pixel"}, lambda x: {"features": x[:, 0, 0]}, False, "0")
     monkeypatch.setattr("t2i_kd.metrics.context.load_extractor", lambda _: pixel)
+    monkeypatch.setattr("t2i_kd.metrics.context.preview", lambda _: (3, pixel.has_probabilities))
     return EvaluationContext(Copyist(made), "noise", num_captions=count, cache=cache)
 
 
@@ -126,10 +129,29 @@ def test_a_measurement_weighs_made_and_real_pictures(monkeypatch):
         side = weights[0] if name in ("precision", "density") else weights[1]
         repeated = [np.repeat(np.asarray(values, float), row.astype(int)).mean() for row in side]
         np.testing.assert_allclose(found[f"{name}_pixel_32_n12_n9"], repeated, atol=1e-12)
-    # The anchor: 12 of the 20 training pictures, evenly spread.
+    # The anchors: halves of nine real pictures are too small; 12 of the 20 training pictures, evenly spread.
     chosen = noise(20, 2)[np.linspace(0, 19, 12).astype(int), 0, 0].astype(float)
     for name, values in by_loops(chosen, real[:, 0, 0].astype(float), 5).items():
         assert measured.beside["12 training pictures"][f"{name}_pixel_32_n12_n9"] == pytest.approx(np.mean(values))
+
+
+def test_one_half_of_the_real_pictures_stands_beside_with_the_other(monkeypatch):
+    """Training pictures of another kind do not: here they are all black."""
+    real = noise(64, 1)
+    judged = context(monkeypatch, noise(12), real, 12)
+    train = judged.split("train")
+    black = dataclasses.replace(train, images=np.zeros_like(train.images))
+    judged.cache["split", "train", 32, 32] = black
+    measured = manifold.measure(judged)
+    assert list(measured.beside) == ["32 real test pictures against the other 32", "12 training pictures"]
+    suffix = "pixel_32_n12_n64"
+    same, other = measured.beside.values()
+    assert other[f"precision_{suffix}"] == 0 and min(same.values()) > 0.3
+    _, half, rest = judged.real_halves()
+    expected = by_loops(half.astype(float), rest.astype(float), 5)
+    assert same == {f"{name}_{suffix}": pytest.approx(np.mean(values)) for name, values in expected.items()}
+    together = np.concatenate([half, rest])
+    np.testing.assert_array_equal(np.sort(together, axis=0), np.sort(real[:, 0, 0], axis=0))
 
 
 def test_too_few_pictures_name_the_flag(monkeypatch):

@@ -76,6 +76,14 @@ def shown_pictures(parsed):
     return decoded
 
 
+def test_notes_stand_at_the_top():
+    plain = Page(render_page("t", report(), [section_of([0.5])]))
+    noted = render_page("t", report(notes=["first <b>", "second"]), [section_of([0.5])])
+    parsed = Page(noted)
+    assert [text for text in parsed.texts("p") if text not in plain.texts("p")] == ["Note: first <b>", "Note: second"]
+    assert noted.index("second") < noted.index("<nav")
+
+
 @pytest.mark.parametrize("lower_is_better", [True, False])
 def test_the_best_are_best_and_the_worst_are_worst(lower_is_better):
     values = np.random.default_rng(3).normal(size=30)

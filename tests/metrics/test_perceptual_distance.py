@@ -81,7 +81,7 @@ def test_what_is_wrong_is_named(other, named):
 class Blurrer:
     """A student whose picture of `picture i` is picture i with every level a little changed."""
 
-    resolution = 32
+    resolution = data_resolution = 32
 
     def __init__(self, images, change):
         self.images, self.change = images, change
@@ -98,7 +98,7 @@ def context(monkeypatch, change, count, name="vgg19", real=17):
     images = np.random.default_rng(0).integers(0, 256, (real, 32, 32, 3), np.uint8)
     captions = tuple((f"picture {i}",) for i in range(real))
     test = CaptionedImages("noise/test", images, captions, np.zeros(real, int), ("noise",))
-    student, cache = Blurrer(images, change), {("split", "test", 32): test}
+    student, cache = Blurrer(images, change), {("split", "test", 32, 32): test}
     return EvaluationContext(student, "noise", num_captions=count, teacher=TeacherRecipe(teacher=name), cache=cache)
 
 

@@ -1,5 +1,7 @@
 """Bootstrap weights, intervals and comparisons against SciPy, loops and known answers."""
 
+import dataclasses
+
 import numpy as np
 import pytest
 import scipy.stats
@@ -86,3 +88,45 @@ def test_without_resamples_nothing_is_said_about_noise():
 def test_a_mean_of_nan_is_refused():
     with pytest.raises(ValueError, match="line: a value is NaN"):
         mean_measurement([1.0, np.nan])
+
+
+def pairs_of(count):
+    return [(i, f"caption {i}") for i in range(count)]
+
+
+def test_asking_again_makes_nothing_surer():
+    """A statistic of clusters whose members are the same is that of one member each."""
+    first, second = np.random.default_rng(0).normal(0, 1, (2, 40))
+    once, again = ([mean_measurement(np.tile(v, n)) for v in (first, second)] for n in (1, 16))
+    rows = []
+    for n, measurements in ((1, once), (16, again)):
+        paired = [dataclasses.replace(each, pairs=pairs_of(40) * n) for each in measurements]
+        rows.append([resampling.resampled(each, 300, 0) for each in paired])
+    for one, repeated in zip(*rows, strict=True):
+        np.testing.assert_allclose(one["line"], repeated["line"], atol=1e-12)
+    found = [resampling.compare(*each)["line"]["interval"] for each in rows]
+    assert found[0] == pytest.approx(found[1]) and found[0][1] - found[0][0] > 0.5
+    # Pairs that differ in both are drawn one by one, as pictures are that nothing is known of.
+    alone = resampling.resampled(once[0], 300, 0)["line"]
+    np.testing.assert_array_equal(alone, rows[0][0]["line"])
+
+
+def test_clusters_are_the_pictures_or_the_captions_whichever_are_fewer():
+    by_picture = [(7, "a"), (3, "b"), (7, "c"), (3, "d")]
+    assert resampling.clusters_of(by_picture).tolist() == [0, 1, 0, 1]
+    by_caption = [(1, "a"), (2, "a"), (3, "b"), (4, "a")]
+    assert resampling.clusters_of(by_caption).tolist() == [0, 0, 1, 0]
+    assert resampling.clusters_of([]).tolist() == []
+
+
+def test_a_cluster_is_drawn_whole():
+    seen = {}
+
+    def statistic(made_weights, real_weights):
+        seen.update(made=made_weights)
+        return {"line": made_weights[:, 0]}
+
+    pairs = [(0, "a"), (1, "b"), (0, "c"), (2, "d")]
+    resampling.resampled(Measurement({}, statistic, 4, pairs=pairs), 50, 0)
+    np.testing.assert_array_equal(seen["made"][:, 0], seen["made"][:, 2])
+    assert (seen["made"][:, [0, 1, 3]].sum(1) == 3).all() and len(np.unique(seen["made"], axis=0)) > 5

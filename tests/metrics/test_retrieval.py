@@ -100,7 +100,7 @@ def test_a_hub_pair_compares_by_cosine(tmp_path):
         test = context.split("test")
         captions = (("a red flower",), *((f"blue {i}", f"a blue {i}") for i in range(len(test) - 1)))
         images = np.stack([test.images[0], *[test.images[2]] * (len(test) - 1)])
-        context.cache["split", "test", 32] = dataclasses.replace(test, images=images, captions=captions)
+        context.cache["split", "test", 32, 32] = dataclasses.replace(test, images=images, captions=captions)
         return context
 
     measurement = retrieval.measure(one_of_a_kind(context_of(Painter(), **options)))

@@ -6,7 +6,9 @@ def test_a_column_for_each_student_and_for_what_stands_beside():
         "stage1 alone": {"values": {"colour": 0.5, "mean": 0.25}, "beside": {"chance": {"mean": 0.2}}},
         "after stage2": {"values": {"colour": 1, "mean": 0.123456}, "intervals": {"colour": (0.9, 1)}},
     }
-    results = {label: {"protocol": {"seed": 0}, **result} for label, result in results.items()}
+    results = {
+        label: {"protocol": {"seed": 0, "model_sha256": "ab" * 32}, **result} for label, result in results.items()
+    }
     lines = format_table("attribute_accuracy", results).splitlines()
     assert lines[0] == "attribute_accuracy (seed: 0)"
     assert lines[1].split("  ")[-1] == "chance"

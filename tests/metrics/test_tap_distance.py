@@ -3,6 +3,7 @@ import numpy as np
 import pytest
 
 from t2i_kd.data.captioned_images import CaptionedImages
+from t2i_kd.errors import UserError
 from t2i_kd.metrics import context, resampling, tap_distance
 from t2i_kd.metrics.context import EvaluationContext
 from t2i_kd.recipe import TeacherRecipe
@@ -14,7 +15,7 @@ NO_TEACHER = TeacherRecipe(teacher="none")
 class Inverter:
     """A student whose picture of `picture i` is the negative of picture i."""
 
-    resolution = 32
+    resolution = data_resolution = 32
 
     def __init__(self, images):
         self.images = images
@@ -31,12 +32,16 @@ def pictures():
 
 
 def context_of(pictures, teacher, count):
-    cache = {("split", "test", 32): pictures}
+    cache = {("split", "test", 32, 32): pictures}
     return EvaluationContext(Inverter(pictures.images), "noise", num_captions=count, teacher=teacher, cache=cache)
 
 
-def values_of(measurement):
-    return {line: rows[0] for line, rows in resampling.resampled(measurement, 0, 0).items()}
+def values_of(measurement, teacher="none"):
+    """Without what all names begin and end with."""
+    rows = resampling.resampled(measurement, 0, 0)
+    suffix = f"_{teacher}_32_n{measurement.made}"
+    assert all(line.startswith("tap_") and line.endswith(suffix) for line in rows)
+    return {line.removeprefix("tap_").removesuffix(suffix): values[0] for line, values in rows.items()}
 
 
 def test_every_picture_has_the_mean_over_its_own_elements():
@@ -81,7 +86,7 @@ def test_without_a_teacher_the_pixels_are_compared(pictures):
     real = pictures.images.astype("float64")
     oracle = np.abs(real - (255 - real)).mean()
     assert values["image"] == values["sum"] == pytest.approx(oracle, rel=1e-6)
-    assert values["normalised sum"] == pytest.approx(oracle / real.mean(), rel=1e-6)
+    assert values["normalised_sum"] == pytest.approx(oracle / real.mean(), rel=1e-6)
 
 
 def test_every_tap_of_a_teacher_counts_once(pictures, monkeypatch):
@@ -92,12 +97,23 @@ def test_every_tap_of_a_teacher_counts_once(pictures, monkeypatch):
     real = pictures.images.astype("float32")
     seen, made = teacher.predict(real, verbose=0), teacher.predict(255 - real, verbose=0)
     oracle = {tap: np.abs(seen[tap].astype("float64") - made[tap]).mean() for tap in TAPS}
-    values = values_of(result)
+    values = values_of(result, "vgg19_average")
     for tap in TAPS:
         assert values[tap] == pytest.approx(oracle[tap], rel=1e-4)
     assert values["sum"] == pytest.approx(sum(oracle.values()), rel=1e-4)
-    assert result.samples["normalised sum"].mean() == pytest.approx(values["normalised sum"], rel=1e-9)
+    assert result.samples["tap_normalised_sum_vgg19_average_32_n11"].mean() == pytest.approx(
+        values["normalised_sum"], rel=1e-9
+    )
     assert result.protocol["captions"] == result.protocol["pictures"] == 11
+
+
+def test_a_broken_teacher_is_named(pictures, monkeypatch):
+    teacher = build_vgg19(32, width=1 / 32)
+    layer = teacher.get_layer("conv3_1")
+    layer.set_weights([np.full(weights.shape, np.nan) for weights in layer.get_weights()])
+    monkeypatch.setattr(context, "load_teacher", lambda recipe, resolution: teacher)
+    with pytest.raises(UserError, match="--teacher: conv3_1 hold NaN or infinity"):
+        tap_distance.measure(context_of(pictures, TeacherRecipe(), 3))
 
 
 def test_pictures_take_turns(pictures):

@@ -3,8 +3,7 @@
 import numpy as np
 import pytest
 
-from t2i_kd.errors import UserError
-from t2i_kd.sdn.objective import resolve_tap_weights, tap_errors
+from t2i_kd.sdn.objective import tap_errors
 from t2i_kd.teachers.vgg19 import TAPS
 
 
@@ -42,19 +41,3 @@ def test_half_precision_taps_are_compared_in_float32():
 def test_only_named_taps_are_compared():
     maps = {name: np.ones((1, 2), "float32") for name in TAPS}
     assert list(tap_errors(maps, maps, "l1", {"pool5": 1.0, "image": 1.0})) == ["pool5", "image"]
-
-
-def test_weights():
-    assert resolve_tap_weights(()) == dict.fromkeys(TAPS, 1.0)
-    assert resolve_tap_weights((("image", 3.0), ("pool5", 0.5))) == {"image": 3.0, "pool5": 0.5}
-    blocks = resolve_tap_weights((("*", 1.0), ("conv*", 0.0), ("conv5_1", 2.0)))
-    assert blocks == {"image": 1.0, **{f"pool{i}": 1.0 for i in range(1, 6)}, "conv5_1": 2.0}
-
-
-@pytest.mark.parametrize(
-    ("weights", "named"),
-    [((("conv9_1", 1.0),), "conv9_1"), ((("image", -1.0),), "negative"), ((("image", 0.0),), "nothing")],
-)
-def test_wrong_weights_are_named(weights, named):
-    with pytest.raises(UserError, match=named):
-        resolve_tap_weights(weights)

@@ -82,10 +82,10 @@ class Endpoint:
 
 
 @contextlib.contextmanager
-def running(folder, *flags):
-    """An endpoint of shapes32, as version 1 in a folder of its own."""
+def running(folder, *flags, version=SHAPES):
+    """An endpoint of an exported version, shapes32 if none is given, as version 1 in a folder of its own."""
     base = folder / "models"
-    shutil.copytree(SHAPES, base / "1")
+    shutil.copytree(version, base / "1")
     endpoint = Endpoint(base, folder / "log", *flags)
     try:
         yield endpoint

@@ -1,8 +1,18 @@
+import contextlib
+import io
 import json
 import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
 from http.server import BaseHTTPRequestHandler, HTTPServer
 
+import grpc
 import pytest
+from tensorflow_serving.apis import get_model_metadata_pb2, predict_pb2
+from tensorflow_serving.apis.prediction_service_pb2_grpc import (
+    PredictionServiceServicer,
+    add_PredictionServiceServicer_to_server,
+)
 
 from t2i_kd.serving.client import Client, ServingError
 from tests.serving.endpoint import free_ports
@@ -20,11 +30,23 @@ class Answers(BaseHTTPRequestHandler):
         if prepared == "wait":
             self.server.wait.wait(10)
             return
+        if prepared == "dribble":
+            self.send_response(200)
+            with contextlib.suppress(OSError):
+                while not self.server.wait.wait(0.05):
+                    self.wfile.write(b"x-more: y\r\n")
+                    self.wfile.flush()
+            return
         status, body = prepared
         self.send_response(status)
         self.send_header("content-length", str(len(body)))
         self.end_headers()
         self.wfile.write(body)
+
+    def do_GET(self):
+        self.rfile = io.BytesIO(b"{}")
+        self.headers["content-length"] = "2"
+        self.do_POST()
 
     def log_message(self, *words):
         pass
@@ -70,9 +92,19 @@ def test_what_is_asked(server, client):
         ((503, b"Service Unavailable"), "UNAVAILABLE", "503"),
         ((504, b'{"error": "late"}'), "DEADLINE_EXCEEDED", "late"),
         ((418, b"[]"), "INTERNAL", "418"),
+        ((415, b'{"error": "packed"}'), "INVALID_ARGUMENT", "packed"),
         ((200, b"<html>"), "INTERNAL", "not JSON"),
+        ((200, b"[]"), "INTERNAL", "not TF Serving's form"),
+        ((200, b"{}"), "INTERNAL", "not TF Serving's form: KeyError: 'outputs'"),
+        ((200, b'{"outputs": 7}'), "INTERNAL", "not TF Serving's form"),
+        ((200, b'{"outputs": ["x"]}'), "INTERNAL", "not TF Serving's form"),
+        ((200, b'{"outputs": [{"b64": "?"}]}'), "INTERNAL", "not TF Serving's form"),
+        ((200, b'{"outputs": []}'), "INTERNAL", "0 pictures for 1 captions"),
+        ((200, b'{"outputs": [{"b64": "AAEC"}, {"b64": "AAEC"}]}'), "INTERNAL", "2 pictures for 1 captions"),
+        ((200, b'{"outputs": [{"b64": "AAEC"}]}'), "INTERNAL", "picture 0 of the answer cannot be read"),
         (None, "UNAVAILABLE", "disconnected"),
         ("wait", "DEADLINE_EXCEEDED", "no answer in time"),
+        ("dribble", "DEADLINE_EXCEEDED", "no answer in time, 0.5 seconds"),
     ],
 )
 def test_a_request_that_was_sent_is_not_sent_again(server, client, prepared, code, message):
@@ -98,12 +130,73 @@ def test_connecting_is_tried_again():
     thread.join()
 
 
+@pytest.mark.parametrize("prepared", [b"[]", b"{}", b'{"model_version_status": [7]}', b'{"metadata": []}'])
+@pytest.mark.parametrize("ask", [Client.statuses, Client.signatures])
+def test_other_answers_are_looked_at_too(server, client, ask, prepared):
+    server.prepared.append((200, prepared))
+    with pytest.raises(ServingError, match="not TF Serving's form") as caught:
+        ask(client)
+    assert caught.value.code == "INTERNAL"
+
+
+class EmptyAnswers(PredictionServiceServicer):
+    def Predict(self, request, context):
+        answer = predict_pb2.PredictResponse()
+        if request.model_spec.signature_name == "seeded":
+            answer.outputs["image_bytes"].string_val.append(b"no picture")
+        return answer
+
+    def GetModelMetadata(self, request, context):
+        return get_model_metadata_pb2.GetModelMetadataResponse()
+
+
+def test_answers_by_grpc_are_looked_at_too():
+    with ThreadPoolExecutor(1) as pool:
+        server = grpc.server(pool)
+        add_PredictionServiceServicer_to_server(EmptyAnswers(), server)
+        port = server.add_insecure_port("127.0.0.1:0")
+        server.start()
+        with Client(f"grpc://127.0.0.1:{port}", "m", timeout=5) as client:
+            for ask, message in (
+                (lambda: client.generate(["a"]), "not TF Serving's form: KeyError: 'image_bytes'"),
+                (lambda: client.generate(["a"], [1]), "picture 0 of the answer cannot be read"),
+                (lambda: client.generate(["a", "b"], [1, 2]), "1 pictures for 2 captions"),
+                (client.signatures, "the answer holds no signatures"),
+            ):
+                with pytest.raises(ServingError, match=message) as caught:
+                    ask()
+                assert caught.value.code == "INTERNAL"
+        server.stop(None).wait()
+
+
 @pytest.mark.parametrize("scheme", ["http", "grpc"])
-def test_nobody_there(scheme):
-    with Client(f"{scheme}://127.0.0.1:{free_ports(1)[0]}", "m", timeout=5, connect_retries=0) as client:
-        with pytest.raises(ServingError) as caught:
-            client.generate(["a"])
-        assert caught.value.code == "UNAVAILABLE"
+@pytest.mark.parametrize("retries", [0, 2])
+def test_nobody_there(scheme, retries):
+    began = time.monotonic()
+    with Client(f"{scheme}://127.0.0.1:{free_ports(1)[0]}", "m", timeout=15, connect_retries=retries) as client:
+        for _ in range(2):
+            with pytest.raises(ServingError) as caught:
+                client.generate(["a"])
+            assert caught.value.code == "UNAVAILABLE"
+    assert time.monotonic() - began < 10
+
+
+def test_connecting_by_grpc_is_tried_again():
+    (port,) = free_ports(1)
+    with ThreadPoolExecutor(1) as pool:
+        server = grpc.server(pool)
+        add_PredictionServiceServicer_to_server(EmptyAnswers(), server)
+
+        def come_late():
+            server.add_insecure_port(f"127.0.0.1:{port}")
+            server.start()
+
+        thread = threading.Timer(0.5, come_late)
+        thread.start()
+        with Client(f"grpc://127.0.0.1:{port}", "m", connect_retries=3) as client:
+            assert client.generate_png(["a"], [1]) == [b"no picture"]
+        thread.join()
+        server.stop(None).wait()
 
 
 @pytest.mark.parametrize(
@@ -114,7 +207,21 @@ def test_wrong_arguments_are_refused(arguments):
         Client(**{"address": "http://localhost:8501", "model_name": "m"} | arguments)
 
 
-def test_wrong_questions_are_refused(client):
-    for captions, seeds in (([], None), ("a circle", None), (["a"], [1, 2])):
-        with pytest.raises(ValueError):
-            client.generate(captions, seeds)
+@pytest.mark.parametrize(
+    ("captions", "seeds"),
+    [
+        ([], None),
+        ("a circle", None),
+        ([b"a"], None),
+        (["a"], [1, 2]),
+        (["a"], [2**63]),
+        (["a"], [-(2**63) - 1]),
+        (["a"], [1.5]),
+        (["a"], ["1"]),
+        (["a"], [True]),
+    ],
+)
+@pytest.mark.parametrize("scheme", ["http", "grpc"])
+def test_wrong_questions_are_refused_before_anyone_is_asked(scheme, captions, seeds):
+    with Client(f"{scheme}://127.0.0.1:1", "m") as client, pytest.raises(ValueError, match=r"captions|seeds"):
+        client.generate(captions, seeds)

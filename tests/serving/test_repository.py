@@ -126,10 +126,10 @@ def test_a_labelled_version_stays(make, write):
     with repository.hold(label="stable") as (model, _):
         assert model.version == 1
     assert newest(repository) == 3
-    for wrong in ({"label": "other"}, {"version": 2}):
+    for wrong, code in (({"label": "other"}, "INVALID_ARGUMENT"), ({"version": 2}, "NOT_FOUND")):
         with pytest.raises(RequestError) as caught, repository.hold(**wrong):
             pass
-        assert caught.value.code == "NOT_FOUND"
+        assert caught.value.code == code
 
 
 def test_folders_that_are_no_versions_are_ignored(make, write, tmp_path):

@@ -32,6 +32,7 @@ def taken():
         ({"port": "TAKEN"}, "--port: 127.0.0.1:{port} cannot be had"),
         ({"host": "no.such.host.invalid"}, "--rest_api_port: no.such.host.invalid:"),
         ({"allowed_batch_sizes": "2,4"}, "--allowed_batch_sizes: 2,4"),
+        ({"read_timeout_seconds": "inf"}, "--read_timeout_seconds: inf"),
         ({"version_label": "stable"}, "--version_label: 'stable'"),
         ({"max_captions": "1"}, "max_captions"),
     ],

@@ -142,3 +142,34 @@ def test_a_large_answer_leaves_room_for_small_ones(fake):
     pictures, order = ask(fake, script)
     assert np.shape(pictures) == (4, 200, 200, 3)
     assert order[0] == "small"
+
+
+def test_a_picture_counts_until_its_client_has_taken_it(fake):
+    service = Service(Settings("m", "folder", max_pending_captions=2), fake, Metrics((2, 4)))
+    app, body = make_app(service), b'{"instances": ["a", "b"]}'
+    scope = {"type": "http", "method": "POST", "path": "/v1/models/m:predict", "headers": [], "query_string": b""}
+
+    async def ask_and_take(taken):
+        sent = []
+
+        async def send(message):
+            # As uvicorn's: nothing is taken from the application while the piece before is not written.
+            if sent and sent[-1].get("body"):
+                await taken.wait()
+            sent.append(message)
+
+        async def receive():
+            return {"type": "http.request", "body": body, "more_body": False}
+
+        await app(scope, receive, send)
+        return sent[0]["status"]
+
+    async def script():
+        taken = asyncio.Event()
+        first = asyncio.create_task(ask_and_take(taken))
+        await asyncio.sleep(0.3)
+        while_unread = await ask_and_take(taken)
+        taken.set()
+        return while_unread, await first, await ask_and_take(taken)
+
+    assert asyncio.run(script()) == (503, 200, 200)

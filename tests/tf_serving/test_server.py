@@ -10,6 +10,7 @@ Environment: TF_SERVING_URL, the REST address, without which all is skipped; TF_
 
 import base64
 import concurrent.futures
+import gzip
 import io
 import json
 import os
@@ -185,6 +186,44 @@ def test_a_bad_request_is_answered_with_an_error(path, body, code, model, expect
         assert json.load(error)["error"]
     answer = ask(f"{model}:predict", {"instances": CAPTIONS[:1]})
     check_pngs(pngs_of(answer["predictions"]), expected["serving_default"][:1])
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "code"),
+    [
+        ("GET", "{model}:predict", 400),
+        ("POST", "{model}", 400),
+        ("POST", "{model}/metadata", 400),
+        ("POST", "{model}:draw", 400),
+        ("DELETE", "{model}", 400),
+        ("GET", "{model}/versions/99999999999999999999", 400),
+        ("GET", "{model}/versions/one", 400),
+        ("POST", "{model}/labels/nothing:predict", 400),
+        ("GET", "{url}/v1/models", 400),
+        ("GET", "{url}/v1/models/", 400),
+        ("GET", "{url}/v1/nothing", 400),
+        ("GET", "{url}/nothing", 404),
+    ],
+)
+def test_what_is_malformed_is_answered_with_its_status(method, path, code, model):
+    data = b'{"instances": ["a red circle"]}' if method == "POST" else None
+    request = urllib.request.Request(path.format(model=model, url=URL), data, method=method)
+    with pytest.raises(urllib.error.HTTPError) as caught:
+        urllib.request.urlopen(request, timeout=TIMEOUT)
+    with caught.value as error:
+        assert error.code == code
+
+
+def test_unknown_keys_beside_the_instances_are_ignored(model, expected):
+    answer = ask(f"{model}:predict", {"instances": CAPTIONS[:1], "parameters": {"scale": 2}})
+    check_pngs(pngs_of(answer["predictions"]), expected["serving_default"][:1])
+
+
+def test_packed_bodies(model, expected):
+    data = gzip.compress(json.dumps({"instances": CAPTIONS[:2]}).encode("utf-8"))
+    request = urllib.request.Request(f"{model}:predict", data, {"Content-Encoding": "gzip"})
+    with urllib.request.urlopen(request, timeout=TIMEOUT) as response:
+        check_pngs(pngs_of(json.load(response)["predictions"]), expected["serving_default"][:2])
 
 
 @pytest.mark.skipif(not GRPC, reason="TF_SERVING_GRPC is not set: no gRPC address to ask")

@@ -10,7 +10,7 @@ import pytest
 from t2i_kd.errors import UserError
 from t2i_kd.recipe import Stage, TrainingRecipe
 from t2i_kd.training import checkpoints
-from t2i_kd.training.loop import averaged, learning_rate, make_optimizer, plan_stages
+from t2i_kd.training.loop import learning_rate, make_optimizer, plan_stages
 
 
 def adam(first, gradients_of, steps, rate=0.1, clipnorm=0.0):
@@ -119,11 +119,11 @@ def test_after_a_look_at_the_average_training_goes_on_bit_exactly(line):
     for scale in (1.0, -3.0, 0.1):
         trainer.optimizer.apply([keras.ops.ones_like(variable) * scale], [variable])
     before = np.array(variable)
-    with averaged(trainer):
+    with trainer.averaged():
         inside = np.array(variable)
     assert not np.array_equal(before, inside)
     assert np.array_equal(before, np.array(variable))
-    with pytest.raises(RuntimeError, match=r"drawing failed"), averaged(trainer):
+    with pytest.raises(RuntimeError, match=r"drawing failed"), trainer.averaged():
         raise RuntimeError("drawing failed")
     assert np.array_equal(before, np.array(variable))
 

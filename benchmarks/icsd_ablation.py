@@ -1,0 +1,117 @@
+"""Trains ICSD-GAN with several weights of its distillation and judges every stage's image.
+
+    python -m benchmarks.icsd_ablation --run_dir=runs/icsd_ablation [--weights=0,0.1,1,10] [--seeds=0,1,2]
+
+All runs are `pipelines/icsd_shapes.flags` and differ in lambda and seed alone; they share one text encoder, which is
+trained first. A finished run is not trained again, an interrupted one goes on. Then every run's images are judged on
+the same held-out captions, each stage at its own side, and printed as a table: the mean over the seeds, and the
+difference to the first lambda with the same seed, with a 95 % interval (Student's t over the seeds).
+"""
+
+import json
+import shutil
+from pathlib import Path
+
+import numpy as np
+from absl import flags
+from scipy import stats
+
+from benchmarks.ablations import train
+from t2i_kd import commands
+from t2i_kd.errors import UserError
+from t2i_kd.evaluate import FINAL, evaluate
+from t2i_kd.imaging import write_file_atomically
+from t2i_kd.student import TEXT_WEIGHTS_FILE
+
+RECIPE = "pipelines/icsd_shapes.flags"
+METRICS = "attribute_accuracy,frechet,kernel,diversity"
+# Heading -> the metric and how the name of its line begins.
+COLUMNS = {
+    "caption accuracy": ("attribute_accuracy", "attribute_mean"),
+    "Fréchet": ("frechet", "frechet"),
+    "kernel": ("kernel", "kernel"),
+    "diversity": ("diversity", "diversity_captions"),
+    "diversity of seeds": ("diversity", "diversity_seeds"),
+}
+
+
+def train_all(root, weights, seeds, options):
+    """Trains the text encoder once, then every (lambda, seed); returns {(lambda, seed): folder}."""
+    train(RECIPE, root / "text", *options, stages=["text"])
+    given = f"--text_weights={root / 'text' / TEXT_WEIGHTS_FILE}"
+    folders = {}
+    for seed in seeds:
+        for weight in weights:
+            folder = folders[weight, seed] = root / f"lambda{weight}-seed{seed}"
+            train(RECIPE, folder, *options, given, f"--icsd_weight={weight}", f"--seed={seed}", stages=["gan"])
+            shutil.rmtree(folder / "checkpoints", ignore_errors=True)
+    return folders
+
+
+def judge(folder, num_captions, cache_dir):
+    """{stage: {heading: value}} of a run, kept in its folder."""
+    kept = folder / "judged.json"
+    if not kept.is_file():
+        report = evaluate(
+            folder, "captioned_shapes", METRICS, num_captions=num_captions, cache_dir=cache_dir, bootstrap=0
+        )
+        found = {}
+        for heading, (metric, beginning) in COLUMNS.items():
+            for label, result in report["metrics"][metric].items():
+                if label.startswith(FINAL):
+                    (value,) = [value for name, value in result["values"].items() if name.startswith(beginning)]
+                    found.setdefault(label, {})[heading] = value
+        write_file_atomically(kept, json.dumps(found, indent=2).encode("utf-8"))
+    return json.loads(kept.read_text("utf-8"))
+
+
+def difference(values, reference):
+    """Mean and half width of the 95 % interval of paired differences, by Student's t over the seeds."""
+    found = np.subtract(values, reference)
+    if len(found) < 2:
+        return float(found.mean()), float("nan")
+    return float(found.mean()), float(stats.t.ppf(0.975, len(found) - 1) * stats.sem(found))
+
+
+def markdown(judged, weights, seeds):
+    """The table of {(lambda, seed): {stage: {heading: value}}}: for each stage a line for each lambda."""
+    lines = [["image", "lambda", *COLUMNS]]
+    lines.append(["---"] * len(lines[0]))
+    for stage in judged[weights[0], seeds[0]]:
+        for weight in weights:
+            cells = []
+            for heading in COLUMNS:
+                values, reference = ([judged[w, seed][stage][heading] for seed in seeds] for w in (weight, weights[0]))
+                cell = f"{np.mean(values):.3g}"
+                if weight != weights[0]:
+                    mean, half = difference(values, reference)
+                    cell += f" ({mean:+.2g} ± {half:.2g})"
+                cells.append(cell)
+            lines.append([stage, weight, *cells])
+    return "\n".join("| " + " | ".join(line) + " |" for line in lines)
+
+
+def main():
+    """Trains, judges and prints the table."""
+    values = flags.FLAGS
+    if not values.run_dir:
+        raise UserError("--run_dir: say where the runs are kept")
+    for weight in values.weights:
+        try:
+            float(weight)
+        except ValueError:
+            raise UserError(f"--weights: {weight!r} is no number") from None
+    options = [f"--{name}" for name in values.options]
+    folders = train_all(Path(values.run_dir), values.weights, values.seeds, options)
+    judged = {key: judge(folder, values.num_captions, values.cache_dir) for key, folder in folders.items()}
+    print(markdown(judged, values.weights, values.seeds))
+
+
+if __name__ == "__main__":
+    flags.DEFINE_string("run_dir", "", "folder of the runs")
+    flags.DEFINE_list("weights", ["0", "0.1", "1", "10"], "lambdas; the first is what the others are compared with")
+    flags.DEFINE_list("seeds", ["0", "1", "2"], "seeds with commas between them")
+    flags.DEFINE_list("options", [], "further flags of t2i_kd.train for all runs, without the dashes")
+    flags.DEFINE_integer("num_captions", 500, "held-out captions that each image is judged by", 1)
+    flags.DEFINE_string("cache_dir", "~/.cache/t2i_kd", "see t2i_kd.evaluate")
+    commands.run(main)

@@ -1,0 +1,146 @@
+"""What each artifact of an exported version costs and how well it draws: size, latency, memory, quality.
+
+    python -m benchmarks.on_device --model=saved_models/quickstart/1 --dataset=captioned_shapes [--out=table.md]
+
+Every artifact runs in fresh processes, one for each number of threads. Its pictures of held-out captions are compared
+with those of the SavedModel, which is the float32 student. Time and memory are of one caption to one picture.
+"""
+
+import tempfile
+from pathlib import Path
+
+from absl import flags
+
+from benchmarks.workers import Worker, by_turns, markdown
+from t2i_kd import commands
+from t2i_kd.errors import UserError
+from t2i_kd.exporting.fidelity import difference
+from t2i_kd.exporting.manifest import EXTRA, FILES, MANIFEST, read_manifest
+from t2i_kd.imaging import write_file_atomically
+
+NAMES = {
+    "saved_model": "SavedModel",
+    "litert": "LiteRT float32",
+    "litert_float16": "LiteRT float16",
+    "litert_int8": "LiteRT int8",
+    "onnx": "ONNX",
+}
+
+
+def define_flags():
+    """Defines this command's flags."""
+    flags.DEFINE_string("model", "", "version folder of an export")
+    flags.DEFINE_string("dataset", "captioned_shapes", "data set whose held-out captions are drawn")
+    flags.DEFINE_string("data_dir", "", "folder or .zip of the data set, where it needs one")
+    flags.DEFINE_integer("num_captions", 64, "for the pixel differences", 1)
+    flags.DEFINE_list("threads", ["1", "2"], "numbers with commas between them")
+    flags.DEFINE_integer("repeats", 50, "pictures that are timed, of each artifact and number of threads", 30)
+    flags.DEFINE_string("metric", "attribute_accuracy", "of t2i_kd.evaluate, on 300 captions; empty: none")
+    flags.DEFINE_string("cache_dir", "~/.cache/t2i_kd", "see t2i_kd.evaluate")
+    flags.DEFINE_boolean("real_time", False, "time at real-time priority, on a machine that others use; Linux, root")
+    flags.DEFINE_string("out", "", "the Markdown file to write; empty: only print")
+
+
+def artifacts_of(folder):
+    """{kind: path} of a version's artifacts, the SavedModel first, and the manifest."""
+    manifest = read_manifest(Path(folder) / EXTRA / MANIFEST)
+    kinds = [kind for kind in NAMES if kind in manifest["artifacts"]]
+    return {kind: Path(folder) / EXTRA / FILES[kind] if kind in FILES else Path(folder) for kind in kinds}, manifest
+
+
+def held_out_captions(dataset, data_dir, resolution, count):
+    """`count` captions of the test split at even distances, each picture's first."""
+    from t2i_kd.data.catalogue import load_dataset
+    from t2i_kd.sdn.trainer import evenly
+
+    return [texts[0] for texts in evenly(load_dataset(dataset, "test", resolution, data_dir).captions, count)]
+
+
+def measure(paths, captions, threads, repeats, real_time=False):
+    """Draws and times every artifact.
+
+    Args:
+        paths: {kind: path}.
+        captions: what is drawn; the first is timed.
+        threads: list of numbers.
+        repeats: pictures timed of each.
+        real_time: see `picture_worker`.
+
+    Returns:
+        {kind: {"pictures", "peak", "growth", "milliseconds": {threads: median}}}, memory and pictures with the first
+        number of threads.
+    """
+    found = {kind: {"milliseconds": {}} for kind in paths}
+    for count in threads:
+        with tempfile.TemporaryDirectory() as folder:
+            workers = {
+                kind: Worker(path, captions, folder, kind, threads=count, real_time=real_time)
+                for kind, path in paths.items()
+            }
+            for kind, milliseconds in by_turns(workers, repeats).items():
+                worker = workers[kind]
+                found[kind].setdefault("pictures", worker.pictures)
+                found[kind].setdefault("peak", worker.peak)
+                found[kind].setdefault("growth", worker.growth)
+                found[kind]["milliseconds"][count] = milliseconds
+                worker.close()
+    return found
+
+
+def quality(paths, values):
+    """{kind: "value [low, high]"} of the metric's mean, or None without a metric."""
+    if not values.metric:
+        return None
+    from t2i_kd import evaluate
+
+    report = evaluate.evaluate(
+        [str(path) for path in paths.values()],
+        values.dataset,
+        values.metric,
+        data_dir=values.data_dir,
+        cache_dir=values.cache_dir,
+    )
+    cells = {}
+    for kind, result in zip(paths, report["metrics"][values.metric].values(), strict=True):
+        name = "mean" if "mean" in result["values"] else next(iter(result["values"]))
+        cells[kind] = f"{result['values'][name]:.3f} [{', '.join(f'{end:.3f}' for end in result['intervals'][name])}]"
+    return cells
+
+
+def rows(found, manifest, metric, accuracies=None):
+    """The table's lines, {heading: cell}."""
+    expected = found["saved_model"]["pictures"]
+    lines = []
+    for kind, values in found.items():
+        off = difference(expected, values["pictures"])
+        line = {"artifact": NAMES[kind], "MB": f"{manifest['artifacts'][kind]['size'] / 1e6:.1f}"}
+        for count, milliseconds in values["milliseconds"].items():
+            line[f"ms, {count} thread{'s' * (count > 1)}"] = f"{milliseconds:.2f}"
+        line |= {"MB for the model": f"{values['growth']:.0f}", "MB at most": f"{values['peak']:.0f}"}
+        line |= {"mean difference /255": f"{off.mean:.3f}", "largest": off.largest}
+        if accuracies:
+            line[metric] = accuracies[kind]
+        lines.append(line)
+    return lines
+
+
+def main():
+    """Runs the command and prints the table."""
+    values = flags.FLAGS
+    if not values.model:
+        raise UserError("--model: missing; give the version folder of an export")
+    if not all(text.isdigit() and int(text) for text in values.threads) or not values.threads:
+        raise UserError(f"--threads: {','.join(values.threads)!r} is no list of positive numbers")
+    paths, manifest = artifacts_of(values.model)
+    captions = held_out_captions(values.dataset, values.data_dir, manifest["resolution"], values.num_captions)
+    threads = [int(text) for text in values.threads]
+    found = measure(paths, captions, threads, values.repeats, values.real_time)
+    table = markdown(rows(found, manifest, values.metric, quality(paths, values)))
+    print(table)
+    if values.out:
+        write_file_atomically(values.out, (table + "\n").encode())
+
+
+if __name__ == "__main__":
+    define_flags()
+    commands.run(main)

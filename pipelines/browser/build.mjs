@@ -1,0 +1,75 @@
+/**
+ * Puts a page together: node build.mjs VERSION_FOLDER [OUT]
+ *
+ * VERSION_FOLDER is saved_models/NAME/VERSION; OUT, `dist` here unless given, is then a folder that any static host
+ * serves. Exit codes: 0 done; 2 the input is wrong, one line names the file.
+ */
+
+import { createHash } from "node:crypto";
+import { cpSync, existsSync, mkdirSync, readFileSync, renameSync, rmSync } from "node:fs";
+import { dirname, join, resolve } from "node:path";
+import { fileURLToPath } from "node:url";
+
+import { parseManifest } from "./manifest.js";
+
+const HERE = dirname(fileURLToPath(import.meta.url));
+const SHARED = join(HERE, "..", "..", "t2i_kd", "serving", "page");
+const RUNTIME = join(HERE, "node_modules", "onnxruntime-web", "dist");
+// Where the command was typed: npm runs scripts in their own folder.
+const TYPED_IN = process.env.INIT_CWD ?? process.cwd();
+
+const FILES = [
+  ...["index.html", "gallery.css", "gallery.js"].map((name) => [join(SHARED, name), name]),
+  ...["main.js", "student.js", "manifest.js", "tokenizer.js", "noise.js"].map((name) => [join(HERE, name), name]),
+  ...["ort.wasm.bundle.min.mjs", "ort-wasm-simd-threaded.wasm"].map((name) => [join(RUNTIME, name), `ort/${name}`]),
+];
+
+function build(version, out) {
+  const extra = join(version, "assets.extra");
+  const model = ["manifest.json", "vocabulary.txt", "student.onnx"].map((name) => [join(extra, name), `model/${name}`]);
+  const manifestPath = model[0][0];
+  requireFile(manifestPath);
+  const manifest = readManifest(manifestPath);
+  for (const [path] of [...FILES, ...model]) requireFile(path);
+  for (const [path] of model.slice(1)) requireIntact(path, manifest.files[path.split(/[\\/]/).pop()]);
+  if (existsSync(out) && !existsSync(join(out, "model", "manifest.json"))) {
+    throw new Error(`${out}: is there already and is no page that was built; remove it or name another folder`);
+  }
+  const unfinished = `${out}.unfinished`;
+  rmSync(unfinished, { recursive: true, force: true });
+  for (const [path, name] of [...FILES, ...model]) {
+    mkdirSync(dirname(join(unfinished, name)), { recursive: true });
+    cpSync(path, join(unfinished, name));
+  }
+  rmSync(out, { recursive: true, force: true });
+  renameSync(unfinished, out);
+}
+
+function readManifest(path) {
+  try {
+    return parseManifest(readFileSync(path, "utf-8"));
+  } catch (error) {
+    throw new Error(`${path}: ${error.message}`);
+  }
+}
+
+function requireFile(path) {
+  const help = path.startsWith(RUNTIME) ? "; `npm ci` puts it there" : "";
+  if (!existsSync(path)) throw new Error(`${path}: missing${help}`);
+}
+
+function requireIntact(path, { sha256 }) {
+  if (createHash("sha256").update(readFileSync(path)).digest("hex") !== sha256) {
+    throw new Error(`${path}: damaged: its checksum is not the one in manifest.json`);
+  }
+}
+
+const [version, out = join(HERE, "dist")] = process.argv.slice(2);
+try {
+  if (!version) throw new Error("give the folder of an exported version: saved_models/NAME/1");
+  build(resolve(TYPED_IN, version), resolve(TYPED_IN, out));
+  console.log(resolve(TYPED_IN, out));
+} catch (error) {
+  console.error(error.message);
+  process.exitCode = 2;
+}

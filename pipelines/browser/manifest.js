@@ -1,0 +1,37 @@
+/** What of manifest.json a page needs; for the build and the page alike. */
+
+const FORMAT_VERSION = 1;
+
+/**
+ * The parts of a manifest that feed the ONNX file.
+ *
+ * @param text the text of manifest.json.
+ * @returns {name, resolution, noiseDim, text: {input, tokenizer, length, vocabulary_size}, files}; `files` are the
+ *   {file, size, sha256} of the ONNX file and of vocabulary.txt, each by its name.
+ * @throws an Error in words when it is no manifest, or its student cannot be drawn with here.
+ */
+export function parseManifest(text) {
+  let manifest;
+  try {
+    manifest = JSON.parse(text);
+  } catch {
+    throw new Error("not JSON");
+  }
+  if (manifest?.format_version !== FORMAT_VERSION) throw new Error(`not a manifest of format ${FORMAT_VERSION}`);
+  for (const key of ["artifacts", "support_files", "resolution", "noise_dim", "text"]) {
+    if (!(key in manifest)) throw new Error(`${key} is missing`);
+  }
+  if (!manifest.text.tokenizer) {
+    throw new Error(`this student reads vectors of ${manifest.text.encoder}, not captions; no page can make them`);
+  }
+  if (!manifest.artifacts.onnx) {
+    throw new Error("this export has no ONNX file; export again with --artifacts=onnx among the artifacts");
+  }
+  const entries = [...manifest.artifacts.onnx.files, ...manifest.support_files];
+  const files = Object.fromEntries(entries.map((entry) => [entry.file.split("/").pop(), entry]));
+  for (const name of ["student.onnx", "vocabulary.txt"]) {
+    if (!files[name]) throw new Error(`${name} is not listed`);
+  }
+  const { name, resolution, noise_dim: noiseDim, text: reads } = manifest;
+  return { name, resolution, noiseDim, text: reads, files };
+}

@@ -1,0 +1,119 @@
+/**
+ * An exported student that draws in the browser: captions and seeds to pictures.
+ *
+ *     const student = await loadStudent("model/");
+ *     const [picture] = await student.draw(["a small red circle"], [0n]);   // an ImageData
+ */
+
+import { parseManifest } from "./manifest.js";
+import { noiseFromSeeds } from "./noise.js";
+import { checkCaption, Tokenizer } from "./tokenizer.js";
+
+// Rows of one run, which bounds the memory that it takes.
+const BATCH = 8;
+
+/**
+ * Loads a folder that holds an export's manifest.json, vocabulary.txt and student.onnx.
+ *
+ * @param folder its address, with a slash at the end.
+ * @param runtime address of the folder that holds onnxruntime-web's two files, with a slash at the end.
+ * @throws an Error in words that names the file which is missing or does not fit.
+ */
+export async function loadStudent(folder, runtime = new URL("ort/", import.meta.url).href) {
+  const manifest = await naming(`${folder}manifest.json`, async (path) => parseManifest(await fetchText(path)));
+  const { tokenizer: kind, length, vocabulary_size: size } = manifest.text;
+  const tokenizer = await naming(`${folder}vocabulary.txt`, async (path) => {
+    const made = new Tokenizer(kind, await fetchText(path), length);
+    if (made.size !== size) throw new Error(`${made.size} tokens, but ${size} in manifest.json`);
+    return made;
+  });
+  const onnx = await naming(`${folder}student.onnx`, async (path) => {
+    const bytes = await fetchBytes(path), expected = manifest.files["student.onnx"].size;
+    if (bytes.length !== expected) throw new Error(`${bytes.length} bytes, but ${expected} in manifest.json`);
+    return bytes;
+  });
+  const ort = await loadRuntime(runtime);
+  const session = await naming(`${folder}student.onnx`, () => ort.InferenceSession.create(onnx));
+  return new Student(manifest, tokenizer, ort, session);
+}
+
+async function loadRuntime(folder) {
+  const ort = await naming(`${folder}ort.wasm.bundle.min.mjs`, (path) => import(path));
+  // Threads would need headers for cross-origin isolation, which not every static host can send.
+  ort.env.wasm.numThreads = 1;
+  ort.env.wasm.wasmBinary = await naming(`${folder}ort-wasm-simd-threaded.wasm`, fetchBytes);
+  return ort;
+}
+
+class Student {
+  constructor(manifest, tokenizer, ort, session) {
+    this.name = manifest.name;
+    /** Side of its pictures in pixels. */
+    this.resolution = manifest.resolution;
+    /** Numbers of noise that it takes; 0: a seed changes nothing. */
+    this.noiseDim = manifest.noiseDim;
+    this.input = manifest.text.input;
+    Object.assign(this, { tokenizer, ort, session });
+  }
+
+  /**
+   * Draws one picture a caption.
+   *
+   * @param captions strings.
+   * @param seeds as many BigInts of 64 bits.
+   * @returns an array of ImageData.
+   * @throws an Error in words for a string that is no caption.
+   */
+  async draw(captions, seeds) {
+    captions.forEach(checkCaption);
+    const pictures = [];
+    for (let at = 0; at < captions.length; at += BATCH) {
+      pictures.push(...(await this.drawBatch(captions.slice(at, at + BATCH), seeds.slice(at, at + BATCH))));
+    }
+    return pictures;
+  }
+
+  async drawBatch(captions, seeds) {
+    const { Tensor } = this.ort, rows = captions.length, tokens = this.tokenizer.encode(captions);
+    const inputs = { [this.input]: new Tensor("int32", tokens, [rows, this.tokenizer.length]) };
+    if (this.noiseDim) {
+      inputs.noise = new Tensor("float32", noiseFromSeeds(seeds, this.noiseDim), [rows, this.noiseDim]);
+    }
+    const { image } = await this.session.run(inputs);
+    const size = image.data.length / rows;
+    return captions.map((_, row) => toImageData(image.data.subarray(row * size, (row + 1) * size), this.resolution));
+  }
+}
+
+/** Numbers, nominally in 0-255, as bytes: rounded to the nearest integer, halves to the even one, NaN to 0. */
+export function toUint8(values) {
+  // That is how this array converts numbers (ECMAScript, ToUint8Clamp).
+  return Uint8ClampedArray.from(values);
+}
+
+function toImageData(values, side) {
+  const rgb = toUint8(values), picture = new ImageData(side, side);
+  for (let pixel = 0; pixel < side * side; pixel++) {
+    picture.data.set([rgb[3 * pixel], rgb[3 * pixel + 1], rgb[3 * pixel + 2], 255], 4 * pixel);
+  }
+  return picture;
+}
+
+async function fetchBytes(path) {
+  const answer = await fetch(path);
+  if (!answer.ok) throw new Error(answer.status === 404 ? "missing" : `the server answers ${answer.status}`);
+  return new Uint8Array(await answer.arrayBuffer());
+}
+
+async function fetchText(path) {
+  return new TextDecoder("utf-8", { fatal: true, ignoreBOM: true }).decode(await fetchBytes(path));
+}
+
+/** `use(path)`, whose errors begin with the path. */
+async function naming(path, use) {
+  try {
+    return await use(path);
+  } catch (error) {
+    throw new Error(`${path}: ${error.message ?? error}`);
+  }
+}

@@ -1,0 +1,1 @@
+"""ICSD-GAN: stages of a text-to-image GAN taught by the most refined one."""

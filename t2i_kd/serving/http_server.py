@@ -1,0 +1,162 @@
+"""uvicorn, with bounds that it leaves to its user: on slow senders and slow readers, on connections, and on its end."""
+
+import asyncio
+import contextlib
+import socket
+
+import uvicorn
+from uvicorn.protocols.http.h11_impl import H11Protocol
+
+from t2i_kd.errors import UserError
+from t2i_kd.serving import asgi
+from t2i_kd.serving.errors import UNAVAILABLE, RequestError
+
+KEEP_ALIVE_SECONDS = 5
+LARGEST_HEADER = 1 << 15
+# Bytes that a client must take of an answer within --read_timeout_seconds.
+SLOWEST_READER = 1 << 16
+LAST_WORDS_SECONDS = 0.5
+
+
+def listen(settings):
+    """A socket bound to --host and --rest_api_port. Raises `UserError` when that cannot be had."""
+    try:
+        family, kind, protocol, _, address = socket.getaddrinfo(
+            settings.host, settings.rest_api_port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
+        )[0]
+        listener = socket.socket(family, kind, protocol)
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        listener.bind(address)
+    except OSError as error:
+        address = settings.address(settings.rest_api_port)
+        raise UserError(f"--rest_api_port: {address} cannot be had: {error.strerror or error}") from None
+    return listener
+
+
+class HttpServer(uvicorn.Server):
+    """Serves an ASGI application.
+
+    Args:
+        settings: `settings.Settings`.
+        app: the application.
+    """
+
+    def __init__(self, settings, app):
+        config = uvicorn.Config(
+            asgi.answering_when_cancelled(app),
+            http=_bounded_protocol(settings, app),
+            ws="none",
+            lifespan="off",
+            log_config=None,
+            log_level="warning",
+            access_log=False,
+            proxy_headers=False,
+            server_header=False,
+            timeout_keep_alive=KEEP_ALIVE_SECONDS,
+            h11_max_incomplete_event_size=LARGEST_HEADER,
+        )
+        super().__init__(config)
+
+    async def start(self, listener):
+        """Takes requests from now on. Args: listener: from `listen`."""
+        self._task = asyncio.create_task(self.serve(sockets=[listener]))
+        while not self.started and not self._task.done():
+            await asyncio.sleep(0.01)
+
+    async def finish(self, until):
+        """Takes no more requests and answers those that have begun; what is not done in time is told so, or hung up on.
+
+        Args:
+            until: a time of the event loop's clock.
+        """
+        self.should_exit = True
+        await asyncio.wait([self._task], timeout=max(0.0, until - asyncio.get_running_loop().time()))
+        if not self._task.done():
+            await self._break_off()
+        await self._task
+
+    @contextlib.contextmanager
+    def capture_signals(self):
+        """Signals are handled once, for both protocols."""
+        yield
+
+    async def _break_off(self):
+        state = self.server_state
+        for connection in list(state.connections):
+            if connection.cycle is not None and connection.cycle.response_started:
+                connection.transport.abort()
+        await asyncio.sleep(0)
+        pending = list(state.tasks)
+        for task in pending:
+            task.cancel()
+        if pending:
+            await asyncio.wait(pending, timeout=LAST_WORDS_SECONDS)
+        for connection in list(state.connections):
+            connection.transport.abort()
+        self.force_exit = True
+
+
+def _bounded_protocol(settings, app):
+    seconds, most = settings.read_timeout_seconds, settings.max_connections
+    too_many = RequestError(UNAVAILABLE, f"too busy: {most} connections are open (--max_connections); try again later")
+    crowded = asgi.refusing_all_but_probes(app, too_many)
+
+    class BoundedProtocol(H11Protocol):
+        """HTTP/1.1 that hangs up on who is slow to send a request's header or to take an answer.
+
+        uvicorn itself bounds only the silence between two requests, and answers whatever comes over its limit of
+        connections with plain text, probes too.
+        """
+
+        _timer = None
+        _untaken = 0
+
+        def connection_made(self, transport):
+            super().connection_made(transport)
+            self._watch(seconds)
+            if len(self.connections) > 2 * most:
+                transport.abort()
+            elif len(self.connections) > most:
+                self.app = crowded
+
+        def data_received(self, data):
+            super().data_received(data)
+            self._rest_while_answering()
+
+        def on_response_complete(self):
+            # Before super(), which may begin the next request of a pipeline.
+            self._watch(KEEP_ALIVE_SECONDS + seconds)
+            super().on_response_complete()
+            self._rest_while_answering()
+
+        def pause_writing(self):
+            super().pause_writing()
+            self._watch(seconds)
+
+        def resume_writing(self):
+            super().resume_writing()
+            self._rest_while_answering()
+
+        def connection_lost(self, error):
+            self._timer.cancel()
+            super().connection_lost(error)
+
+        def _rest_while_answering(self):
+            if self.cycle is not None and not self.cycle.response_complete and not self.flow.write_paused:
+                self._timer.cancel()
+
+        def _watch(self, limit):
+            if self._timer is not None:
+                self._timer.cancel()
+            self._untaken = self.transport.get_write_buffer_size()
+            self._timer = self.loop.call_later(limit, self._look)
+
+        def _look(self):
+            untaken = self.transport.get_write_buffer_size()
+            taken = self._untaken - untaken
+            if taken >= SLOWEST_READER or (taken and not untaken):
+                self._watch(seconds)
+            else:
+                self.transport.abort()
+
+    return BoundedProtocol

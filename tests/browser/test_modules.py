@@ -1,0 +1,120 @@
+"""The page's own tokenizer, noise and rounding against the Python ones, in Chromium."""
+
+import contextlib
+import json
+import random
+
+import numpy as np
+import pytest
+
+from t2i_kd.errors import UserError
+from t2i_kd.imaging import to_uint8
+from t2i_kd.noise import noise_from_seeds
+from t2i_kd.text.tokenizer import Tokenizer, check_caption
+from tests.browser.conftest import PIPELINE
+
+WORDS = Tokenizer("words", ("a", "red", "bird's", "größe", "\u30c6\u30b9\u30c8", "\u212a", "0", "'"), 6)
+CHARACTERS = Tokenizer.from_captions([], "characters", 201)
+AWKWARD = [
+    *("", " ", "\t\n\r\x0b\x0c", "\u00a0\u2003\u3000", "a\x00red\x00", "\x00", "--a--red--", "A RED\nbird's"),
+    *("e\u0301 \u0130 \u00df", "\U0001f469\u200d\U0001f680 red", "\u202ered\u202c", "\ufeffa", "\u212a k K \u017f s S"),
+    *("a " * 3000, "z" * 10000, "red" * 300, "x" * 200 + "\u00e9", "[PAD] [UNK] a", "GRÖSSE größe-x GRÖßE", "0 00 0."),
+    *("\x7f\x80\x85\xa0", "BIRD'S 'a' a's", "constructor __proto__ toString", "\U0010ffff\ufffe a", "\ud7ff\ue000"),
+]
+
+
+def random_texts(count):
+    draw = random.Random(0)
+    kinds = (
+        lambda: chr(draw.choice((draw.randrange(0xD800), draw.randrange(0xE000, 0x110000)))),
+        lambda: chr(draw.randrange(128)),
+        lambda: draw.choice(("a", "red", "RED", "bird's", " ", "größe", "\u0301", "\u200d", "'", "-", "\x00")),
+    )
+    return ["".join(draw.choice(kinds)() for _ in range(draw.randrange(40))) for _ in range(count)]
+
+
+@pytest.fixture(scope="module")
+def call(browser, served):
+    """Evaluates a JavaScript function of one JSON value, which sees the modules by their names."""
+    imports = "".join(
+        f"const {name} = await import('/{name}.js');" for name in ("tokenizer", "noise", "student", "manifest")
+    )
+
+    def evaluate(function, value):
+        # Texts in ASCII: lone surrogates get through too, and long lists fast.
+        called = f"async (value) => {{ {imports} return JSON.stringify(({function})(JSON.parse(value))); }}"
+        return json.loads(page.evaluate(called, json.dumps(value)))
+
+    with served(PIPELINE) as address, contextlib.closing(browser.new_page()) as page:
+        page.goto(address + "package.json")
+        yield evaluate
+
+
+ENCODE = """({kind, length, vocabulary, captions}) => {
+    const made = new tokenizer.Tokenizer(kind, vocabulary, length);
+    return [made.size, ...made.encode(captions)];
+}"""
+
+
+def vocabulary_text(made, folder):
+    made.save(folder / "vocabulary.txt")
+    return (folder / "vocabulary.txt").read_bytes().decode("utf-8")
+
+
+@pytest.mark.parametrize("made", [WORDS, CHARACTERS], ids=lambda made: made.kind)
+def test_tokenizer_equals_pythons(call, made, tmp_path):
+    captions = AWKWARD + random_texts(1500)
+    vocabulary = vocabulary_text(made, tmp_path)
+    size, *ids = call(
+        ENCODE, {"kind": made.kind, "length": made.length, "vocabulary": vocabulary, "captions": captions}
+    )
+    assert size == made.size
+    expected = made(captions)
+    np.testing.assert_array_equal(np.reshape(ids, expected.shape), expected)
+    # Known and unknown tokens, padding, and captions that are cut all occur.
+    assert set(range(4)) <= set(expected.ravel().tolist()) and expected[:, -1].any()
+
+
+def test_what_is_no_vocabulary_is_refused(call):
+    told = "(text) => { try { new tokenizer.Tokenizer('words', text, 4) } catch (error) { return error.message } }"
+    for vocabulary in ("", "a\nb\n", "[PAD]\n[UNK]\na", "[PAD]\n[UNK] \na\n"):
+        assert "not a vocabulary" in call(told, vocabulary)
+
+
+CAPTIONS = ["", " \n\u3000", "\x1c\x1d\x85", "\ufeff", "\u200b", "\u180e", "a" * 2000, "a" * 2001, "🟥" * 2000]
+CAPTIONS += ["🟥" * 2001, "\ud800", "a\udc00", "\ud83d\udfe5", "a"]
+
+
+def test_the_same_strings_are_captions(call):
+    told = """(texts) => texts.map((text) => {
+        try { tokenizer.checkCaption(text); return null } catch (error) { return error.message }
+    })"""
+    expected = []
+    for caption in CAPTIONS:
+        try:
+            # JSON joins the halves of a surrogate pair.
+            check_caption(json.loads(json.dumps(caption)))
+            expected.append(None)
+        except UserError as error:
+            expected.append(str(error))
+    assert call(told, CAPTIONS) == expected
+    assert sum(message is None for message in expected) == 7
+
+
+@pytest.mark.parametrize("dim", [1, 7, 32])
+def test_noise_equals_numpys(call, dim):
+    draw = random.Random(dim)
+    seeds = [0, 1, -1, 2**31, 2**32, 2**32 - 1, 2**53 + 1, 2**63 - 1, -(2**63)]
+    seeds += [draw.randrange(-(2**63), 2**63) for _ in range(500)]
+    made = call(
+        "({seeds, dim}) => [...noise.noiseFromSeeds(seeds.map(BigInt), dim)]", {"seeds": [*map(str, seeds)], "dim": dim}
+    )
+    expected = noise_from_seeds(seeds, dim)
+    np.testing.assert_allclose(np.reshape(made, expected.shape), expected, rtol=1e-6, atol=1e-7)
+
+
+def test_rounding_equals_numpys(call):
+    values = [-3.0, -0.5, -0.0, *np.arange(0, 256, 0.25).tolist(), 255.4, 255.5, 256.0, 1e30]
+    values += np.random.default_rng(0).uniform(-2, 258, 2000).astype(np.float32).tolist()
+    made = call("(values) => [...student.toUint8(Float32Array.from([...values, NaN, Infinity, -Infinity]))]", values)
+    assert made == to_uint8(np.array([*values, np.nan, np.inf, -np.inf], np.float32)).tolist()

@@ -1,0 +1,188 @@
+"""The page without a server: built by its npm script, served as plain files."""
+
+import base64
+import io
+import json
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+CAPTIONS = ["a small red circle at the top", "  A LARGE, green  square!", "ein rotes Fünfeck 红色 🟥", "a " * 500]
+SEEDS = [0, 7, -1, -(2**40), 2**32 + 5, 2**53 + 1, 2**63 - 1, -(2**63)]
+
+
+@pytest.fixture(scope="module")
+def site(build, version, tmp_path_factory):
+    """The folder that the build makes of the tiny student."""
+    out = tmp_path_factory.mktemp("site") / "page"
+    finished = build(version, out)
+    assert (finished.returncode, finished.stdout.strip()) == (0, str(out)), finished.stderr
+    return out
+
+
+@pytest.fixture(scope="module")
+def address(site, served):
+    with served(site) as address:
+        yield address
+
+
+@pytest.fixture
+def page(tab, address):
+    tab.goto(address)
+    tab.locator("h1:text-is('tiny')").wait_for()
+    return tab
+
+
+def draw(page, caption, seed=0):
+    before = page.locator("#pictures li").count()
+    page.fill("#caption", caption)
+    page.fill("#seed", str(seed))
+    page.press("#caption", "Enter")
+    page.locator("#pictures li").nth(before).wait_for()
+
+
+def error(page, words):
+    page.locator("#error", has_text=words).wait_for()
+
+
+def difference(made, expected):
+    return np.abs(np.asarray(made, int) - expected).max()
+
+
+def test_a_drawn_caption_is_generates_picture_without_a_server(page, runner, tmp_path):
+    page.context.set_offline(True)
+    for caption, seed in zip(CAPTIONS, SEEDS[3:], strict=False):
+        draw(page, caption, seed)
+        with page.expect_download() as started:
+            page.locator("#pictures").get_by_text("Save").first.click()
+        picture = Image.open(io.BytesIO(Path(started.value.path()).read_bytes())).convert("RGB")
+        expected = runner.generate([caption], [seed])[0]
+        assert difference(picture, expected) <= 2
+        assert difference(picture, runner.generate([caption], [seed - 1])[0]) > 20
+    assert page.inner_text("#status").startswith("Drew “a a a")
+
+
+DRAW_MANY = """async ([captions, seeds]) => {
+    const { loadStudent } = await import("/student.js");
+    const student = await loadStudent("/model/");
+    const pictures = await student.draw(captions, seeds.map(BigInt));
+    return pictures.map(({ data }) => btoa(String.fromCharCode(...data)));
+}"""
+
+
+def test_many_captions_and_seeds_are_generates_pictures(page, runner):
+    pairs = [(caption, seed) for caption in CAPTIONS for seed in SEEDS]
+    captions, seeds = map(list, zip(*pairs, strict=True))
+    drawn = page.evaluate(DRAW_MANY, [captions, [*map(str, seeds)]])
+    rgba = np.stack([np.frombuffer(base64.b64decode(data), np.uint8).reshape(32, 32, 4) for data in drawn])
+    assert (rgba[..., 3] == 255).all()
+    assert difference(rgba[..., :3], runner.generate(captions, seeds)) <= 2
+
+
+def test_what_is_no_caption_is_said_in_words(page):
+    page.fill("#caption", "🟥" * 2001)
+    page.press("#caption", "Enter")
+    error(page, "caption: 2001 characters, more than the 2000 allowed")
+    draw(page, CAPTIONS[0])
+    assert page.locator("#error").inner_text() == ""
+
+
+def test_a_phone_scrolls_in_one_direction(page):
+    page.set_viewport_size({"width": 360, "height": 640})
+    draw(page, "red" * 300, 2**63 - 1)
+    assert page.evaluate("document.documentElement.scrollWidth") <= 360
+
+
+def without(*keys):
+    def change(manifest):
+        *path, last = keys
+        for key in path:
+            manifest = manifest[key]
+        del manifest[last]
+
+    return change
+
+
+def with_values(**values):
+    return lambda manifest: manifest.update(values)
+
+
+BAD_MANIFESTS = [
+    (with_values(format_version=2), "not a manifest of format 1"),
+    (without("noise_dim"), "noise_dim is missing"),
+    (without("artifacts", "onnx"), "this export has no ONNX file; export again with --artifacts=onnx"),
+    (with_values(text={"encoder": "hub", "input": "embedding"}), "this student reads vectors of hub, not captions"),
+]
+
+
+@pytest.mark.parametrize(("change", "words"), BAD_MANIFESTS, ids=[words for _, words in BAD_MANIFESTS])
+def test_a_manifest_that_does_not_fit_is_told_by_page_and_build(tab, address, build, version, tmp_path, change, words):
+    manifest = json.loads((version / "assets.extra" / "manifest.json").read_text())
+    change(manifest)
+    tab.route("**/model/manifest.json", lambda route: route.fulfill(json=manifest))
+    tab.goto(address)
+    error(tab, f"model/manifest.json: {words}")
+    extra = tmp_path / "1" / "assets.extra"
+    extra.mkdir(parents=True)
+    (extra / "manifest.json").write_text(json.dumps(manifest))
+    finished = build(tmp_path / "1", tmp_path / "page")
+    assert finished.returncode == 2
+    assert finished.stderr.startswith(f"{extra / 'manifest.json'}: {words}") and finished.stderr.count("\n") == 1
+    assert not (tmp_path / "page").exists()
+
+
+@pytest.mark.parametrize(
+    ("file", "words"),
+    [
+        ("model/manifest.json", "model/manifest.json: missing"),
+        ("model/vocabulary.txt", "model/vocabulary.txt: missing"),
+        ("model/student.onnx", "model/student.onnx: missing"),
+        ("ort/ort.wasm.bundle.min.mjs", "ort/ort.wasm.bundle.min.mjs: "),
+        ("ort/ort-wasm-simd-threaded.wasm", "ort/ort-wasm-simd-threaded.wasm: missing"),
+    ],
+)
+def test_a_missing_file_is_named(tab, address, file, words):
+    tab.route(f"**/{file}", lambda route: route.fulfill(status=404))
+    tab.goto(address)
+    error(tab, words)
+    assert tab.locator("#draw").is_disabled()
+
+
+def test_files_of_another_export_are_named(tab, address):
+    def cut(route):
+        answer = route.fetch()
+        route.fulfill(response=answer, body=answer.body()[:-3])
+
+    tab.route("**/model/student.onnx", cut)
+    tab.goto(address)
+    error(tab, "model/student.onnx: ")
+    tab.unroute("**/model/student.onnx")
+    tab.route("**/model/vocabulary.txt", lambda route: route.fulfill(body="[PAD]\n[UNK]\na\n"))
+    tab.goto(address)
+    error(tab, "model/vocabulary.txt: 3 tokens, but ")
+
+
+def test_the_build_makes_all_or_nothing(build, checkout, site, version, tmp_path):
+    def said(*arguments):
+        finished = build(*arguments)
+        assert finished.returncode == 2 and finished.stderr.count("\n") == 1
+        return finished.stderr
+
+    damaged = tmp_path / "1"
+    shutil.copytree(version / "assets.extra", damaged / "assets.extra")
+    (damaged / "assets.extra" / "vocabulary.txt").write_text("[PAD]\n[UNK]\na\n")
+    (tmp_path / "mine").mkdir()
+    before = sorted(site.rglob("*"))
+    assert "vocabulary.txt: damaged" in said(damaged, site)
+    assert "manifest.json: missing" in said(tmp_path / "nowhere", site)
+    assert "saved_models/NAME/1" in said()
+    assert "is no page that was built" in said(version, tmp_path / "mine")
+    assert sorted(site.rglob("*")) == before
+    # Built again, and from the folder in which the command is typed, into `dist`.
+    (checkout.parents[1] / "1").symlink_to(version)
+    for _ in range(2):
+        assert build("1").returncode == 0
+    assert sorted(path.name for path in (checkout / "dist").iterdir()) == sorted(path.name for path in site.iterdir())

@@ -1,0 +1,199 @@
+"""REST's server beneath an application of the test's own, asked by clients that do not behave; and how both end."""
+
+import asyncio
+import contextlib
+import json
+import logging
+import socket
+import time
+
+import grpc
+from starlette.applications import Starlette
+from starlette.responses import PlainTextResponse, Response
+from starlette.routing import Route
+
+from t2i_kd.serving import http_server, server
+from t2i_kd.serving.grpc_server import make_server
+from t2i_kd.serving.http_server import HttpServer, listen
+from t2i_kd.serving.settings import Settings
+from tests.serving.endpoint import free_ports
+
+HUGE = 8 << 20
+
+
+async def huge(request):
+    return Response(bytes(HUGE))
+
+
+async def quick(request):
+    return PlainTextResponse("quick")
+
+
+async def never(request):
+    await asyncio.sleep(60)
+
+
+APP = Starlette(routes=[Route(f"/{f.__name__}", f) for f in (huge, quick, never)] + [Route("/healthz", quick)])
+
+
+@contextlib.asynccontextmanager
+async def serving(finish=True, **settings):
+    """Yields a server with its port as an attribute."""
+    settings = Settings("m", "folder", rest_api_port=free_ports(1)[0], **settings)
+    started = HttpServer(settings, APP)
+    started.port = settings.rest_api_port
+    await started.start(listen(settings))
+    try:
+        yield started
+    finally:
+        if finish:
+            await started.finish(0)
+
+
+async def connect(started, *paths, buffer=None):
+    """A connection that asks for paths at once."""
+    made = socket.socket()
+    if buffer:
+        made.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, buffer)
+    made.connect(("127.0.0.1", started.port))
+    made.setblocking(False)
+    reader, writer = await asyncio.open_connection(sock=made, limit=1 << 12 if buffer else 1 << 16)
+    writer.write(b"".join(f"GET /{path} HTTP/1.1\r\nHost: localhost\r\n\r\n".encode() for path in paths))
+    return reader, writer
+
+
+async def ask(started, path):
+    """(status, headers, body) of a connection of its own; the status is None where it is closed without a word."""
+    reader, writer = await connect(started, path)
+    try:
+        return await answer_of(reader)
+    except (asyncio.IncompleteReadError, ConnectionError):
+        return None, {}, b""
+    finally:
+        writer.close()
+
+
+async def answer_of(reader):
+    head = (await reader.readuntil(b"\r\n\r\n")).decode().splitlines()
+    headers = dict(line.lower().split(": ") for line in head[1:] if line)
+    return int(head[0].split()[1]), headers, await reader.readexactly(int(headers["content-length"]))
+
+
+def test_answers_that_nobody_reads_are_hung_up_on(monkeypatch):
+    monkeypatch.setattr(http_server, "KEEP_ALIVE_SECONDS", 0.1)
+
+    async def script():
+        async with serving(read_timeout_seconds=0.3) as started:
+            # One request a connection, and many in a row, of which the next cancelled the time of the one before.
+            kept = [await connect(started, *["huge"] * count, buffer=4096) for count in (1, 6)]
+            async with asyncio.timeout(5):
+                while not started.server_state.connections:
+                    await asyncio.sleep(0.01)
+                while started.server_state.connections:
+                    await asyncio.sleep(0.01)
+            for _, writer in kept:
+                writer.close()
+
+    asyncio.run(script())
+
+
+def test_answers_that_are_read_without_haste_are_whole(monkeypatch):
+    monkeypatch.setattr(http_server, "KEEP_ALIVE_SECONDS", 0.1)
+
+    async def script():
+        async with serving(read_timeout_seconds=0.3) as started:
+            reader, writer = await connect(started, "huge", buffer=1 << 16)
+            await reader.readuntil(b"\r\n\r\n")
+            began, taken = time.monotonic(), 0
+            while taken < HUGE:
+                taken += len(await reader.readexactly(1 << 18))
+                await asyncio.sleep(0.04)
+            assert time.monotonic() - began > 1
+            writer.close()
+
+    asyncio.run(script())
+
+
+def test_a_pipeline_is_answered_in_order():
+    async def script():
+        async with serving(read_timeout_seconds=0.3) as started:
+            reader, writer = await connect(started, "quick", "huge", "quick")
+            for size in (5, HUGE, 5):
+                status, _, body = await answer_of(reader)
+                assert (status, len(body)) == (200, size)
+            writer.close()
+
+    asyncio.run(script())
+
+
+def test_over_the_limit_only_probes_are_answered():
+    async def script():
+        async with serving(max_connections=2, read_timeout_seconds=5) as started:
+            idle = [await connect(started) for _ in range(2)]
+            await asyncio.sleep(0.05)
+            status, headers, body = await ask(started, "quick")
+            assert (status, headers["retry-after"], headers["connection"]) == (503, "1", "close")
+            assert "2 connections are open (--max_connections)" in json.loads(body)["error"]
+            status, headers, body = await ask(started, "healthz")
+            assert (status, headers["connection"], body) == (200, "close", b"quick")
+            # As many again are told so; then nobody is listened to.
+            idle += [await connect(started) for _ in range(2)]
+            await asyncio.sleep(0.05)
+            assert (await ask(started, "healthz"))[0] is None
+            for _, writer in idle:
+                writer.close()
+            await asyncio.sleep(0.05)
+            assert (await ask(started, "quick"))[0] == 200
+
+    asyncio.run(script())
+
+
+class NoModel:
+    """A repository whose queues are empty."""
+
+    def stop(self, timeout):
+        return True
+
+
+def test_both_protocols_end_in_one_span_of_time(caplog):
+    caplog.set_level(logging.INFO)
+
+    async def method(request, context):
+        await asyncio.sleep(60)
+
+    async def script():
+        port = free_ports(1)[0]
+        by_grpc = make_server(Settings("m", "folder", port=port))
+        handlers = {"Never": grpc.unary_unary_rpc_method_handler(method, bytes)}
+        by_grpc.add_generic_rpc_handlers((grpc.method_handlers_generic_handler("test", handlers),))
+        await by_grpc.start()
+        async with serving(finish=False) as by_rest, grpc.aio.insecure_channel(f"127.0.0.1:{port}") as channel:
+            asked = asyncio.create_task(ask(by_rest, "never"))
+            _, writer = await connect(by_rest, "huge", buffer=4096)
+            call = channel.unary_unary("/test/Never")(b"")
+            await asyncio.sleep(0.3)
+            began = time.monotonic()
+            ending = asyncio.create_task(
+                server._finish([by_rest.finish, lambda until: by_grpc.stop(server._left(until))], NoModel(), 1.0)
+            )
+            await asyncio.sleep(0.3)
+            # Nothing new is begun meanwhile.
+            async with grpc.aio.insecure_channel(f"127.0.0.1:{port}", [("grpc.use_local_subchannel_pool", 1)]) as late:
+                assert await code(late.unary_unary("/test/Never")(b"", timeout=5)) == "UNAVAILABLE"
+            await ending
+            assert 0.9 < time.monotonic() - began < 2.5
+            status, _, body = await asked
+            assert (status, json.loads(body)) == (503, {"error": "the server stopped before this was done"})
+            assert await code(call) in ("UNAVAILABLE", "CANCELLED")
+            writer.close()
+
+    asyncio.run(script())
+    assert "Traceback" not in caplog.text and "Exception" not in caplog.text, caplog.text
+
+
+async def code(call):
+    try:
+        await call
+    except grpc.aio.AioRpcError as error:
+        return error.code().name
+    return "OK"
