@@ -33,6 +33,11 @@ def define_flags():
         "batches are filled up to one of these; the last is --max_batch_size",
     )
     number("batch_timeout_micros", default.batch_timeout_micros, "how long a request waits for company")
+    number(
+        "tensorflow_intra_op_parallelism",
+        default.tensorflow_intra_op_parallelism,
+        "threads that share one operation; 0 for all cores but one",
+    )
     real(
         "file_system_poll_wait_seconds", default.file_system_poll_wait_seconds, "between looks for new version folders"
     )

@@ -19,6 +19,7 @@ from t2i_kd.serving.settings import Settings, parse_labels, parse_sizes
         ({"shutdown_timeout_seconds": float("inf")}, "--shutdown_timeout_seconds: inf"),
         ({"request_timeout_seconds": 1e6}, "--request_timeout_seconds: 1000000.0 is not .* of at most 86400"),
         ({"batch_timeout_micros": 10**12}, "--batch_timeout_micros: 1000000000000"),
+        ({"tensorflow_intra_op_parallelism": -1}, "--tensorflow_intra_op_parallelism: -1 is not between 0 and 1024"),
         ({"batch_timeout_micros": -1}, "--batch_timeout_micros: -1"),
         ({"max_caption_bytes": 0}, "--max_caption_bytes: 0"),
         ({"read_timeout_seconds": 0.0}, "--read_timeout_seconds: 0"),
@@ -33,6 +34,12 @@ from t2i_kd.serving.settings import Settings, parse_labels, parse_sizes
 def test_what_is_wrong_is_named(changes, message):
     with pytest.raises(UserError, match=message):
         Settings(**{"model_name": "m", "model_base_path": "d"} | changes)
+
+
+@pytest.mark.parametrize(("cores", "wanted", "threads"), [(1, 0, 1), (2, 0, 1), (8, 0, 7), (8, 2, 2)])
+def test_one_core_is_left_to_the_protocols(monkeypatch, cores, wanted, threads):
+    monkeypatch.setattr("os.sched_getaffinity", lambda process: set(range(cores)))
+    assert Settings("m", "d", tensorflow_intra_op_parallelism=wanted).threads == threads
 
 
 def test_sizes_and_labels_are_read():
