@@ -145,6 +145,7 @@ def test_the_command_ends_with_1_and_one_line_when_the_proof_fails(run_dir, tmp_
     flags.DEFINE_string("export_dir", str(tmp_path / "model"), "", flag_values=values)
     flags.DEFINE_integer("version", 1, "", flag_values=values)
     flags.DEFINE_boolean("overwrite", False, "", flag_values=values)
+    flags.DEFINE_float("truncation", 1.0, "", flag_values=values)
     flags.DEFINE_list("artifacts", [], "", flag_values=values)
     values.mark_as_parsed()
     monkeypatch.setattr(command.flags, "FLAGS", values)

@@ -144,7 +144,7 @@ def test_generate_draws_from_the_run_directory(runs, tmp_path):
 
 
 def test_every_image_stage_is_judged_at_its_own_side(runs):
-    labels = [label for label, _ in students(runs[0])]
+    labels = [label for label, *_ in students(runs[0])]
     assert labels == ["gan alone", "final student, image of 16 px", "final student"]
     report = evaluate(runs[0], "captioned_shapes", "ssim", num_captions=8, bootstrap=0)
     sides = {label: next(iter(result["values"])) for label, result in report["metrics"]["ssim"].items()}
