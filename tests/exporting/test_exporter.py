@@ -137,7 +137,7 @@ def test_the_command_ends_with_1_and_one_line_when_the_proof_fails(run_dir, tmp_
 
     from t2i_kd import export as command
 
-    def fail(*_):
+    def fail(*_, **__):
         raise FidelityError("onnx differs")
 
     values = flags.FlagValues()
