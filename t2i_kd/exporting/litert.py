@@ -29,8 +29,12 @@ def convert_litert(student, calibration_inputs):
     Raises:
         RuntimeError: when a file would need TensorFlow's own ("Flex") operations, which devices do not have.
     """
-    exact = dict.fromkeys(KINDS, student) | {"litert_float16": halved_whitening(student)}
-    return {kind: _convert_student(exact[kind], kind, calibration_inputs) for kind in KINDS}
+    halved = halved_whitening(student)
+    if halved is student:
+        return _convert_student(student, KINDS, calibration_inputs)
+    found = _convert_student(student, ("litert", "litert_int8"), calibration_inputs)
+    found |= _convert_student(halved, ("litert_float16",), calibration_inputs)
+    return {kind: found[kind] for kind in KINDS}
 
 
 def halved_whitening(student):
@@ -58,7 +62,7 @@ def halved_whitening(student):
     )
 
 
-def _convert_student(student, kind, calibration_inputs):
+def _convert_student(student, kinds, calibration_inputs):
     import keras
 
     with tempfile.TemporaryDirectory() as folder:
@@ -66,7 +70,7 @@ def _convert_student(student, kind, calibration_inputs):
         archive.track(student.network)
         archive.add_endpoint("serving_default", core_function(student, batch=1))
         archive.write_out(folder, verbose=False)
-        return _convert(folder, kind, calibration_inputs)
+        return {kind: _convert(folder, kind, calibration_inputs) for kind in kinds}
 
 
 def _convert(folder, kind, calibration_inputs):
