@@ -5,6 +5,8 @@ from setuptools import find_packages, setup
 LITERT = ["ai-edge-litert>=2.1"]
 ONNX = ["onnx>=1.17", "onnxruntime>=1.20"]
 SERVE = ["grpcio>=1.70", "httpx>=0.28", "prometheus-client>=0.21", "starlette>=0.45", "uvicorn>=0.34"]
+# Not on Windows, where the endpoint's signal handlers do not run either.
+SERVE += ["uvloop>=0.21; sys_platform != 'win32'"]
 
 setup(
     name="t2i_kd",

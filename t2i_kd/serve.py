@@ -33,6 +33,12 @@ def define_flags():
         "batches are filled up to one of these; the last is --max_batch_size",
     )
     number("batch_timeout_micros", default.batch_timeout_micros, "how long a request waits for company")
+    number("num_batch_threads", default.num_batch_threads, "batches drawn at the same time")
+    number(
+        "tensorflow_intra_op_parallelism",
+        default.tensorflow_intra_op_parallelism,
+        "threads that share one operation; 0 divides the cores among --num_batch_threads",
+    )
     real(
         "file_system_poll_wait_seconds", default.file_system_poll_wait_seconds, "between looks for new version folders"
     )

@@ -17,13 +17,13 @@ class _Job:
     def __init__(self, signature, inputs, rows):
         self.signature, self.inputs, self.rows = signature, inputs, rows
         self.arrived = time.monotonic()
-        self.taken = 0
-        self.parts = []
+        self.taken = self.drawn = 0
+        self.parts = {}
         self.future = Future()
 
 
 class Batcher:
-    """A queue and the one thread that empties it.
+    """A queue and the threads that empty it.
 
     The oldest request decides which signature is drawn next; whatever else waits for that signature goes along, up to
     the largest batch size. A request may be spread over several batches. A batch is filled up to the next allowed size
@@ -34,16 +34,20 @@ class Batcher:
         allowed_sizes: growing batch sizes.
         timeout: seconds that the oldest request may wait for company.
         observe: called with (rows, size, seconds) after each batch.
-        name: of the thread.
+        name: of the threads.
+        threads: batches that are drawn at the same time.
     """
 
-    def __init__(self, run, allowed_sizes, timeout=0.0, observe=lambda rows, size, seconds: None, name="batcher"):
+    def __init__(
+        self, run, allowed_sizes, timeout=0.0, observe=lambda rows, size, seconds: None, name="batcher", threads=1
+    ):
         self._run, self._sizes, self._timeout, self._observe = run, tuple(allowed_sizes), timeout, observe
         self._jobs = deque()
         self._changed = threading.Condition()
         self._closing = False
-        self._thread = threading.Thread(target=self._work, name=name, daemon=True)
-        self._thread.start()
+        self._threads = [threading.Thread(target=self._work, name=name, daemon=True) for _ in range(threads)]
+        for thread in self._threads:
+            thread.start()
 
     def submit(self, signature, inputs):
         """Puts a request into the queue.
@@ -64,15 +68,17 @@ class Batcher:
         return job.future
 
     def close(self):
-        """Lets the thread end once everything that waits is drawn; returns at once."""
+        """Lets the threads end once everything that waits is drawn; returns at once."""
         with self._changed:
             self._closing = True
-            self._changed.notify()
+            self._changed.notify_all()
 
     def join(self, timeout):
-        """Waits for the thread's end; returns whether it ended."""
-        self._thread.join(timeout)
-        return not self._thread.is_alive()
+        """Waits for the threads' end; returns whether they ended."""
+        until = time.monotonic() + timeout
+        for thread in self._threads:
+            thread.join(max(0.0, until - time.monotonic()))
+        return not any(thread.is_alive() for thread in self._threads)
 
     def _work(self):
         while True:
@@ -81,18 +87,19 @@ class Batcher:
                 if not self._jobs and self._closing:
                     return
                 batch = self._take()
+                if self._jobs:
+                    self._changed.notify()
             if batch:
                 self._draw(batch)
 
     def _wait_for_batch(self):
-        while not self._jobs and not self._closing:
-            self._changed.wait()
-        if not self._timeout or not self._jobs:
-            return
-        oldest = self._jobs[0]
-        while not self._closing and self._waiting(oldest.signature) < self._sizes[-1]:
+        while not self._closing:
+            if not self._jobs:
+                self._changed.wait()
+                continue
+            oldest = self._jobs[0]
             left = oldest.arrived + self._timeout - time.monotonic()
-            if left <= 0:
+            if left <= 0 or self._waiting(oldest.signature) >= self._sizes[-1]:
                 return
             self._changed.wait(left)
 
@@ -129,10 +136,18 @@ class Batcher:
         self._observe(rows, size, time.monotonic() - began)
         at = 0
         for job, start, stop in batch:
-            job.parts.append({name: values[at : at + stop - start] for name, values in outputs.items()})
+            part = {name: values[at : at + stop - start] for name, values in outputs.items()}
             at += stop - start
-            if stop == job.rows:
-                _finish(job, {name: np.concatenate([part[name] for part in job.parts]) for name in outputs})
+            if self._put(job, start, part, stop - start):
+                parts = [job.parts[start] for start in sorted(job.parts)]
+                _finish(job, {name: np.concatenate([part[name] for part in parts]) for name in outputs})
+
+    def _put(self, job, start, part, rows):
+        """Keeps a part of a request's answer; returns whether it was the last one that was missing."""
+        with self._changed:
+            job.parts[start] = part
+            job.drawn += rows
+            return job.drawn == job.rows
 
 
 def _stack(batch, padding):

@@ -1,5 +1,7 @@
 """One version of a model, loaded: its signatures as functions of arrays."""
 
+import functools
+import gc
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -30,6 +32,7 @@ class Model:
 
     Args:
         folder: `saved_models/NAME/VERSION`; read completely here and never again.
+        threads: of one operation, for the whole process; None leaves TensorFlow's own choice.
 
     Attributes:
         version: its number.
@@ -42,13 +45,15 @@ class Model:
         UserError: when the folder is no whole export, or cannot be loaded.
     """
 
-    def __init__(self, folder):
+    def __init__(self, folder, threads=None):
         folder = Path(folder)
         self.version = int(folder.name)
         try:
             if not (folder / "saved_model.pb").is_file():
                 raise UserError(f"{folder}: saved_model.pb is missing")
             manifest = check_saved_model(folder)
+            if threads is not None:
+                _prepare_tensorflow(threads)
             graph = _read_graph(folder)
             # Its signatures work only as long as the loaded object lives.
             self._loaded = _load(folder)
@@ -82,6 +87,17 @@ class Model:
         for name, signature in self.signatures.items():
             for size in sizes:
                 self.run(name, {key: _rows(dtype, size) for key, dtype in signature.inputs.items()})
+
+
+@functools.cache
+def _prepare_tensorflow(threads):
+    import tensorflow as tf
+
+    tf.config.threading.set_intra_op_parallelism_threads(threads)
+    # TensorFlow's own objects stay until the end: without this, each full garbage collection walks through them all
+    # while requests wait, for as long as several batches take.
+    gc.collect()
+    gc.freeze()
 
 
 def _read_graph(folder):

@@ -180,6 +180,7 @@ class Repository:
             settings.batch_timeout_micros / 1e6,
             self._metrics.observe_batch,
             name=f"batcher-{version}",
+            threads=settings.num_batch_threads,
         )
         self._refused.pop(version, None)
         with self._lock:

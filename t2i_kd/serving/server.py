@@ -1,12 +1,16 @@
 """Both protocols on one event loop, from the first signal to the last answer."""
 
 import asyncio
+import functools
 import logging
 import signal
+
+import uvloop
 
 from t2i_kd.serving.grpc_server import make_server
 from t2i_kd.serving.http_server import HttpServer, listen
 from t2i_kd.serving.metrics import Metrics
+from t2i_kd.serving.model import Model
 from t2i_kd.serving.repository import Repository
 from t2i_kd.serving.service import Service
 
@@ -22,7 +26,8 @@ def serve(settings):
     Raises:
         UserError: when a port cannot be had or there is nothing to serve.
     """
-    asyncio.run(_serve(settings))
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        runner.run(_serve(settings))
 
 
 async def _serve(settings):
@@ -30,7 +35,7 @@ async def _serve(settings):
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, stop.set)
     metrics = Metrics(settings.allowed_batch_sizes)
-    repository = Repository(settings, metrics)
+    repository = Repository(settings, metrics, functools.partial(Model, threads=settings.threads))
     service = Service(settings, repository, metrics)
     # Ports first: a model can take a while to load, only to find that its port is taken. And TensorFlow, which
     # chatters, last: what is wrong with the command line is told in one line.

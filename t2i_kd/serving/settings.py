@@ -1,5 +1,6 @@
 """What the endpoint is told at its start, and the bounds that keep it small."""
 
+import os
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -7,6 +8,7 @@ from dataclasses import dataclass, field
 from t2i_kd.errors import UserError
 
 MODEL_NAME = re.compile(r"[A-Za-z0-9_.-]+")
+MOST_THREADS = 1024
 LARGEST_NUMBER = 2**31 - 1
 LONGEST_SECONDS = 24 * 60 * 60
 LABEL = re.compile(r"([A-Za-z0-9_.-]+):([0-9]{1,18})")
@@ -26,6 +28,9 @@ class Settings:
     # Not 1: matrix products of a single row are summed in another order, and a pixel could round to its neighbour.
     allowed_batch_sizes: tuple[int, ...] = (2, 4, 8, 16, 32)
     batch_timeout_micros: int = 0
+    # While one of them reads or writes in Python, the other keeps the cores busy.
+    num_batch_threads: int = 2
+    tensorflow_intra_op_parallelism: int = 0
     file_system_poll_wait_seconds: float = 1.0
     max_captions_per_request: int = 64
     max_caption_bytes: int = 8000
@@ -50,6 +55,9 @@ class Settings:
             raise UserError(f"--rest_api_port: {self.rest_api_port} is also --port; each protocol needs its own")
         if not 0 <= self.batch_timeout_micros <= LONGEST_SECONDS * 10**6:
             raise UserError(f"--batch_timeout_micros: {self.batch_timeout_micros} is negative or more than a day")
+        for name, least in (("num_batch_threads", 1), ("tensorflow_intra_op_parallelism", 0)):
+            if not least <= getattr(self, name) <= MOST_THREADS:
+                raise UserError(f"--{name}: {getattr(self, name)} is not between {least} and {MOST_THREADS}")
         for name, value in vars(self).items():
             if name.startswith("max_"):
                 _require_positive(name, value, LARGEST_NUMBER)
@@ -61,6 +69,11 @@ class Settings:
                 f"--allowed_batch_sizes: {','.join(map(str, sizes))} must be growing positive numbers of which the "
                 f"last is --max_batch_size, {self.max_batch_size}"
             )
+
+    @property
+    def threads(self):
+        """Of one TensorFlow operation: by default the cores divided among the batches that are drawn at once."""
+        return self.tensorflow_intra_op_parallelism or max(1, len(os.sched_getaffinity(0)) // self.num_batch_threads)
 
     def address(self, port):
         """--host and a port as one word."""

@@ -116,13 +116,30 @@ def test_the_oldest_request_waits_for_company_no_longer_than_it_must(doubler):
     assert last.result(10)["y"].tolist() == [10]
 
 
+def test_as_many_batches_are_drawn_at_once_as_there_are_threads(doubler):
+    both = threading.Barrier(2)
+
+    def run(signature, inputs):
+        both.wait(10)
+        return doubler(signature, inputs)
+
+    batcher = Batcher(run, (2,), threads=2)
+    # Of one request too: its parts come back in their order.
+    assert batcher.submit("a", rows(1, 2, 3, 4)).result(10)["y"].tolist() == [2, 4, 6, 8]
+    batcher.close()
+    assert batcher.join(10)
+
+
 @settings(max_examples=40, deadline=None)
 @given(
-    st.lists(st.tuples(st.sampled_from("ab"), st.lists(st.integers(0, 10**6), min_size=1, max_size=20)), max_size=30)
+    st.lists(st.tuples(st.sampled_from("ab"), st.lists(st.integers(0, 10**6), min_size=1, max_size=20)), max_size=30),
+    st.integers(1, 3),
 )
-def test_every_request_gets_its_own_rows(requests):
+def test_every_request_gets_its_own_rows(requests, threads):
     doubler, sizes = Doubler(), []
-    batcher = Batcher(doubler, (2, 4, 8), observe=lambda rows, size, seconds: sizes.append((rows, size)))
+    batcher = Batcher(
+        doubler, (2, 4, 8), observe=lambda rows, size, seconds: sizes.append((rows, size)), threads=threads
+    )
     futures = [batcher.submit(name, rows(*values)) for name, values in requests]
     for future, (_, values) in zip(futures, requests, strict=True):
         assert future.result(10)["y"].tolist() == [2 * value for value in values]

@@ -19,6 +19,8 @@ from t2i_kd.serving.settings import Settings, parse_labels, parse_sizes
         ({"shutdown_timeout_seconds": float("inf")}, "--shutdown_timeout_seconds: inf"),
         ({"request_timeout_seconds": 1e6}, "--request_timeout_seconds: 1000000.0 is not .* of at most 86400"),
         ({"batch_timeout_micros": 10**12}, "--batch_timeout_micros: 1000000000000"),
+        ({"tensorflow_intra_op_parallelism": -1}, "--tensorflow_intra_op_parallelism: -1 is not between 0 and 1024"),
+        ({"num_batch_threads": 0}, "--num_batch_threads: 0 is not between 1 and 1024"),
         ({"batch_timeout_micros": -1}, "--batch_timeout_micros: -1"),
         ({"max_caption_bytes": 0}, "--max_caption_bytes: 0"),
         ({"read_timeout_seconds": 0.0}, "--read_timeout_seconds: 0"),
@@ -33,6 +35,15 @@ from t2i_kd.serving.settings import Settings, parse_labels, parse_sizes
 def test_what_is_wrong_is_named(changes, message):
     with pytest.raises(UserError, match=message):
         Settings(**{"model_name": "m", "model_base_path": "d"} | changes)
+
+
+@pytest.mark.parametrize(
+    ("cores", "batches", "wanted", "threads"), [(1, 2, 0, 1), (2, 2, 0, 1), (8, 2, 0, 4), (8, 1, 0, 8), (8, 2, 3, 3)]
+)
+def test_batches_that_are_drawn_at_once_share_the_cores(monkeypatch, cores, batches, wanted, threads):
+    monkeypatch.setattr("os.sched_getaffinity", lambda process: set(range(cores)))
+    settings = Settings("m", "d", num_batch_threads=batches, tensorflow_intra_op_parallelism=wanted)
+    assert settings.threads == threads
 
 
 def test_sizes_and_labels_are_read():
