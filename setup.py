@@ -48,8 +48,8 @@ setup(
         # the endpoint of python -m t2i_kd.serve and its client
         "serve": SERVE,
         "jax": ["jax>=0.5"],
-        # what benchmarks/latency_vs_pytorch.py is timed against
-        "benchmarks": ["torch>=2.8"],
+        # what benchmarks/ is timed against and draws with; nothing in the package imports them
+        "benchmarks": ["torch>=2.8", "matplotlib>=3.10"],
         "test": [
             "pytest>=8",
             "pytest-xdist>=3.6",

@@ -54,6 +54,11 @@ class TeacherRecipe:
         "keras.applications.VGG19(include_top=False), or a .npz that the teacher_slim system wrote",
     )
     teacher_weights_sha256: str = option("", "SHA-256 that the teacher's weights file must have; empty: any")
+    teacher_cache_mb: int = option(
+        1024,
+        "most megabytes for keeping what the teacher sees in the training pictures; where that is too little, or a "
+        "picture comes less than twice in a stage, the teacher looks at every step; 0: always",
+    )
     teacher_pooling: str = option("average", "pooling of the teacher; the paper's is average", ("average", "max"))
     teacher_preprocessing: str = option(
         "caffe", "caffe: BGR minus the ImageNet mean; none: BGR in 0-255, as SDN's authors feed", ("caffe", "none")

@@ -15,6 +15,7 @@ from t2i_kd.recipe import RECIPE_FILE, Recipe
 from t2i_kd.text.base import TextFrontEnd
 from t2i_kd.text.front_end import load_front_end
 from t2i_kd.text.whitening import whitening_map
+from t2i_kd.training.distribution import predict
 
 WEIGHTS_FILE = "student.keras"
 # What a DS-SJE stage leaves beside the vocabulary, for another run's --text_weights.
@@ -143,7 +144,7 @@ def whiten_text(network, features):
     if not any(layer.name == "text_whitening" for layer in network.layers):
         return
     input_name = next(name for name in network.input if name != "noise")
-    vectors = network.get_layer("text_encoder").predict({input_name: features}, verbose=0)
+    vectors = predict(network.get_layer("text_encoder"), {input_name: features}, 32)
     network.get_layer("text_whitening").set_weights(whitening_map(vectors))
 
 

@@ -29,6 +29,7 @@ from t2i_kd.teachers.tap_weights import resolve_tap_weights
 from t2i_kd.text.front_end import build_front_end
 from t2i_kd.text.joint_embedding import class_balanced_indices, classes_of
 from t2i_kd.text.joint_embedding_trainer import JOINT_EMBEDDING, JointEmbeddingTrainer, check_joint_embedding
+from t2i_kd.training.distribution import is_chief
 from t2i_kd.training.loop import learning_rate, plan_stages, train_stage
 
 WHITENING_CAPTIONS = 4096
@@ -93,6 +94,10 @@ class TextToImageSystem:
         """The `Trainer` of a `StagePlan` with one of the system's own objectives."""
         raise NotImplementedError
 
+    def kept_views(self, plan):
+        """The teacher's `Views` of the training pictures for a stage, or None where it looks at every step."""
+        return None
+
     def _load(self, split):
         data = self.recipe.data
         return load_dataset(data.dataset, split, data.resolution, data.data_dir, data.max_bad_examples)
@@ -128,8 +133,11 @@ class TextToImageSystem:
 
     def batches(self, stage, first_step, last_step):
         """The training batches of a range of global steps."""
-        training = self.recipe.training
-        kind = ClassBalancedBatches if stage.objective == JOINT_EMBEDDING else Batches
+        training, kind, views = self.recipe.training, ClassBalancedBatches, None
+        if stage.objective != JOINT_EMBEDDING:
+            # Of the whole stage, so that a resumed one decides as it did before.
+            (plan,) = (each for each in self.plans if each.stage == stage)
+            kind, views = Batches, self.kept_views(plan)
         return kind(
             self.dataset,
             self.front_end,
@@ -140,6 +148,7 @@ class TextToImageSystem:
             self.recipe.data.flip,
             noise_width(self.network),
             self.uniforms,
+            views,
         )
 
     def generate(self, captions):
@@ -167,11 +176,10 @@ class TextToImageSystem:
         whiten_text(self.network, self.front_end.features(captions))
 
     def train(self, run_dir):
-        """Trains every stage that is not finished and writes the student into `run_dir`."""
+        """Trains every stage that is not finished and writes the student into `run_dir`; the chief alone writes."""
         run_dir = Path(run_dir)
-        self.front_end.save(run_dir)
-        kept = evenly(self.dataset.all_captions, KEPT_CAPTIONS)
-        write_file_atomically(run_dir / CAPTIONS_FILE, ("\n".join(kept) + "\n").encode("utf-8"))
+        if is_chief():
+            self._save_text(run_dir)
         whitened = False
         for plan in self.plans:
             if plan.stage.objective != JOINT_EMBEDDING and not whitened:
@@ -185,10 +193,20 @@ class TextToImageSystem:
                 run_dir,
                 functools.partial(self.draw_samples, run_dir),
             )
-            if plan.stage.objective == JOINT_EMBEDDING:
-                save_encoder_weights(self.network, run_dir / TEXT_WEIGHTS_FILE)
-            save_network(self.network, run_dir / "checkpoints" / plan.stage.name / WEIGHTS_FILE)
-        save_network(self.network, run_dir / WEIGHTS_FILE)
+            if is_chief():
+                self._save_stage(plan.stage, run_dir)
+        if is_chief():
+            save_network(self.network, run_dir / WEIGHTS_FILE)
+
+    def _save_text(self, run_dir):
+        self.front_end.save(run_dir)
+        kept = evenly(self.dataset.all_captions, KEPT_CAPTIONS)
+        write_file_atomically(run_dir / CAPTIONS_FILE, ("\n".join(kept) + "\n").encode("utf-8"))
+
+    def _save_stage(self, stage, run_dir):
+        if stage.objective == JOINT_EMBEDDING:
+            save_encoder_weights(self.network, run_dir / TEXT_WEIGHTS_FILE)
+        save_network(self.network, run_dir / "checkpoints" / stage.name / WEIGHTS_FILE)
 
 
 def evenly(items, count):

@@ -1,5 +1,6 @@
 """`python -m t2i_kd.train --flagfile=pipelines/NAME.flags`: trains what a recipe describes."""
 
+import contextlib
 import errno
 import importlib
 
@@ -38,9 +39,28 @@ def main():
     if not FLAGS.run_dir:
         raise UserError("--run_dir: say where the run is kept")
     from t2i_kd.training.determinism import make_deterministic
+    from t2i_kd.training.distribution import make_strategy
+
+    strategy = make_strategy(FLAGS.distribute)
+    make_deterministic()
+    with strategy.scope() if strategy else contextlib.nullcontext():
+        chief = train(recipe)
+    if chief:
+        print(f"{FLAGS.run_dir}: trained")
+        if FLAGS.export_dir:
+            export(FLAGS.run_dir, FLAGS.export_dir, FLAGS.overwrite)
+
+
+def train(recipe):
+    """Trains a recipe on one device, or on those of the strategy whose scope this is.
+
+    Returns:
+        Whether this process is the chief, which alone writes.
+    """
+    from t2i_kd.training.distribution import check_batch_size, ending_with_the_cluster, is_chief
     from t2i_kd.training.run_directory import open_run_directory
 
-    make_deterministic()
+    check_batch_size(recipe.training.batch_size)
     built = system(recipe)
     built.load_teacher()
     if FLAGS.export_dir:
@@ -51,16 +71,16 @@ def main():
         from t2i_kd.exporting.exporter import check_export
 
         check_export(built.front_end, FLAGS.export_dir, overwrite=FLAGS.overwrite)
-    open_run_directory(FLAGS.run_dir, recipe)
+    if is_chief():
+        open_run_directory(FLAGS.run_dir, recipe)
     try:
-        built.train(FLAGS.run_dir)
+        with ending_with_the_cluster():
+            built.train(FLAGS.run_dir)
     except OSError as error:
         if error.errno not in DISK_IS_FULL:
             raise
         raise UserError(f"--run_dir: cannot write into {FLAGS.run_dir}: {error.strerror}") from None
-    print(f"{FLAGS.run_dir}: trained")
-    if FLAGS.export_dir:
-        export(FLAGS.run_dir, FLAGS.export_dir, FLAGS.overwrite)
+    return is_chief()
 
 
 if __name__ == "__main__":
@@ -69,6 +89,12 @@ if __name__ == "__main__":
     flags.adopt_module_key_flags(t2i_kd.recipe)
     flags.DEFINE_string("run_dir", "", "folder of the run: recipe, checkpoints, logs, samples, student")
     flags.DEFINE_string("export_dir", "", "where to export the trained student; empty: do not")
+    flags.DEFINE_enum(
+        "distribute",
+        "none",
+        ("none", "mirrored", "multi_worker"),
+        "devices that share each batch: one; all of this machine's; those of TF_CONFIG's workers. Not of the recipe",
+    )
     flags.DEFINE_boolean("overwrite", False, "replace the exported version if it exists")
     flags.DEFINE_boolean(
         "dry_run",

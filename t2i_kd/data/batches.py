@@ -49,15 +49,27 @@ class Batches(keras.utils.PyDataset):
         flip: mirror a random half of the images.
         noise_dim: 0 for none.
         uniforms: 0 for none.
+        views: `t2i_kd.teachers.views.Views` of the set's images; their taps of a step's are its `views`. None: none.
     """
 
     def __init__(
-        self, dataset, front_end, batch_size, seed, first_step, last_step, flip=False, noise_dim=0, uniforms=0
+        self,
+        dataset,
+        front_end,
+        batch_size,
+        seed,
+        first_step,
+        last_step,
+        flip=False,
+        noise_dim=0,
+        uniforms=0,
+        views=None,
     ):
         super().__init__()
         self.dataset, self.batch_size, self.seed = dataset, batch_size, seed
         self.first_step, self.last_step = first_step, last_step
         self.flip, self.noise_dim, self.uniforms = flip, noise_dim, uniforms
+        self.views = views
         self.input_name = front_end.input_name
         self.pairs = caption_pairs(dataset)
         self.features = front_end.features(dataset.all_captions)
@@ -73,10 +85,13 @@ class Batches(keras.utils.PyDataset):
         step = self.first_step + index
         chosen = self.chosen(step)
         images = np.stack([self.dataset.images[i] for i in self.pairs[chosen, 0]])
+        mirrored = np.zeros(self.batch_size, bool)
         if self.flip:
             mirrored = np.random.default_rng([self.seed, _FLIP, step]).random(self.batch_size) < 0.5
             images[mirrored] = images[mirrored, :, ::-1]
         batch = {"image": images, self.input_name: self.features[chosen]}
+        if self.views:
+            batch["views"] = self.views.of(self.pairs[chosen, 0], mirrored)
         if self.noise_dim:
             rng = np.random.default_rng([self.seed, _NOISE, step])
             batch["noise"] = rng.standard_normal((self.batch_size, self.noise_dim), np.float32)

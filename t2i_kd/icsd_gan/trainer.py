@@ -8,8 +8,8 @@ from t2i_kd.icsd_gan.objective import discriminator_loss, icsd_loss, kl_divergen
 from t2i_kd.system import TextToImageSystem
 from t2i_kd.training.adversarial import AdversarialTrainer, check_gan
 from t2i_kd.training.augmentation import augment, numbers_of, parse_policy
+from t2i_kd.training.distribution import gathered
 from t2i_kd.training.gan_losses import generator_loss, made_loss, real_loss
-from t2i_kd.training.replicas import gathered
 
 OBJECTIVE = "icsd"
 

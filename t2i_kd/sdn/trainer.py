@@ -8,9 +8,12 @@ from keras import ops
 
 from t2i_kd.errors import UserError
 from t2i_kd.sdn.objective import ERRORS, OBJECTIVES, SCALINGS, tap_errors
+from t2i_kd.sdn.upsampling import pays, with_direct_upsampling
 from t2i_kd.system import TextToImageSystem, evenly
 from t2i_kd.teachers.catalogue import WIDTHS
 from t2i_kd.teachers.tap_weights import resolve_tap_weights
+from t2i_kd.teachers.views import views_that_pay
+from t2i_kd.training.distribution import predict
 from t2i_kd.training.trainer import Trainer
 
 # Images that a normalised stage measures the taps' sizes on.
@@ -28,11 +31,13 @@ class SDNTrainer(Trainer):
         stage: `Stage` with objective `mirrored` or `perceptual`.
         scales: {tap: s_l} of the taps that are compared; see `tap_errors`.
         steps: of the stage; an annealed error follows them.
+        direct: upsample and convolve in one, see `t2i_kd.sdn.upsampling`.
     """
 
-    def __init__(self, network, teacher, stage, scales, steps):
+    def __init__(self, network, teacher, stage, scales, steps, direct=False):
         super().__init__(name=f"sdn_{stage.name}")
         self.network, self.stage, self.scales = network, stage, scales
+        self.drawing = with_direct_upsampling(network) if direct else network
         self.weights_of_taps = resolve_tap_weights(stage.tap_weights)
         self.made_scales = scales
         if stage.objective == "mirrored" and stage.scaling == "normalised":
@@ -42,7 +47,13 @@ class SDNTrainer(Trainer):
         self.teacher.trainable = False
         self.steps, self.step = steps, None
         if stage.error == "annealed":
-            self.step = self.add_weight(shape=(), initializer="zeros", trainable=False, name="step")
+            self.step = self.add_weight(
+                shape=(),
+                initializer="zeros",
+                trainable=False,
+                name="step",
+                aggregation="only_first_replica",
+            )
         self.built = True
 
     @property
@@ -51,8 +62,9 @@ class SDNTrainer(Trainer):
 
     def loss_terms(self, batch):
         """sum_l w_l d_l over the stage's taps; each d_l is a term of its own, under its tap's name."""
-        real = self.teacher(ops.cast(batch["image"], "float32"), training=False)
-        made = self.network({name: batch[name] for name in self.network.input}, training=True)
+        image = ops.cast(batch["image"], "float32")
+        real = {**batch["views"], "image": image} if "views" in batch else self.teacher(image, training=False)
+        made = self.drawing({name: batch[name] for name in self.network.input}, training=True)
         if self.stage.objective == "perceptual":
             made = self.teacher(made["image"], training=False)
         progress = 0.0
@@ -75,7 +87,7 @@ def tap_scales(teacher, images):
     Returns:
         {tap: float}, at least 1e-6.
     """
-    taps = teacher.predict(images.astype("float32"), batch_size=16, verbose=0)
+    taps = predict(teacher, images.astype("float32"), 16)
     spread = {name: np.sqrt(np.mean(np.square(v - v.mean((0, 1, 2), dtype="float64")))) for name, v in taps.items()}
     return {name: max(float(value), 1e-6) for name, value in spread.items()}
 
@@ -114,4 +126,12 @@ class SDN(TextToImageSystem):
         normalised = plan.stage.scaling == "normalised"
         taps = resolve_tap_weights(plan.stage.tap_weights)
         scales = {name: self.measured_scales[name] if normalised else 1.0 for name in taps}
-        return SDNTrainer(self.network, self.teacher, plan.stage, scales, plan.steps)
+        direct = pays(self.recipe.training.jit_compile)
+        return SDNTrainer(self.network, self.teacher, plan.stage, scales, plan.steps, direct)
+
+    def kept_views(self, plan):
+        data, training = self.recipe.data, self.recipe.training
+        taps = resolve_tap_weights(plan.stage.tap_weights)
+        limit = self.recipe.teacher.teacher_cache_mb
+        pictures = self.dataset.images
+        return views_that_pay(self.teacher, taps, pictures, data.flip, training.batch_size, plan.steps, limit)

@@ -53,6 +53,8 @@ class SlimTrainer(Trainer):
         statistics: {pool: (mu, sigma, nu, tau)}, per channel; see the module's docstring.
     """
 
+    divides_batch = False  # batch normalisation
+
     def __init__(self, network, widths, statistics):
         super().__init__(name="teacher_slim")
         self.network, self.statistics = network, statistics

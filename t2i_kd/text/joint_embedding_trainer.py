@@ -21,6 +21,8 @@ class JointEmbeddingTrainer(Trainer):
         tap: the teacher's tap that is averaged over its places and projected.
     """
 
+    divides_batch = False  # each caption is compared with every image of the batch
+
     def __init__(self, encoder, teacher, tap):
         super().__init__(name="ds_sje")
         self.embedding = build_joint_embedding(encoder, teacher.output[tap].shape[1:])

@@ -7,8 +7,10 @@ import keras
 from keras import ops
 
 from t2i_kd.errors import UserError
+from t2i_kd.training.distribution import replica_logs
 from t2i_kd.training.gan_losses import gradient_penalty
 from t2i_kd.training.loop import learning_rate
+from t2i_kd.training.optimizer import adam
 from t2i_kd.training.trainer import Trainer, restored
 
 # How the paths of batch normalisation's moving statistics end.
@@ -37,7 +39,9 @@ class AdversarialTrainer(Trainer):
         super().__init__(name=name)
         self.generator, self.discriminators, self.gan, self.ema = generator, list(discriminators), gan, ema
         self.averages = [
-            self.add_weight(shape=each.shape, dtype=each.dtype, trainable=False, name=f"average_{index}")
+            self.add_weight(
+                shape=each.shape, dtype=each.dtype, trainable=False, name=f"average_{index}", aggregation="mean"
+            )
             for index, each in enumerate(self.averaged_variables)
         ]
         for average, variable in zip(self.averages, self.averaged_variables, strict=True):
@@ -83,19 +87,14 @@ class AdversarialTrainer(Trainer):
     def make_optimizer(self, stage, steps, training):
         """Two Adams, of the generator and of the discriminators, as one optimizer."""
 
-        def adam(rate, name):
-            return keras.optimizers.Adam(
-                learning_rate(dataclasses.replace(stage, learning_rate=rate), steps),
-                beta_1=self.gan.beta_1,
-                beta_2=self.gan.beta_2,
-                global_clipnorm=training.clipnorm or None,
-                name=name,
-            )
+        def optimizer(rate, name):
+            schedule = learning_rate(dataclasses.replace(stage, learning_rate=rate), steps)
+            return adam(schedule, training.clipnorm, beta_1=self.gan.beta_1, beta_2=self.gan.beta_2, name=name)
 
         return Optimizers(
-            (adam(stage.learning_rate, "generator_adam"), self.generator_variables),
+            (optimizer(stage.learning_rate, "generator_adam"), self.generator_variables),
             (
-                adam(self.gan.discriminator_learning_rate or stage.learning_rate, "discriminator_adam"),
+                optimizer(self.gan.discriminator_learning_rate or stage.learning_rate, "discriminator_adam"),
                 self.discriminator_variables,
             ),
         )
@@ -161,7 +160,7 @@ class AdversarialTrainer(Trainer):
         variables = self.generator_variables
         self.optimizer.generator.apply(tape.gradient(loss, variables), variables)
         self.update_averages(done)
-        return {"loss": loss, **terms, "discriminator_loss": judged, **judged_terms}
+        return replica_logs({"loss": loss, **terms, "discriminator_loss": judged, **judged_terms})
 
     def _tensorflow_discriminator_step(self, batch, made):
         import tensorflow as tf

@@ -1,5 +1,6 @@
 """The stage loop: trains what a stage says, keeps checkpoints, and resumes where a killed run stopped."""
 
+import contextlib
 import math
 from dataclasses import dataclass
 from pathlib import Path
@@ -9,7 +10,9 @@ from absl import logging
 
 from t2i_kd.errors import UserError
 from t2i_kd.training import checkpoints
+from t2i_kd.training.distribution import check_batch_size, distribute_batches, is_chief
 from t2i_kd.training.logs import EventLog, ProgressLog, cut_metrics
+from t2i_kd.training.optimizer import adam
 
 SCHEDULES = ("constant", "cosine")
 
@@ -64,14 +67,7 @@ def learning_rate(stage, steps):
 
 def make_optimizer(stage, steps, training):
     """Adam as the stage and the recipe's training options say."""
-    return keras.optimizers.Adam(
-        learning_rate(stage, steps),
-        global_clipnorm=training.clipnorm or None,
-        use_ema=training.ema > 0,
-        ema_momentum=training.ema or 0.99,
-        # Keras numbers the names of a process; a resumed one has made fewer optimizers.
-        name="adam",
-    )
+    return adam(learning_rate(stage, steps), training.clipnorm, training.ema)
 
 
 class _Checkpoints(keras.callbacks.Callback):
@@ -100,6 +96,27 @@ class _Samples(keras.callbacks.Callback):
                 self.draw(self.plan.stage, self.step)
 
 
+@contextlib.contextmanager
+def _followed(plan, done, training, run_dir, folder, groups, draw_samples):
+    """The callbacks that log, checkpoint and draw a stage: only the chief's, it alone writes files."""
+    if not is_chief():
+        yield []
+        return
+    name, first, last = plan.stage.name, plan.first_step, plan.last_step
+    cut_metrics(Path(run_dir) / "metrics.jsonl", first + done)
+    events = EventLog(Path(run_dir) / "tensorboard", first + done)
+    progress = ProgressLog(name, run_dir, events, first, last, done, training.batch_size, training.log_every)
+    try:
+        yield [
+            progress,
+            _Checkpoints(folder, done, training.checkpoint_every, groups),
+            _Samples(plan, done, training.sample_every, lambda *where: draw_samples(*where, events)),
+        ]
+    finally:
+        progress.close()
+        events.close()
+
+
 def train_stage(plan, trainer, make_batches, training, run_dir, draw_samples):
     """Trains one stage to its end, from its newest checkpoint where there is one.
 
@@ -118,8 +135,12 @@ def train_stage(plan, trainer, make_batches, training, run_dir, draw_samples):
 
     Returns:
         True when the stage was trained here, False when it had been finished before.
+
+    Raises:
+        UserError: when the batches do not divide among the replicas, or the loss is not finite.
     """
     stage = plan.stage
+    check_batch_size(training.batch_size)
     folder = Path(run_dir) / "checkpoints" / stage.name
     weights = {"trained": trainer.kept_variables}
     if (folder / checkpoints.FINAL).exists():
@@ -135,25 +156,20 @@ def train_stage(plan, trainer, make_batches, training, run_dir, draw_samples):
     done, path = checkpoints.newest(folder)
     if path:
         checkpoints.read(path, groups)
-    cut_metrics(Path(run_dir) / "metrics.jsonl", plan.first_step + done)
-    events = EventLog(Path(run_dir) / "tensorboard", plan.first_step + done)
-    progress = ProgressLog(
-        stage.name, run_dir, events, plan.first_step, plan.last_step, done, training.batch_size, training.log_every
-    )
-    callbacks = [
-        progress,
-        _Checkpoints(folder, done, training.checkpoint_every, groups),
-        _Samples(plan, done, training.sample_every, lambda *where: draw_samples(*where, events)),
-    ]
-    try:
+    with _followed(plan, done, training, run_dir, folder, groups, draw_samples) as callbacks:
         if done < plan.steps:
             batches = make_batches(plan.first_step + done, plan.last_step)
-            trainer.fit(batches, epochs=1, shuffle=False, verbose=0, callbacks=callbacks)
-    finally:
-        progress.close()
-        events.close()
+            trainer.fit(
+                distribute_batches(batches, trainer.divides_batch),
+                steps_per_epoch=len(batches),
+                epochs=1,
+                shuffle=False,
+                verbose=0,
+                callbacks=callbacks,
+            )
     if training.ema:
         trainer.keep_averages()
-    checkpoints.write(folder / checkpoints.FINAL, weights)
-    checkpoints.drop_old(folder, kept=0)
+    if is_chief():
+        checkpoints.write(folder / checkpoints.FINAL, weights)
+        checkpoints.drop_old(folder, kept=0)
     return True

@@ -4,6 +4,7 @@ import contextlib
 
 import keras
 
+from t2i_kd.training.distribution import replica_logs
 from t2i_kd.training.loop import make_optimizer
 
 
@@ -12,7 +13,13 @@ class Trainer(keras.Model):
 
     A system derives from it, holds its networks as attributes (frozen ones with `trainable = False`) and says in
     `loss_terms` what is minimised.
+
+    Attributes:
+        divides_batch: whether the loss is a mean over the examples of a batch, so that several devices may each take a
+            part of it. False where a loss compares a batch's examples with each other: then each takes all of it.
     """
+
+    divides_batch = True
 
     def loss_terms(self, batch):
         """The loss of a batch.
@@ -34,6 +41,9 @@ class Trainer(keras.Model):
     def metrics(self):
         """None: every step's own terms are the logs, no running means."""
         return []
+
+    def _maybe_symbolic_build(self, *arguments, **options):
+        """Nothing: a trainer is built. Keras would trip over several workers' batches that are dicts."""
 
     def make_optimizer(self, stage, steps, training):
         """The optimizer of a stage; see `loop.make_optimizer`."""
@@ -66,7 +76,7 @@ class Trainer(keras.Model):
         with tf.GradientTape() as tape:
             loss, terms = self.loss_terms(batch)
         self.optimizer.apply(tape.gradient(loss, variables), variables)
-        return {"loss": loss, **terms}
+        return replica_logs({"loss": loss, **terms})
 
     def _jax_step(self, state, batch):
         import jax

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from t2i_kd.icsd_gan.objective import icsd_loss
-from t2i_kd.training.replicas import gathered
+from t2i_kd.training.distribution import gathered
 
 ROOT = Path(__file__).resolve().parents[2]
 FEATURES = [np.random.default_rng(dim).standard_normal((6, dim)).astype("float32") for dim in (5, 4)]
@@ -20,7 +20,7 @@ import tensorflow as tf
 (cpu,) = tf.config.list_physical_devices("CPU")
 tf.config.set_logical_device_configuration(cpu, [tf.config.LogicalDeviceConfiguration()] * 2)
 from t2i_kd.icsd_gan.objective import icsd_loss
-from t2i_kd.training.replicas import gathered
+from t2i_kd.training.distribution import gathered
 
 features = [tf.constant(each) for each in json.loads(sys.argv[1])]
 strategy = tf.distribute.MirroredStrategy(["CPU:0", "CPU:1"])

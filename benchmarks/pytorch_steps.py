@@ -1,0 +1,145 @@
+"""PyTorch's side of `benchmarks.train_step`: the same networks, losses and Adam, written as one writes PyTorch.
+
+Channels last, the fused Adam, no gradient where nothing is trained; `compiled` adds `torch.compile`. Its batch lies
+in memory. The taps and their errors: t2i_kd/sdn/objective.py; the networks: t2i_kd/sdn/networks.py.
+"""
+
+import json
+import sys
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import nn
+from torch.nn import functional
+
+from benchmarks.steps import CLIPNORM, LEARNING_RATE, PEAK_SHAPE, Turn, answer, peak
+
+# Convolutions of VGG19's blocks.
+BLOCKS = (2, 2, 4, 4, 4)
+IMAGENET_MEAN_BGR = (103.939, 116.779, 123.68)
+LAYOUT = torch.channels_last
+
+
+def convolution(weights, name):
+    """A 3x3 convolution with the given weights, stored [3, 3, in, out]."""
+    kernel, bias = weights[f"{name}/kernel"], weights[f"{name}/bias"]
+    layer = nn.Conv2d(kernel.shape[2], kernel.shape[3], 3, padding=1)
+    layer.weight.data = torch.from_numpy(kernel.transpose(3, 2, 0, 1).copy()).to(memory_format=LAYOUT)
+    layer.bias.data = torch.from_numpy(bias.copy())
+    return layer
+
+
+def dense(weights, name, order=None):
+    """A dense layer with the given weights, stored [in, out]; `order` rearranges its outputs."""
+    kernel, bias = weights[f"{name}/kernel"], weights[f"{name}/bias"]
+    layer = nn.Linear(*kernel.shape)
+    order = slice(None) if order is None else order
+    layer.weight.data = torch.from_numpy(kernel.T[order].copy())
+    layer.bias.data = torch.from_numpy(bias[order].copy())
+    return layer
+
+
+class Teacher(nn.Module):
+    """VGG19 with average pooling: image in 0-255 -> {tap: map}."""
+
+    def __init__(self, weights):
+        super().__init__()
+        names = [f"conv{block}_{index}" for block, count in enumerate(BLOCKS, 1) for index in range(1, count + 1)]
+        self.layers = nn.ModuleDict({name: convolution(weights, name) for name in names})
+        self.register_buffer("mean", torch.tensor(IMAGENET_MEAN_BGR).reshape(1, 3, 1, 1))
+
+    def forward(self, image):
+        taps, features = {"image": image}, image.flip(1) - self.mean
+        for block, count in enumerate(BLOCKS, 1):
+            for index in range(1, count + 1):
+                name = f"conv{block}_{index}"
+                taps[name] = features = functional.relu(self.layers[name](features))
+            taps[f"pool{block}"] = features = functional.avg_pool2d(features, 2)
+        return taps
+
+
+class Student(nn.Module):
+    """SDN's generator: text vector -> {tap: map}."""
+
+    def __init__(self, weights, side):
+        super().__init__()
+        self.side, units = side, weights["pool5_flat/bias"].size
+        # Keras reads pool5 as [side, side, channels], PyTorch as [channels, side, side].
+        order = np.arange(units).reshape(side, side, -1).transpose(2, 0, 1).ravel()
+        self.fc7, self.fc6 = dense(weights, "fc7"), dense(weights, "fc6")
+        self.pool5 = dense(weights, "pool5_flat", order)
+        names = [f"conv{block}_{index}" for block, count in enumerate(BLOCKS, 1) for index in range(1, count)]
+        names += [f"pool{block}" for block in range(1, 5)] + ["image_linear"]
+        self.layers = nn.ModuleDict({name: convolution(weights, name) for name in names})
+
+    def forward(self, text):
+        features = functional.relu(self.fc6(functional.relu(self.fc7(text))))
+        features = functional.relu(self.pool5(features)).reshape(len(text), -1, self.side, self.side)
+        taps = {"pool5": (features := features.contiguous(memory_format=LAYOUT))}
+        for block in range(5, 0, -1):
+            count = BLOCKS[block - 1]
+            taps[f"conv{block}_{count}"] = features = functional.interpolate(features, scale_factor=2.0)
+            names = [f"conv{block}_{index}" for index in range(count - 1, 0, -1)]
+            for name in [*names, f"pool{block - 1}"] if block > 1 else names:
+                taps[name] = features = functional.relu(self.layers[name](features))
+        taps["image"] = 127.5 * (1 + self.layers["image_linear"](features))
+        return taps
+
+
+def loss_of(student, teacher, objective, scales, image, text):
+    """The sum over the taps of the mean square of normalised differences."""
+    with torch.no_grad():
+        real = teacher(image)
+    made = student(text)
+    if objective == "perceptual":
+        made = teacher(made["image"])
+    loss = 0.0
+    for name, scale in scales.items():
+        made_scale = scale if objective == "perceptual" or name == "image" else 1.0
+        loss = loss + torch.mean((real[name] / scale - made[name] / made_scale) ** 2)
+    return loss
+
+
+def large_convolution():
+    """A function that convolves once; see `benchmarks.steps.peak`."""
+    batch, height, width, channels = PEAK_SHAPE
+    image = torch.randn(batch, channels, height, width).to(memory_format=LAYOUT)
+    kernel = torch.randn(channels, channels, 3, 3).to(memory_format=LAYOUT)
+    return torch.no_grad()(lambda: functional.conv2d(image, kernel, padding=1))
+
+
+def main(options):
+    """Trains as long as it is told to."""
+    with np.load(Path(options["folder"]) / "start.npz") as stored:
+        start = {name: stored[name] for name in stored.files}
+    weights = {
+        kind: {name.removeprefix(kind): value for name, value in start.items() if name.startswith(kind)}
+        for kind in ("student/", "teacher/")
+    }
+    scales = {name.removeprefix("scale/"): float(value) for name, value in start.items() if name.startswith("scale/")}
+    teacher = Teacher(weights["teacher/"]).requires_grad_(False)
+    student = Student(weights["student/"], options["resolution"] // 32)
+    image = torch.from_numpy(start["batch/image"]).permute(0, 3, 1, 2).float().contiguous(memory_format=LAYOUT)
+    text = torch.from_numpy(start["batch/text"])
+    optimizer = torch.optim.Adam(student.parameters(), LEARNING_RATE, eps=1e-7, fused=True)
+    loss_function = torch.compile(loss_of) if options["compiled"] else loss_of
+
+    def step():
+        optimizer.zero_grad()
+        loss = loss_function(student, teacher, options["objective"], scales, image, text)
+        loss.backward()
+        nn.utils.clip_grad_norm_(student.parameters(), CLIPNORM)
+        optimizer.step()
+        return loss.item()
+
+    answer(loss=step(), peak=peak(large_convolution(), options["clock"]))
+    while True:
+        turn = Turn(options["steps"])
+        for _ in range(options["steps"]):
+            step()
+        turn.over()
+
+
+if __name__ == "__main__":
+    main(json.loads(sys.argv[1]))

@@ -1,0 +1,166 @@
+"""TensorFlow's side of `benchmarks.train_step`: the real stage loop, halted between turns.
+
+Options, one JSON object: `objective`, `resolution`, `batch_size`, `width`, `text_dim`, `steps` of a turn, `turns`,
+`folder`, where it writes `start.npz` (weights, scales and the first batch) for the other side. Also `cached`: the
+teacher's views are kept; `without`: which speed-ups are left out; `training`: further fields of `TrainingRecipe`.
+"""
+
+import json
+import sys
+import types
+from pathlib import Path
+
+import keras
+import numpy as np
+
+from benchmarks.steps import CLIPNORM, LEARNING_RATE, PEAK_SHAPE, Turn, answer, peak
+from t2i_kd.data.batches import Batches
+from t2i_kd.recipe import Stage, TrainingRecipe
+from t2i_kd.sdn.networks import build_generator
+from t2i_kd.sdn.trainer import SDNTrainer, tap_scales
+from t2i_kd.sdn.upsampling import pays
+from t2i_kd.teachers.vgg19 import CONVOLUTIONS, build_vgg19
+from t2i_kd.teachers.views import Views
+from t2i_kd.training import optimizer
+from t2i_kd.training.determinism import make_deterministic
+from t2i_kd.training.loop import StagePlan, train_stage
+
+IMAGES = 64
+
+
+class TextVectors:
+    """A front end whose features are random vectors."""
+
+    input_name = "text"
+
+    def __init__(self, text_dim):
+        self.text_dim = text_dim
+
+    def features(self, captions):
+        return np.random.default_rng(1).standard_normal((len(captions), self.text_dim), np.float32)
+
+
+def random_teacher(resolution, width):
+    """VGG19 with weights that keep the size of its maps; speed does not depend on which."""
+    teacher = build_vgg19(resolution, width)
+    rng = np.random.default_rng(0)
+    for name in CONVOLUTIONS:
+        kernel = teacher.get_layer(name).kernel
+        kernel.assign(rng.standard_normal(kernel.shape, np.float32) * (2 / np.prod(kernel.shape[:3])) ** 0.5)
+    teacher.trainable = False
+    return teacher
+
+
+def random_images(count, resolution):
+    """A data set of smooth random pictures, one caption each."""
+    coarse = np.random.default_rng(2).integers(0, 256, (count, 8, 8, 3), np.uint8)
+    factor = resolution // 8
+    images = coarse.repeat(factor, axis=1).repeat(factor, axis=2)
+    captions = tuple((str(index),) for index in range(count))
+    all_captions = [caption for (caption,) in captions]
+    return types.SimpleNamespace(images=list(images), captions=captions, all_captions=all_captions)
+
+
+def operations(network, batch_size):
+    """Floating point operations of a network's forward pass as it is written: 2 a multiplication."""
+    count = 0
+    for layer in network.layers:
+        if isinstance(layer, keras.layers.Conv2D | keras.layers.Dense):
+            places = np.prod(layer.output.shape[1:-1], dtype=int)
+            count += 2 * batch_size * int(places) * int(np.prod(layer.kernel.shape))
+    return count
+
+
+def step_operations(objective, network, teacher, batch_size):
+    """Operations of a step: a trained network's gradient costs two passes more, a frozen one's one."""
+    student, view = (operations(each, batch_size) for each in (network, teacher))
+    return 3 * student + (view if objective == "mirrored" else 3 * view)
+
+
+def large_convolution():
+    """A function that convolves once; see `benchmarks.steps.peak`."""
+    import tensorflow as tf
+
+    image, kernel = tf.random.normal(PEAK_SHAPE), tf.random.normal((3, 3, PEAK_SHAPE[-1], PEAK_SHAPE[-1]))
+    return tf.function(lambda: tf.nn.conv2d(image, kernel, 1, "SAME"))
+
+
+def write_start(path, network, teacher, scales, batch):
+    """Writes what the other side starts from."""
+    values = {f"batch/{name}": value for name, value in batch.items() if name != "views"}
+    values |= {f"scale/{name}": value for name, value in scales.items()}
+    for kind, model in (("student", network), ("teacher", teacher)):
+        for layer in model.layers:
+            if layer.weights:
+                for part, value in zip(("kernel", "bias"), layer.get_weights(), strict=True):
+                    values[f"{kind}/{layer.name}/{part}"] = value
+    np.savez(path, **values)
+
+
+class Turns:
+    """Halts the stage loop between turns: answers what the last one took and waits for the next `go`.
+
+    Args:
+        first: what is answered after the first step.
+        steps: of a turn.
+    """
+
+    def __init__(self, first, steps):
+        self.first, self.steps, self.turn = first, steps, None
+
+    def __call__(self, stage, step, events):
+        if self.turn:
+            self.turn.over()
+        elif step == 1:
+            answer(**self.first)
+            return
+        self.turn = Turn(self.steps)
+
+
+def main(options):
+    """Trains as long as it is told to."""
+    without = options.get("without", ())
+    if "adam" in without:
+        optimizer.TensorFlowAdam = keras.optimizers.Adam
+    make_deterministic()
+    keras.utils.set_random_seed(0)
+    resolution, batch_size, width = options["resolution"], options["batch_size"], options["width"]
+    teacher = random_teacher(resolution, width)
+    network = build_generator(
+        resolution, options["text_dim"], width, initializer="looks_linear", image_output="centred"
+    )
+    dataset = random_images(IMAGES, resolution)
+    scales = tap_scales(teacher, np.stack(dataset.images))
+    stage = Stage(
+        "stage", options["objective"], 10**6, learning_rate=LEARNING_RATE, error="squared", scaling="normalised"
+    )
+
+    views = Views(teacher, scales, dataset.images, True, batch_size) if options.get("cached") else None
+    text = TextVectors(options["text_dim"])
+
+    def batches(first, last):
+        return Batches(dataset, text, batch_size, 0, first, last, flip=True, views=views)
+
+    folder, batch = Path(options["folder"]), batches(0, 1)[0]
+    write_start(folder / "start.npz", network, teacher, scales, batch)
+    first = {
+        "operations": step_operations(options["objective"], network, teacher, batch_size),
+        "peak": peak(large_convolution(), options["clock"]),
+    }
+    training = TrainingRecipe(
+        batch_size=batch_size,
+        clipnorm=CLIPNORM,
+        checkpoint_every=10**9,
+        log_every=10,
+        sample_every=options["steps"],
+        **options.get("training", {}),
+    )
+    plan = StagePlan(stage, 0, stage.steps)
+    direct = "upsampling" not in without and pays(training.jit_compile)
+    trainer = SDNTrainer(network, teacher, stage, scales, plan.steps, direct)
+    first["loss"] = float(trainer.loss_terms(batch)[0])
+    train_stage(plan, trainer, batches, training, folder, Turns(first, options["steps"]))
+
+
+if __name__ == "__main__":
+    main(json.loads(sys.argv[1]))

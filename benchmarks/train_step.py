@@ -1,0 +1,191 @@
+"""What a training step costs: this project's beside the same networks and losses in PyTorch, by turns, in one run.
+
+    pip install -e ".[benchmarks]"
+    python -m benchmarks.train_step [--objectives=mirrored,perceptual] [--resolution=64] [--batch_size=8] [--width=1]
+
+Each side trains in a process of its own and waits while the other works; a ratio is the median over the turns of
+neighbouring pairs. TensorFlow's side is `train_stage`, the loop of `python -m t2i_kd.train`, with its input pipeline,
+checkpoints left out; PyTorch's has its batch in memory. Both start from the same weights and the same batch, and the
+losses of their first step must agree.
+"""
+
+import contextlib
+import json
+import os
+import statistics
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+from absl import flags
+
+from t2i_kd import commands
+from t2i_kd.errors import UserError
+
+LARGEST_LOSS_DIFFERENCE = 1e-4
+WORKERS = {"tensorflow": "benchmarks.tensorflow_steps", "pytorch": "benchmarks.pytorch_steps"}
+# --clock -> the key of a worker's answer.
+CLOCK_KEYS = {"wall": "seconds", "processor": "processor_seconds"}
+SPEED_UPS = ("adam", "upsampling")
+MEASURED = ["tensorflow", "tensorflow_cached", "pytorch", "pytorch_compiled"]
+# Label -> (worker, its further options).
+SIDES = {
+    "tensorflow": ("tensorflow", {}),
+    "tensorflow_cached": ("tensorflow", {"cached": True}),
+    "tensorflow_xla": ("tensorflow", {"training": {"jit_compile": True}}),
+    **{f"tensorflow_without_{each}": ("tensorflow", {"without": [each]}) for each in SPEED_UPS},
+    "tensorflow_plain": ("tensorflow", {"without": SPEED_UPS}),
+    "pytorch": ("pytorch", {"compiled": False}),
+    "pytorch_compiled": ("pytorch", {"compiled": True}),
+}
+
+
+def thread_limits(threads):
+    """The environment that holds both frameworks to a number of threads; 0: each as it likes."""
+    names = ("OMP_NUM_THREADS", "TF_NUM_INTRAOP_THREADS", "TF_NUM_INTEROP_THREADS")
+    return dict.fromkeys(names, str(threads)) if threads else {}
+
+
+class Worker:
+    """A process that trains when it is told to.
+
+    Args:
+        name: a key of `WORKERS`.
+        options: of the worker, see `benchmarks/tensorflow_steps.py`.
+        log: open file for its standard error.
+    """
+
+    def __init__(self, name, options, log):
+        command = [sys.executable, "-m", WORKERS[name], json.dumps(options)]
+        self.name, self.log, self.clock = name, log, options["clock"]
+        pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": log, "text": True}
+        self.process = subprocess.Popen(command, env=os.environ | thread_limits(options["threads"]), **pipes)
+
+    def answer(self):
+        """The next answer, a dict."""
+        for line in self.process.stdout:
+            if line.startswith("{"):
+                return json.loads(line)
+        self.log.seek(0)
+        raise UserError(f"{self.name} stopped: {' '.join(self.log.read().split())[-400:]}")
+
+    def turn(self):
+        """Seconds a step of one turn."""
+        self.process.stdin.write("go\n")
+        self.process.stdin.flush()
+        return self.answer()[self.clock]
+
+    def close(self):
+        """Ends the process."""
+        self.process.kill()
+        self.process.wait()
+
+
+def measure(names, options, turns):
+    """Seconds a step of each side in each turn.
+
+    Args:
+        names: {label: (worker, further options)}; the first makes the weights and the batch that the others read.
+        options: of all workers.
+        turns: how often each side is asked, one after the other; the first turn is not counted.
+
+    Returns:
+        ({label: [seconds]}, {label: the worker's first answer}).
+    """
+    seconds, firsts = {label: [] for label in names}, {}
+    with contextlib.ExitStack() as stack:
+        folder = stack.enter_context(tempfile.TemporaryDirectory())
+        workers = {}
+        for label, (worker, further) in names.items():
+            log = stack.enter_context(open(Path(folder) / f"{label}.log", "w+"))
+            workers[label] = Worker(worker, {**options, **further, "folder": folder}, log)
+            stack.callback(workers[label].close)
+            firsts[label] = workers[label].answer()
+        for turn in range(turns + 1):
+            for label, worker in workers.items():
+                taken = worker.turn()
+                if turn:
+                    seconds[label].append(taken)
+    return seconds, firsts
+
+
+def check_losses(firsts):
+    """Raises `UserError` where two sides' losses of the first step differ by more than rounding."""
+    (label, first), *others = firsts.items()
+    for other, answer in others:
+        difference = abs(answer["loss"] / first["loss"] - 1)
+        if not difference < LARGEST_LOSS_DIFFERENCE:
+            raise UserError(f"the losses of {label} and {other} differ: {first['loss']} and {answer['loss']}")
+
+
+def ratio(slower, faster):
+    """Median, lowest and highest of what one side's turns took, over the neighbouring turns of the other's."""
+    ratios = [a / b for a, b in zip(slower, faster, strict=True)]
+    return statistics.median(ratios), min(ratios), max(ratios)
+
+
+def report(objective, seconds, firsts, batch_size):
+    """The lines of one objective: images/s, share of the peak, ratio to the better PyTorch."""
+    peak = max(first["peak"] for first in firsts.values())
+    operations = firsts["tensorflow"]["operations"]
+    yield f"{objective}: first loss " + ", ".join(f"{label} {first['loss']:.6f}" for label, first in firsts.items())
+    yield f"  {operations / 1e9:.1f} GFLOP a step; peak of a 3x3 convolution {peak / 1e9:.0f} GFLOP/s"
+    for label, taken in seconds.items():
+        middle = statistics.median(taken)
+        share = operations / middle / peak
+        yield f"  {label}: {batch_size / middle:.2f} images/s, {middle * 1e3:.0f} ms a step, {share:.0%} of the peak"
+    others = {label: taken for label, taken in seconds.items() if label.startswith("pytorch")}
+    if not others:
+        return
+    best = min(others, key=lambda label: statistics.median(others[label]))
+    for label in seconds.keys() - others.keys():
+        middle, low, high = ratio(others[best], seconds[label])
+        yield f"  {label} / {best}: {middle:.2f} ({low:.2f} to {high:.2f} in {len(others[best])} turns)"
+
+
+def sides(frameworks):
+    """{label: (worker, further options)} of the frameworks' names, TensorFlow's first."""
+    for name in frameworks:
+        if name not in SIDES:
+            raise UserError(f"--frameworks: {name!r} is none of {', '.join(SIDES)}")
+    return {name: SIDES[name] for name in SIDES if name in frameworks or name == "tensorflow"}
+
+
+def define_flags():
+    """Defines this command's flags."""
+    flags.DEFINE_list("objectives", ["mirrored", "perceptual"], "the stages that are measured")
+    flags.DEFINE_list("frameworks", MEASURED, f"the sides that are measured, of {', '.join(SIDES)}")
+    flags.DEFINE_integer("resolution", 64, "side of the pictures", 32)
+    flags.DEFINE_integer("batch_size", 8, "pictures in a step", 1)
+    flags.DEFINE_float("width", 1.0, "factor on all channel counts")
+    flags.DEFINE_integer("text_dim", 256, "width of the text vector", 1)
+    flags.DEFINE_integer("turns", 7, "of each side", 1)
+    flags.DEFINE_integer("steps", 3, "in a turn", 1)
+    flags.DEFINE_integer("threads", 0, "of each side; 0: as the framework chooses", 0)
+    flags.DEFINE_enum(
+        "clock",
+        "wall",
+        list(CLOCK_KEYS),
+        "what is measured; processor, with --threads=1, also where other work shares the cores",
+    )
+
+
+def main():
+    """Runs the command and prints what it measured."""
+    values = flags.FLAGS
+    names = sides(values.frameworks)
+    for objective in values.objectives:
+        options = {
+            name: getattr(values, name)
+            for name in ("resolution", "batch_size", "width", "text_dim", "steps", "turns", "threads")
+        }
+        options |= {"objective": objective, "clock": CLOCK_KEYS[values.clock]}
+        seconds, firsts = measure(names, options, values.turns)
+        check_losses(firsts)
+        print("\n".join(report(objective, seconds, firsts, values.batch_size)), flush=True)
+
+
+if __name__ == "__main__":
+    define_flags()
+    commands.run(main)
