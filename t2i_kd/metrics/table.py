@@ -6,21 +6,25 @@ def format_table(metric, results):
 
     Args:
         metric: its name.
-        results: {student: {"protocol", "values", "intervals", "beside"}}. The protocol and the columns `beside` are the
-            same for all and taken from the first.
+        results: {student: {"protocol", "values", "intervals", "beside"}}. Students of different resolutions have lines
+            of different names, what stands `beside` them too, and all their values stand in the protocol.
 
     Returns:
         Several lines of text.
     """
-    first = next(iter(results.values()))
     columns = {student: _cells(result) for student, result in results.items()}
-    columns.update({heading: _numbers(values) for heading, values in first.get("beside", {}).items()})
-    # Students of different resolutions have lines of different names.
+    for result in results.values():
+        for heading, values in result.get("beside", {}).items():
+            columns[heading] = columns.get(heading, {}) | _numbers(values)
     names = list(dict.fromkeys(line for result in results.values() for line in result["values"]))
     rows = [["", *columns]]
     rows += [[line, *(column.get(line, "") for column in columns.values())] for line in names]
-    shown = {name: value for name, value in first["protocol"].items() if not name.endswith("_sha256")}
-    protocol = ", ".join(f"{name}: {value}" for name, value in shown.items())
+    shown = {}
+    for result in results.values():
+        for name, value in result["protocol"].items():
+            if not name.endswith("_sha256"):
+                shown.setdefault(name, {})[str(value)] = None
+    protocol = ", ".join(f"{name}: {' / '.join(values)}" for name, values in shown.items())
     return "\n".join([f"{metric} ({protocol})", *_aligned(rows)])
 
 

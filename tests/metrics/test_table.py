@@ -17,8 +17,13 @@ def test_a_column_for_each_student_and_for_what_stands_beside():
 
 
 def test_a_line_that_only_one_student_has_is_shown():
-    results = {"a": {"protocol": {}, "values": {"x_32": 1}}, "b": {"protocol": {}, "values": {"x_64": 2}}}
-    assert [line.split() for line in format_table("x", results).splitlines()[2:]] == [["x_32", "1"], ["x_64", "2"]]
+    results = {
+        label: {"protocol": {"side": side}, "values": {f"x_{side}": 1}, "beside": {"real": {f"x_{side}": side}}}
+        for label, side in (("a", 32), ("b", 64))
+    }
+    first, *lines = format_table("x", results).splitlines()
+    assert first == "x (side: 32 / 64)"
+    assert [line.split() for line in lines] == [["a", "b", "real"], ["x_32", "1", "32"], ["x_64", "1", "64"]]
 
 
 def test_comparisons_say_whether_a_difference_is_larger_than_noise():
