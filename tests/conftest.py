@@ -1,5 +1,6 @@
 """What tests share."""
 
+import functools
 import os
 from pathlib import Path
 
@@ -16,3 +17,21 @@ def shared_data():
     if not SHARED_DATA.is_dir():
         pytest.skip("the research data (../shared/data) is not here")
     return SHARED_DATA
+
+
+@pytest.fixture(scope="session", autouse=True)
+def shapes_drawn_once():
+    """`load_dataset` draws the procedural pictures of a split once a process, not once a call."""
+    from t2i_kd.data import captioned_shapes
+
+    draw = captioned_shapes.load
+
+    @functools.cache
+    def load(split, resolution):
+        dataset = draw(split, resolution)
+        dataset.images.flags.writeable = False
+        return dataset
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(captioned_shapes, "load", load)
+        yield
