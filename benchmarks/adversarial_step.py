@@ -64,7 +64,7 @@ def main():
     trainer = system.trainer(plan)
     trainer.compile(optimizer=trainer.make_optimizer(plan.stage, plan.steps, recipe.training))
     trainer.optimizer.build(trainer.trainable_variables)
-    batch = {name: tf.constant(each) for name, each in system.batches(plan.stage, 0, 1)[0].items()}
+    batch = {name: tf.constant(each) for name, each in system.batches(plan, 0, 1)[0].items()}
     prepare, parts = parts_of(trainer)
     prepare(batch)
     times = {name: [] for name in parts}

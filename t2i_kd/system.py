@@ -131,12 +131,11 @@ class TextToImageSystem:
             return JointEmbeddingTrainer(self.network.get_layer("text_encoder"), self.teacher, tap)
         return self.own_trainer(plan)
 
-    def batches(self, stage, first_step, last_step):
-        """The training batches of a range of global steps."""
+    def batches(self, plan, first_step, last_step):
+        """The training batches of a range of global steps, all of one stage's `StagePlan`."""
         training, kind, views = self.recipe.training, ClassBalancedBatches, None
-        if stage.objective != JOINT_EMBEDDING:
+        if plan.stage.objective != JOINT_EMBEDDING:
             # Of the whole stage, so that a resumed one decides as it did before.
-            (plan,) = (each for each in self.plans if each.stage == stage)
             kind, views = Batches, self.kept_views(plan)
         return kind(
             self.dataset,
@@ -188,7 +187,7 @@ class TextToImageSystem:
             train_stage(
                 plan,
                 self.trainer(plan),
-                functools.partial(self.batches, plan.stage),
+                functools.partial(self.batches, plan),
                 self.recipe.training,
                 run_dir,
                 functools.partial(self.draw_samples, run_dir),

@@ -170,7 +170,7 @@ def first_losses(folder, write):
             optimizer = trainer.make_optimizer(stage, STEPS, system.recipe.training)
             trainer.compile(optimizer=optimizer, jit_compile=compiled)
             optimizer.build(trainer.trainable_variables)
-            trainer.fit(system.batches(stage, 0, STEPS), shuffle=False, verbose=0, callbacks=[losses])
+            trainer.fit(system.batches(plan, 0, STEPS), shuffle=False, verbose=0, callbacks=[losses])
             found[stage.name] = losses.terms
     return found
 

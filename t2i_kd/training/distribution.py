@@ -72,13 +72,19 @@ def strategy():
     return tf.distribute.get_strategy() if tf.distribute.has_strategy() else None
 
 
-def is_chief():
-    """Whether this process writes the run's files: the only one, or the cluster's first."""
+def _cluster():
+    """The resolver of the cluster that this process is a worker of, or None where it trains alone."""
     ours = strategy()
     resolver = ours and ours.cluster_resolver
-    if not resolver or not resolver.task_type:
+    return resolver if resolver and resolver.task_type else None
+
+
+def is_chief():
+    """Whether this process writes the run's files: the only one, or the cluster's first."""
+    cluster = _cluster()
+    if cluster is None:
         return True
-    return resolver.task_type == "chief" or ("chief" not in resolver.cluster_spec().jobs and resolver.task_id == 0)
+    return cluster.task_type == "chief" or ("chief" not in cluster.cluster_spec().jobs and cluster.task_id == 0)
 
 
 def check_batch_size(batch_size):
@@ -146,8 +152,7 @@ def gathered(values):
 
 def replica_logs(terms):
     """A replica's {name: scalar} in the form of which Keras's `fit` logs the mean over the replicas."""
-    ours = strategy()
-    if ours is None or ours.cluster_resolver is None or not ours.cluster_resolver.task_type:
+    if _cluster() is None:
         return terms
     # Of several workers' values Keras takes the mean along the first axis.
     return {name: keras.ops.expand_dims(term, 0) for name, term in terms.items()}

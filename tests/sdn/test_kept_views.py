@@ -39,7 +39,7 @@ def losses(pictures, megabytes):
     system = SDN(recipe)
     trainer, found = system.trainer(system.plans[0]), []
     trainer.compile(optimizer=make_optimizer(stage, STEPS, recipe.training), jit_compile=False)
-    batches = system.batches(stage, 0, STEPS)
+    batches = system.batches(system.plans[0], 0, STEPS)
     keep = keras.callbacks.LambdaCallback(on_train_batch_end=lambda batch, logs: found.append(float(logs["loss"])))
     trainer.fit(batches, shuffle=False, verbose=0, callbacks=[keep])
     return found, batches.views is not None
