@@ -10,10 +10,10 @@ from pathlib import Path
 from absl import flags
 
 from t2i_kd import commands
+from t2i_kd.data.captioned_images import check_caption
 from t2i_kd.errors import UserError
 from t2i_kd.exporting.artifacts import load_artifact
 from t2i_kd.imaging import captioned_grid, encode_png, write_file_atomically
-from t2i_kd.text.tokenizer import check_caption
 
 SEEDS = range(-(2**63), 2**63)
 

@@ -9,6 +9,7 @@ from keras import ops
 
 from t2i_kd.data.batches import Batches, ClassBalancedBatches, caption_pairs
 from t2i_kd.data.catalogue import load_dataset
+from t2i_kd.data.class_balance import class_balanced_indices, classes_of
 from t2i_kd.errors import UserError
 from t2i_kd.imaging import captioned_grid, encode_png, write_file_atomically
 from t2i_kd.noise import noise_from_seeds
@@ -27,7 +28,6 @@ from t2i_kd.student import (
 from t2i_kd.teachers.catalogue import load_teacher
 from t2i_kd.teachers.tap_weights import resolve_tap_weights
 from t2i_kd.text.front_end import build_front_end
-from t2i_kd.text.joint_embedding import class_balanced_indices, classes_of
 from t2i_kd.text.joint_embedding_trainer import JOINT_EMBEDDING, JointEmbeddingTrainer, check_joint_embedding
 from t2i_kd.training.distribution import is_chief
 from t2i_kd.training.loop import learning_rate, plan_stages, train_stage

@@ -5,7 +5,7 @@ import functools
 import keras
 import numpy as np
 
-from t2i_kd.text.joint_embedding import class_balanced_indices, classes_of
+from t2i_kd.data.class_balance import class_balanced_indices, classes_of
 
 # Independent random streams of one seed.
 _ORDER, _FLIP, _NOISE, _CAPTION, _UNIFORMS = range(5)

@@ -1,9 +1,13 @@
-"""What every data set is to the rest of the project: pictures with captions, reachable by index."""
+"""What every data set is to the rest of the project: pictures with captions, reachable by index; what a caption is."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
+
+from t2i_kd.errors import UserError
+
+MAX_CAPTION_CHARACTERS = 2000
 
 
 @dataclass(frozen=True)
@@ -36,3 +40,27 @@ class CaptionedImages:
     def all_captions(self):
         """Every caption of every picture, in order."""
         return [caption for captions in self.captions for caption in captions]
+
+
+def check_caption(caption):
+    """A user's caption, if it is one.
+
+    Args:
+        caption: str, or bytes in UTF-8.
+
+    Returns:
+        The caption as str, unchanged.
+
+    Raises:
+        UserError: when it is empty or blank, not UTF-8, or longer than 2,000 characters.
+    """
+    try:
+        text = caption.decode("utf-8") if isinstance(caption, bytes) else caption
+        text.encode("utf-8")
+    except UnicodeError:
+        raise UserError("caption: not UTF-8 text") from None
+    if not text.strip():
+        raise UserError("caption: empty")
+    if len(text) > MAX_CAPTION_CHARACTERS:
+        raise UserError(f"caption: {len(text)} characters, more than the {MAX_CAPTION_CHARACTERS} allowed")
+    return text

@@ -8,10 +8,9 @@ from dataclasses import dataclass
 import numpy as np
 from absl import logging
 
-from t2i_kd.data.captioned_images import CaptionedImages
+from t2i_kd.data.captioned_images import CaptionedImages, check_caption
 from t2i_kd.data.decoding import decode_square
 from t2i_kd.errors import UserError
-from t2i_kd.text.tokenizer import check_caption
 
 # Decoded pictures kept in memory; what goes beyond is decoded from its file at each use.
 CACHE_BYTES = 2**30

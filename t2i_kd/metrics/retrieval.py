@@ -11,6 +11,7 @@ import numpy as np
 from keras import ops
 
 from t2i_kd.data.batches import caption_pairs
+from t2i_kd.data.class_balance import class_balanced_indices, classes_of
 from t2i_kd.errors import UserError
 from t2i_kd.metrics.blocks import row_blocks
 from t2i_kd.metrics.cache import digest, digest_of_training
@@ -19,7 +20,7 @@ from t2i_kd.metrics.progress import TrainingBar
 from t2i_kd.metrics.resampling import Measurement, mean_of
 from t2i_kd.recipe import TextRecipe
 from t2i_kd.text.front_end import build_front_end
-from t2i_kd.text.joint_embedding import build_joint_embedding, class_balanced_indices, classes_of, ds_sje_loss
+from t2i_kd.text.joint_embedding import build_joint_embedding, ds_sje_loss
 from t2i_kd.training.trainer import Trainer
 
 OTHERS = 99

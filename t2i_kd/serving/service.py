@@ -6,10 +6,10 @@ import time
 
 import numpy as np
 
+from t2i_kd.data.captioned_images import check_caption
 from t2i_kd.errors import UserError
 from t2i_kd.serving.errors import DEADLINE_EXCEEDED, INTERNAL, NOT_FOUND, UNAVAILABLE, RequestError, invalid
 from t2i_kd.serving.model import TEXT
-from t2i_kd.text.tokenizer import check_caption
 
 DEFAULT_SIGNATURE = "serving_default"
 SEEDS = np.iinfo(np.int64)

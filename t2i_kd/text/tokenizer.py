@@ -29,35 +29,10 @@ PADDING, UNKNOWN = 0, 1
 SPECIAL_TOKENS = ("[PAD]", "[UNK]")
 # Reed et al. (CVPR 2016), from their code: "-" stands twice and the space is the last of the 70.
 REED_ALPHABET = "abcdefghijklmnopqrstuvwxyz0123456789-,;.!?:'\"/\\|_@#$%^&*~`+-=<>()[]{} "
-MAX_CAPTION_CHARACTERS = 2000
 
 _WORD = re.compile(rb"[a-z0-9'\x80-\xff]+")
 # The complement of `_WORD`, in RE2's syntax and after lower-casing.
 _SEPARATORS = r"[\x00-&(-/:-`{-\x7f]+"
-
-
-def check_caption(caption):
-    """A user's caption, if it is one.
-
-    Args:
-        caption: str, or bytes in UTF-8.
-
-    Returns:
-        The caption as str, unchanged.
-
-    Raises:
-        UserError: when it is empty or blank, not UTF-8, or longer than 2,000 characters.
-    """
-    try:
-        text = caption.decode("utf-8") if isinstance(caption, bytes) else caption
-        text.encode("utf-8")
-    except UnicodeError:
-        raise UserError("caption: not UTF-8 text") from None
-    if not text.strip():
-        raise UserError("caption: empty")
-    if len(text) > MAX_CAPTION_CHARACTERS:
-        raise UserError(f"caption: {len(text)} characters, more than the {MAX_CAPTION_CHARACTERS} allowed")
-    return text
 
 
 @dataclass(frozen=True)

@@ -7,10 +7,11 @@ import random
 import numpy as np
 import pytest
 
+from t2i_kd.data.captioned_images import check_caption
 from t2i_kd.errors import UserError
 from t2i_kd.imaging import to_uint8
 from t2i_kd.noise import noise_from_seeds
-from t2i_kd.text.tokenizer import Tokenizer, check_caption
+from t2i_kd.text.tokenizer import Tokenizer
 from tests.browser.conftest import PIPELINE
 
 WORDS = Tokenizer("words", ("a", "red", "bird's", "größe", "\u30c6\u30b9\u30c8", "\u212a", "0", "'"), 6)

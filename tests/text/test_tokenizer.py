@@ -10,7 +10,7 @@ import tensorflow as tf
 
 from t2i_kd.data import captioned_shapes
 from t2i_kd.errors import UserError
-from t2i_kd.text.tokenizer import REED_ALPHABET, Tokenizer, check_caption
+from t2i_kd.text.tokenizer import REED_ALPHABET, Tokenizer
 
 WORDS = Tokenizer("words", ("a", "red", "bird's", "größe", "\u30c6\u30b9\u30c8"), 6)
 CHARACTERS = Tokenizer.from_captions([], "characters", 201)
@@ -133,20 +133,6 @@ def test_wrong_vocabulary_file_is_named(content, tmp_path):
 def test_missing_vocabulary_file_is_named(tmp_path):
     with pytest.raises(UserError, match=r"vocabulary\.txt"):
         Tokenizer.load(tmp_path / "vocabulary.txt", "words", 4)
-
-
-@pytest.mark.parametrize(
-    ("caption", "message"),
-    [("", "empty"), (" \n\u3000", "empty"), ("a" * 10000, "10000"), (b"\xff", "UTF-8"), ("\ud800", "UTF-8")],
-)
-def test_check_caption_refuses(caption, message):
-    with pytest.raises(UserError, match=f"^caption: .*{message}"):
-        check_caption(caption)
-
-
-def test_check_caption_returns_text_unchanged():
-    assert check_caption(" größe".encode()) == " größe"
-    assert check_caption("a" * 2000) == "a" * 2000
 
 
 def test_lone_surrogate_is_refused():

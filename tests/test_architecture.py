@@ -1,0 +1,41 @@
+"""Who may know whom: the imports of every room, read from its source."""
+
+import ast
+from pathlib import Path
+
+import pytest
+
+PACKAGE = Path(__file__).resolve().parents[1] / "t2i_kd"
+
+BELOW_SYSTEMS = {"errors", "imaging", "noise", "recipe", "data", "text", "conditions", "teachers", "training", "system"}
+# Room: the rooms and modules of the package that it may import, itself left out. Systems never import each other.
+MAY_KNOW = {
+    "errors": set(),
+    "imaging": set(),
+    "noise": set(),
+    "data": {"errors", "imaging"},
+    "text": {"errors", "imaging", "teachers", "training"},
+    "sdn": BELOW_SYSTEMS,
+    "icsd_gan": BELOW_SYSTEMS,
+}
+
+
+def rooms_known_by(path):
+    """The rooms and modules of the package that a file imports, at its top or inside a function."""
+    for node in ast.walk(ast.parse(path.read_text("utf-8"))):
+        names = []
+        if isinstance(node, ast.Import):
+            names = [alias.name for alias in node.names]
+        elif isinstance(node, ast.ImportFrom):
+            assert not node.level, f"{path}: a relative import"
+            names = [f"{node.module}.{alias.name}" for alias in node.names]
+        elif isinstance(node, ast.Constant) and isinstance(node.value, str):
+            names = [node.value]  # A module that is imported by its name.
+        yield from (name.split(".")[1] for name in names if name.startswith("t2i_kd."))
+
+
+@pytest.mark.parametrize("room", MAY_KNOW)
+def test_a_room_imports_only_what_it_may_know(room):
+    files = sorted((PACKAGE / room).rglob("*.py")) or [PACKAGE / f"{room}.py"]
+    known = {name: path.name for path in files for name in rooms_known_by(path)}
+    assert not {name: file for name, file in known.items() if name not in {room, *MAY_KNOW[room]}}
