@@ -1,3 +1,15 @@
-"""Text-to-image generators that are taught by pretrained networks."""
+"""Image generators that are taught by pretrained networks.
 
-__version__ = "0.1.0"
+>>> import t2i_kd
+>>> model = t2i_kd.load("saved_models/shapes32/1")
+>>> model.generate(["a small red circle in the top left on a white background"]).shape
+(1, 32, 32, 3)
+
+The commands are modules of the same names, which are run (`python -m t2i_kd.train`) and not imported.
+"""
+
+from t2i_kd.api import evaluate, export, load, train
+from t2i_kd.errors import UserError
+
+__all__ = ["UserError", "evaluate", "export", "load", "train"]
+__version__ = "0.2.0"

@@ -1,25 +1,165 @@
 """How every command starts and ends: flags in, exit code out."""
 
+import contextlib
+import importlib.util
+import os
+import shutil
 import sys
+import tempfile
+import textwrap
 
 from absl import app, flags
 
+from t2i_kd import api, plugins
 from t2i_kd.errors import UserError
 
 EXIT_BAD_INPUT = 2
+HELP = ("--help", "-help", "-h", "--helpshort", "--helpfull")
+COMMON = "Every command"
 
 
-def run(main):
+def run(main, define_flags, description, explain_unknown=lambda name: ""):
     """Parses the command line, calls `main()` and exits: 0 done, 2 the user's input is wrong, 1 anything else.
 
     A wrong flag, like a `UserError` from `main`, ends in one line on standard error and no traceback.
+
+    Args:
+        main: function without arguments.
+        define_flags: function from the expanded arguments to {title: the names of the flags that it defined}, in the
+            order in which `--help` shows them.
+        description: the command in a sentence, for `--help`.
+        explain_unknown: function from the name of an unknown flag to what is to be added to the error.
     """
-    app.run(lambda argv: _call(main, argv), flags_parser=_parse)
+    try:
+        arguments = expanded(sys.argv)
+        groups = {**define_flags(arguments), COMMON: define_common_flags()}
+    except (UserError, flags.Error) as error:
+        _exit_bad_input(str(error))
+    if any(argument in HELP for argument in arguments[1:]):
+        print(help_text(description, groups))
+        return
+    app.run(lambda argv: _call(main, argv), flags_parser=lambda argv: _parse(argv, explain_unknown))
 
 
-def _parse(argv):
+def expanded(arguments):
+    """The arguments with every `--flagfile` replaced by what it holds. Raises `flags.Error`."""
+    return flags.FlagValues().read_flags_from_files(list(arguments))
+
+
+def given(arguments, name, default=""):
+    """The last value of `--name` among expanded arguments, before any flag is defined."""
+    value = default
+    for index, argument in enumerate(arguments):
+        flag, equals, text = argument.lstrip("-").partition("=")
+        if argument.startswith("-") and flag == name:
+            value = text if equals else "".join(arguments[index + 1 : index + 2])
+    return value
+
+
+
+def defining(define, *arguments):
+    """The names of the flags that `define(*arguments)` defines, in their order."""
+    before = set(flags.FLAGS)
+    define(*arguments)
+    return [name for name in flags.FLAGS if name not in before]
+
+
+def define_common_flags():
+    """Defines what every command has, and names it."""
+    flags.DEFINE_multi_string(
+        "import_module", [], "A Python module to import first, for systems, layers or metrics of your own; may be repeated."
+    )
+    return ["import_module", "flagfile", "verbosity"]
+
+
+def help_text(description, groups):
+    """What `--help` prints: each group's flags with their defaults and their help."""
+    lines = textwrap.wrap(description, 100)
+    for title, names in groups.items():
+        lines += ["", f"{title}:"]
+        for name in names:
+            lines += _flag_help(name)
+    return "\n".join(lines)
+
+
+def _flag_help(name):
+    if name == "flagfile":
+        return ["  --flagfile=FILE", "      Reads flags from a file, one a line."]
+    flag = flags.FLAGS[name]
+    if name == "verbosity":
+        text = "How much is logged: -1 warnings, 0 also what happens and TensorFlow's own lines, 1 everything."
+        return [f"  --{name}", *_indented(f"{text} (default: -1)")]
+    choices = getattr(flag.parser, "enum_values", None)
+    shown = f"  --[no]{name}" if flag.boolean else f"  --{name}=" + ("|".join(choices) if choices else "VALUE")
+    default = f" (default: {flag.default})" if flag.default not in (None, "", [], False) else ""
+    return [shown, *_indented(flag.help + default)]
+
+
+def _indented(text):
+    return textwrap.wrap(text, 100, initial_indent=" " * 6, subsequent_indent=" " * 6)
+
+
+@contextlib.contextmanager
+def quiet_start():
+    """Within it, TensorFlow loads without its start-up lines, which name what a machine has no GPU for.
+
+    They are written before TensorFlow can be asked not to, so standard error is held back meanwhile. They are shown
+    where something fails, where there is an NVIDIA device, which they may be about, with `--verbosity=0` or more, and with
+    TF_CPP_MIN_LOG_LEVEL=0 in the environment.
+    """
+    wanted = os.environ.get("TF_CPP_MIN_LOG_LEVEL") == "0" or flags.FLAGS.verbosity >= 0
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "0" if wanted else "2")
+    if wanted:
+        yield
+        return
+    sys.stderr.flush()
+    own = os.dup(2)
+    with tempfile.TemporaryFile() as held:
+        os.dup2(held.fileno(), 2)
+        failed = True
+        try:
+            yield
+            failed = False
+        finally:
+            sys.stderr.flush()
+            os.dup2(own, 2)
+            os.close(own)
+            if failed or os.path.exists("/dev/nvidia0"):
+                held.seek(0)
+                shutil.copyfileobj(held, sys.stderr.buffer)
+
+
+def load_backend():
+    """Imports Keras on its backend; with TensorFlow also looks for GPUs, which writes the other start-up lines."""
+    with quiet_start():
+        import keras
+
+        if keras.backend.backend() == "tensorflow" or importlib.util.find_spec("tensorflow"):
+            import tensorflow as tf
+
+            tf.config.list_physical_devices()
+
+
+def say(line):
+    """Prints a line at once."""
+    print(line, flush=True)
+
+
+def export(*arguments, **options):
+    """`api.export`, which reports each step; a failed proof, which is nobody's input, ends in one line and exit code 1."""
+    from t2i_kd.exporting.fidelity import FidelityError
+
+    try:
+        return api.export(*arguments, **options, report=say)
+    except FidelityError as error:
+        sys.exit(f"error: {error}")
+
+
+def _parse(argv, explain_unknown):
     try:
         return flags.FLAGS(argv)
+    except flags.UnrecognizedFlagError as error:
+        _exit_bad_input(f"{error}{explain_unknown(error.flagname)}")
     except flags.Error as error:
         _exit_bad_input(str(error))
 
@@ -28,6 +168,10 @@ def _call(main, argv):
     try:
         if len(argv) > 1:
             raise UserError(f"{argv[1]!r} is not a flag; every argument has the form --name=value")
+        if flags.FLAGS.import_module:
+            load_backend()
+        for name in flags.FLAGS.import_module:
+            plugins.import_module(name, "import_module")
         main()
     except UserError as error:
         _exit_bad_input(str(error))

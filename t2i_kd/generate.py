@@ -1,67 +1,101 @@
-"""Draws captions: `python -m t2i_kd.generate --model=PATH --caption="a small red circle" --out=FILE.png`.
+"""Generates images: `python -m t2i_kd.generate --model=PATH --caption="a small red circle" --out=FILE.png`.
 
-One caption gives the picture itself, several give a captioned grid. The same caption and seed give the same picture
-from every artifact of a model.
+One item gives the image itself, several give a captioned grid. The same caption or image and the same seed give the same
+image from every artifact of a model.
 """
 
-import os
 from pathlib import Path
 
 from absl import flags
 
-from t2i_kd import commands
-from t2i_kd.data.captioned_images import check_caption
+from t2i_kd import api, commands
 from t2i_kd.errors import UserError
-from t2i_kd.exporting.artifacts import load_artifact
 from t2i_kd.imaging import captioned_grid, encode_png, write_file_atomically
 
 SEEDS = range(-(2**63), 2**63)
+LARGEST_FILE = 256 << 20
+DESCRIPTION = "Generates the images of captions, or of images, with a trained or exported model, and writes one PNG."
 
 
-def define_flags():
+def define_flags(arguments):
     """Defines this command's flags."""
-    flags.DEFINE_string("model", "", "a version folder, a .tflite, an .onnx or a run directory")
-    flags.DEFINE_multi_string("caption", [], "what to draw; give it several times for a grid")
-    flags.DEFINE_integer("seed", 0, "of the noise, where the model takes some; 64 bits")
-    flags.DEFINE_string("out", "", "the PNG to write")
+    return {"Generating": commands.defining(_define)}
 
 
-def draw(model, captions, seed, out):
-    """Writes the pictures of captions into one PNG.
+def _define():
+    flags.DEFINE_string("model", "", "The model: a version folder, a .tflite, an .onnx or a run directory.")
+    flags.DEFINE_multi_string("caption", [], "What to generate, for a model of captions. Several of them give a grid.")
+    flags.DEFINE_multi_string(
+        "image", [], "The file of an image to translate, for a model of images. Several of them give a grid."
+    )
+    flags.DEFINE_integer("seed", 0, "The seed of the noise, where the model takes some: an integer of 64 bits.")
+    flags.DEFINE_string("out", "", "The PNG to write.")
+
+
+def write_images(model, captions, images, seed, out):
+    """Writes the images of captions or of images into one PNG.
 
     Args:
-        model: a path; see `load_artifact`.
-        captions: at least one string.
-        seed: an integer of 64 bits, the same for every caption.
+        model: a path; see `t2i_kd.load`.
+        captions: strings, for a model of captions.
+        images: paths of pictures, for a model of images.
+        seed: an integer of 64 bits, the same for every item.
         out: path of the PNG, in a folder that exists.
 
     Raises:
         UserError: naming the flag or file that is wrong; `out` is then as it was.
     """
-    captions = _check_captions(captions)
+    if captions and images:
+        raise UserError("--image: give captions or images, not both")
     if seed not in SEEDS:
         raise UserError(f"--seed: {seed} is not an integer of 64 bits")
     out = _check_out(out)
+    given = {"caption": _check_captions(captions), "image": _read(images)}
     if not model:
         raise UserError("--model: missing")
-    artifact = load_artifact(model)
-    if len(captions) == 1:
-        png = artifact.generate_png(captions[0], seed)
-    else:
-        png = encode_png(captioned_grid(artifact.generate(captions, [seed] * len(captions)), captions))
+    runner = api.load(model)
+    kind = runner.condition.kind
+    other = next(name for name in given if name != kind)
+    if given[other]:
+        raise UserError(f"--{other}: {model} reads {kind}s; give --{kind}")
+    items = given[kind]
+    if not items:
+        raise UserError(f"--{kind}: missing; say what to generate")
+    labels = items if kind == "caption" else [Path(path).name for path in images]
     try:
+        png = _png(runner, items, labels, seed)
         write_file_atomically(out, png)
+    except UserError as error:
+        raise UserError(f"--{kind}: {error}") from None
     except OSError as error:
         raise UserError(f"--out: {out}: {error.strerror or error}") from None
 
 
+def _png(runner, items, labels, seed):
+    if len(items) == 1:
+        return runner.generate_png(items[0], seed)
+    return encode_png(captioned_grid(runner.generate(items, [seed] * len(items)), labels))
+
+
 def _check_captions(captions):
-    if not captions:
-        raise UserError("--caption: missing; say what to draw")
+    from t2i_kd.data.captioned_images import check_caption
+
     try:
         return [check_caption(caption) for caption in captions]
     except UserError as error:
         raise UserError(f"--{error}") from None
+
+
+def _read(paths):
+    contents = []
+    for path in paths:
+        try:
+            if Path(path).stat().st_size > LARGEST_FILE:
+                raise UserError(f"--image: {path} is larger than {LARGEST_FILE:,} bytes")
+            contents.append(Path(path).read_bytes())
+        except OSError as error:
+            raise UserError(f"--image: {path}: {error.strerror or error}") from None
+    return contents
 
 
 def _check_out(out):
@@ -78,13 +112,17 @@ def _check_out(out):
 
 
 def main():
-    """Runs the command; see `draw`."""
-    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+    """Runs the command; see `write_images`."""
     values = flags.FLAGS
-    draw(values.model, values.caption, values.seed, values.out)
+    if not values.caption and not values.image:
+        raise UserError("--caption: missing; say what to generate, or give --image for a model of images")
+    if not values.model:
+        raise UserError("--model: missing")
+    if Path(values.model).is_dir():
+        commands.load_backend()
+    write_images(values.model, values.caption, values.image, values.seed, values.out)
     print(values.out)
 
 
 if __name__ == "__main__":
-    define_flags()
-    commands.run(main)
+    commands.run(main, define_flags, DESCRIPTION)

@@ -1,158 +1,31 @@
-"""What an experiment is: frozen dataclasses that flags fill and that `run_dir/recipe.json` keeps.
+"""What an experiment is: a frozen dataclass of option groups and stages, and its form as JSON.
 
-Every field below is a flag of the same name. Stages are data: `--stage` is given once a stage, in their order, as
-`NAME: key=value key=value ...` with the fields of `Stage` as keys.
+Each system has its own recipe class, `Recipe`'s subclass, whose fields are `system`, the option groups that the system
+reads, and `stages`. `run_dir/recipe.json` keeps it.
 """
 
 import dataclasses
 import json
-import math
 import re
-import types
 import typing
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
-
-from absl import flags
 
 from t2i_kd.errors import UserError
 
 RECIPE_FILE = "recipe.json"
 
 
-def option(default, help_text, choices=None):
-    """A recipe field: its default, its flag's help and, where it has them, the values that it may take."""
-    return field(default=default, metadata={"help": help_text, "choices": choices})
-
-
-@dataclass(frozen=True)
-class DataRecipe:
-    dataset: str = option("captioned_shapes", "data set; see t2i_kd/data")
-    data_dir: str = option("", "folder or .zip of the data set, where it needs one")
-    resolution: int = option(32, "side of the pictures in pixels, a multiple of 32")
-    flip: bool = option(False, "mirror a random half of the training images left to right")
-    max_bad_examples: int = option(0, "broken images or empty captions to skip before stopping")
-
-
-@dataclass(frozen=True)
-class TextRecipe:
-    text_encoder: str = option("gru", "how a caption becomes a vector", ("gru", "char_cnn_rnn", "precomputed", "hub"))
-    text_dim: int = option(1024, "width of the text vector (1024 in the paper)")
-    text_length: int = option(0, "tokens kept of a caption; 0: 32 words (gru) or 201 characters (char_cnn_rnn)")
-    word_dim: int = option(64, "width of a word's vector (gru)")
-    text_weights: str = option("", "a pretrained text encoder's .weights.h5")
-    embeddings_dir: str = option("", "folder of Reed's embedding pickles (precomputed)")
-    hub_handle: str = option("", "TF-Hub handle or local folder (hub)")
-
-
-@dataclass(frozen=True)
-class TeacherRecipe:
-    teacher: str = option("vgg19", "the pretrained network that teaches", ("vgg19", "vgg19_slim", "none"))
-    teacher_weights: str = option(
-        "imagenet",
-        "imagenet (Keras downloads them; vgg19_slim's come with the package) or a file: a .weights.h5 of "
-        "keras.applications.VGG19(include_top=False), or a .npz that the teacher_slim system wrote",
-    )
-    teacher_weights_sha256: str = option("", "SHA-256 that the teacher's weights file must have; empty: any")
-    teacher_cache_mb: int = option(
-        1024,
-        "most megabytes for keeping what the teacher sees in the training pictures; where that is too little, or a "
-        "picture comes less than twice in a stage, the teacher looks at every step; 0: always",
-    )
-    teacher_pooling: str = option("average", "pooling of the teacher; the paper's is average", ("average", "max"))
-    teacher_preprocessing: str = option(
-        "caffe", "caffe: BGR minus the ImageNet mean; none: BGR in 0-255, as SDN's authors feed", ("caffe", "none")
-    )
-
-
-@dataclass(frozen=True)
-class StudentRecipe:
-    width: float = option(1.0, "factor on the student's channel counts; must match the teacher's")
-    noise_dim: int = option(0, "width of the noise beside the text vector; 0, the paper's, makes it deterministic")
-    head_rank: int = option(
-        0, "rank of the dense layers between fc7 and the first map, which hold most weights; 0, the paper's: full"
-    )
-    initializer: str = option(
-        "paper",
-        "paper: N(0, 0.02) convolutions, N(0, 0.1) dense; he: keeps the variance through ReLUs; looks_linear: also "
-        "keeps different texts different",
-        ("paper", "he", "looks_linear"),
-    )
-    whiten_text: bool = option(
-        False, "start with an affine map after the text encoder that makes the training captions' vectors white"
-    )
-    image_output: str = option(
-        "paper",
-        "paper: the last convolution is the image in 0-255; centred: the image is 127.5 (1 + that convolution)",
-        ("paper", "centred"),
-    )
-
-
-@dataclass(frozen=True)
-class TrainingRecipe:
-    batch_size: int = option(12, "captions in a step (12 in the paper)")
-    seed: int = option(0, "of initial weights, order, flips, captions and noise")
-    ema: float = option(0.0, "decay of the weights' moving average, which then is what is kept; 0: none")
-    dtype_policy: str = option("float32", "arithmetic of networks", ("float32", "mixed_bfloat16"))
-    jit_compile: bool = option(False, "compile the training step with XLA")
-    clipnorm: float = option(0.0, "largest global norm of a step's gradient; 0: no clipping")
-    checkpoint_every: int = option(500, "steps from one checkpoint to the next")
-    sample_every: int = option(500, "steps from one sample sheet to the next")
-    log_every: int = option(20, "steps from one line of metrics.jsonl to the next")
-
-    def __post_init__(self):
-        for name in ("batch_size", "checkpoint_every", "sample_every", "log_every"):
-            if getattr(self, name) < 1:
-                raise UserError(f"--{name}: {getattr(self, name)} is not positive")
-        if not 0 <= self.seed < 2**32:
-            raise UserError(f"--seed: {self.seed} is not in 0 to 2^32 - 1")
-        if not 0 <= self.ema < 1:
-            raise UserError(f"--ema: {self.ema} is not in 0 to 1, 1 excluded")
-        if not 0 <= self.clipnorm < math.inf:
-            raise UserError(f"--clipnorm: {self.clipnorm} is not a norm")
-
-
-@dataclass(frozen=True)
-class GanRecipe:
-    gan_loss: str = option("hinge", "what tells real from made: hinge or binary cross-entropy", ("hinge", "bce"))
-    discriminator_channels: int = option(32, "channels of the discriminators' first layer; doubled at each halving")
-    discriminator_learning_rate: float = option(0.0, "0: as the stage's, which is the generator's; same schedule")
-    discriminator_steps: int = option(
-        1, "updates of the discriminators for each of the generator; each has its own equal part of the batch"
-    )
-    beta_1: float = option(0.0, "of Adam, for all networks of a GAN")
-    beta_2: float = option(0.9, "of Adam, for all networks of a GAN")
-    gradient_penalty: str = option(
-        "none",
-        "r1: of real images; ma_gp: of real images with their captions (DF-GAN's)",
-        ("none", "r1", "ma_gp"),
-    )
-    penalty_weight: float = option(0.0, "weight of the gradient penalty; 0: the method's usual one (r1 1, ma_gp 2)")
-    penalty_every: int = option(1, "steps from one gradient penalty to the next, each with this many times its weight")
-    augmentation: str = option(
-        "", "differentiable augmentation of what discriminators see: some of color,translation,cutout"
-    )
-
-
-@dataclass(frozen=True)
-class IcsdRecipe:
-    image_stages: int = option(3, "stages of the generator; each earlier one has half the side (icsd_gan)")
-    generator_channels: int = option(32, "channels of the first stage's map; halved at each later stage (icsd_gan)")
-    condition_dim: int = option(128, "width of the augmented condition (icsd_gan)")
-    kl_weight: float = option(2.0, "weight of the conditioning augmentation's KL divergence (icsd_gan)")
-    icsd_weight: float = option(1.0, "lambda, of the cross-sample similarity distillation; 0: none (icsd_gan)")
-    icsd_warmup: float = option(0.0, "share of a stage in which lambda grows linearly from 0 (icsd_gan)")
-    icsd_features: str = option(
-        "generator", "whose features are compared across the samples (icsd_gan)", ("generator", "discriminator")
-    )
-    icsd_teacher: str = option(
-        "refined", "every stage learns from the most refined or from the next one (icsd_gan)", ("refined", "adjacent")
-    )
-
-
 @dataclass(frozen=True)
 class Stage:
-    """One stage of training: what is compared, for how long, and how fast."""
+    """One stage of training: what is minimised, for how long, and how fast. A system adds fields of its own.
+
+    Attributes:
+        name: of its folder of checkpoints.
+        objective: what is minimised, a name that the system knows.
+        steps, epochs: its length, one of the two; an epoch is every example once.
+        learning_rate, schedule, warmup_steps: see `t2i_kd.training.loop.learning_rate`.
+    """
 
     name: str
     objective: str
@@ -161,10 +34,6 @@ class Stage:
     learning_rate: float = 1e-4
     schedule: str = "constant"
     warmup_steps: int = 0
-    error: str = "l1"
-    scaling: str = "raw"
-    tap_weights: tuple[tuple[str, float], ...] = ()
-    frozen: tuple[str, ...] = ()
 
     def __post_init__(self):
         if not re.fullmatch(r"\w[\w.-]*", self.name):
@@ -174,43 +43,82 @@ class Stage:
 
 
 @dataclass(frozen=True)
-class Recipe:
-    """A whole experiment: what `--flagfile=pipelines/NAME.flags` says and `run_dir/recipe.json` keeps."""
+class TextToImageStage(Stage):
+    """A stage of a system that goes from captions to images.
 
-    system: str = option("sdn", "what is trained")
-    data: DataRecipe = DataRecipe()
-    text: TextRecipe = TextRecipe()
-    teacher: TeacherRecipe = TeacherRecipe()
-    student: StudentRecipe = StudentRecipe()
-    training: TrainingRecipe = TrainingRecipe()
-    gan: GanRecipe = GanRecipe()
-    icsd: IcsdRecipe = IcsdRecipe()
+    Attributes:
+        tap_weights: ((tap or pattern, weight), ...): the teacher's taps that the stage reads; empty: every tap 1.
+        frozen: patterns of the student's layers that the stage leaves as they are.
+    """
+
+    tap_weights: tuple[tuple[str, float], ...] = ()
+    frozen: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """A whole experiment. A system's recipe derives from it and has these fields, its option groups between them.
+
+    Attributes:
+        system: name of the system, see `t2i_kd.systems`.
+        stages: in their order.
+    """
+
+    system: str = ""
     stages: tuple[Stage, ...] = ()
+
+    def __post_init__(self):
+        names = [stage.name for stage in self.stages]
+        for name in names:
+            if names.count(name) > 1:
+                raise UserError(f"--stage: two stages are named {name!r}")
+
+    @classmethod
+    def groups(cls):
+        """{field: option dataclass}, in the order of the fields."""
+        return {name: kind for name, kind in typing.get_type_hints(cls).items() if dataclasses.is_dataclass(kind)}
+
+    @classmethod
+    def stage_class(cls):
+        """The class of its stages."""
+        return typing.get_args(typing.get_type_hints(cls)["stages"])[0]
+
+    @property
+    def tap_objective(self):
+        """The `metrics.tap_errors.TapObjective` that its images are trained to minimise; None: there is none."""
+        return None
 
     def to_json(self):
         """The recipe as the text of `recipe.json`."""
         return json.dumps(dataclasses.asdict(self), indent=2) + "\n"
 
     @classmethod
-    def from_json(cls, text, source="recipe.json"):
-        """The recipe that `to_json` wrote. Raises `UserError` that names the unknown or wrong field."""
-        try:
-            values = json.loads(text)
-        except json.JSONDecodeError as error:
-            raise UserError(f"{source}: not JSON: {error}") from None
-        return _from_dict(cls, values, source)
+    def from_json(cls, text, source=RECIPE_FILE):
+        """The recipe of this class that `to_json` wrote.
 
-    @classmethod
-    def load(cls, path):
-        """The recipe of a file. Raises `UserError` when it cannot be read."""
-        try:
-            text = Path(path).read_text("utf-8")
-        except (OSError, UnicodeDecodeError) as error:
-            raise UserError(f"{path}: {error}") from None
-        return cls.from_json(text, str(path))
+        Raises:
+            UserError: naming the source and the field that is unknown or wrong.
+        """
+        return _from_dict(cls, parse_json(text, source), source)
 
 
-GROUPS = {name: kind for name, kind in typing.get_type_hints(Recipe).items() if dataclasses.is_dataclass(kind)}
+def parse_json(text, source):
+    """A recipe's JSON as a dict. Raises `UserError` that names the source."""
+    try:
+        values = json.loads(text)
+    except json.JSONDecodeError as error:
+        raise UserError(f"{source}: not JSON: {error}") from None
+    if not isinstance(values, dict):
+        raise UserError(f"{source}: a recipe is not an object")
+    return values
+
+
+def read_text(path):
+    """A file's text. Raises `UserError` when it cannot be read."""
+    try:
+        return Path(path).read_text("utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise UserError(f"{path}: {error}") from None
 
 
 def _from_dict(cls, values, source):
@@ -219,35 +127,38 @@ def _from_dict(cls, values, source):
     hints = typing.get_type_hints(cls)
     unknown = sorted(set(values) - set(hints))
     if unknown:
-        raise UserError(f"{source}: unknown key {unknown[0]!r}")
-    known = {}
-    for name, value in values.items():
-        kind = hints[name]
-        if dataclasses.is_dataclass(kind):
-            known[name] = _from_dict(kind, value, source)
-        elif name == "stages" and isinstance(value, list):
-            known[name] = tuple(_from_dict(Stage, stage, source) for stage in value)
-        elif name == "tap_weights" and isinstance(value, list):
-            known[name] = _tap_weights(value, source)
-        elif name == "frozen" and isinstance(value, list):
-            known[name] = tuple(str(pattern) for pattern in value)
-        elif isinstance(value, typing.get_origin(kind) or kind) or (kind is float and isinstance(value, int)):
-            known[name] = kind(value)
-        else:
-            raise UserError(f"{source}: {name} is not of type {kind.__name__}: {value!r}")
+        raise UserError(f"{source}: unknown key {unknown[0]!r}; was it written by another version of t2i_kd?")
+    known = {name: _value(hints[name], name, value, source) for name, value in values.items()}
     try:
-        recipe = cls(**known)
+        made = cls(**known)
     except TypeError as error:
         raise UserError(f"{source}: {error}") from None
-    _check_choices(recipe, source)
-    return recipe
+    _check_choices(made, source)
+    return made
 
 
-def _tap_weights(pairs, source):
-    try:
-        return tuple((str(tap), float(weight)) for tap, weight in pairs)
-    except (TypeError, ValueError):
-        raise UserError(f"{source}: tap_weights are not pairs of a tap and a number: {pairs!r}") from None
+def _value(kind, name, value, source):
+    if dataclasses.is_dataclass(kind):
+        return _from_dict(kind, value, source)
+    if typing.get_origin(kind) is tuple and isinstance(value, list):
+        return tuple(_item(typing.get_args(kind)[0], name, item, source) for item in value)
+    # A bool is an int to Python, and not to a reader.
+    fits = isinstance(value, typing.get_origin(kind) or kind) and (kind is bool or not isinstance(value, bool))
+    if fits or (kind is float and type(value) is int):
+        return kind(value)
+    raise UserError(f"{source}: {name} is not of type {getattr(kind, '__name__', kind)}: {value!r}")
+
+
+def _item(kind, name, item, source):
+    """One item of a list: a stage, a text, or a pair such as a tap and its weight."""
+    if dataclasses.is_dataclass(kind):
+        return _from_dict(kind, item, source)
+    parts = typing.get_args(kind)
+    if not parts:
+        return _value(kind, name, item, source)
+    if not isinstance(item, list) or len(item) != len(parts):
+        raise UserError(f"{source}: {name} holds {item!r}, not {len(parts)} values")
+    return tuple(_value(part, name, value, source) for part, value in zip(parts, item, strict=True))
 
 
 def _check_choices(values, source):
@@ -256,93 +167,6 @@ def _check_choices(values, source):
         value = getattr(values, item.name)
         if choices and value not in choices:
             raise UserError(f"{source}: {item.name} is {value!r}, none of {', '.join(choices)}")
-
-
-def parse_stage(text):
-    """A stage from the text of `--stage`.
-
-    Args:
-        text: `NAME: key=value key=value ...`; `tap_weights` is `TAP:WEIGHT,TAP:WEIGHT,...`, a pattern such as
-            `conv5_*` standing for every tap that it fits; `frozen` is `LAYER,LAYER,...`, patterns of the student's
-            layers that this stage leaves as they are.
-
-    Raises:
-        UserError: naming the stage and the key, where the text is not of that form.
-    """
-    name, colon, rest = text.partition(":")
-    name = name.strip()
-    if not colon or not name:
-        raise UserError(f"--stage: {text!r} is not of the form 'NAME: key=value key=value'")
-    hints = typing.get_type_hints(Stage)
-    values = {"name": name}
-    for pair in rest.split():
-        key, equals, value = pair.partition("=")
-        if not equals:
-            raise UserError(f"--stage {name}: {pair!r} is not key=value")
-        if key not in hints or key == "name":
-            raise UserError(f"--stage {name}: unknown key {key!r}; known: {', '.join(list(hints)[1:])}")
-        if key in values:
-            raise UserError(f"--stage {name}: {key} is given twice")
-        try:
-            values[key] = PARSERS.get(key, hints[key])(value)
-        except ValueError as error:
-            raise UserError(f"--stage {name}: {key}={value!r}: {error}") from None
-    if "objective" not in values:
-        raise UserError(f"--stage {name}: objective is missing")
-    return Stage(**values)
-
-
-def _parse_tap_weights(text):
-    weights = []
-    for pair in text.split(","):
-        tap, _, weight = pair.partition(":")
-        weights.append((tap, float(weight)))
-    return tuple(weights)
-
-
-# How the text of a stage's key is read, where its type alone does not say.
-PARSERS = {"tap_weights": _parse_tap_weights, "frozen": lambda text: tuple(text.split(","))}
-
-
-def define_flags():
-    """Defines a flag for each recipe field, with its default and help."""
-    for kind in (Recipe, *GROUPS.values()):
-        for item in dataclasses.fields(kind):
-            if "help" not in item.metadata:
-                continue
-            text, choices = item.metadata["help"], item.metadata["choices"]
-            if choices:
-                flags.DEFINE_enum(item.name, item.default, choices, text)
-            elif item.type is bool:
-                flags.DEFINE_boolean(item.name, item.default, text)
-            elif item.type is int:
-                flags.DEFINE_integer(item.name, item.default, text)
-            elif item.type is float:
-                flags.DEFINE_float(item.name, item.default, text)
-            else:
-                flags.DEFINE_string(item.name, item.default, text)
-    flags.DEFINE_multi_string("stage", [], "a stage, in order: 'NAME: key=value key=value ...'")
-
-
-def from_flags(values):
-    """The recipe that parsed flags describe.
-
-    Args:
-        values: `absl.flags.FLAGS`, or anything with the flags as attributes.
-
-    Raises:
-        UserError: for a stage that cannot be read, or two stages of one name.
-    """
-    groups = {
-        name: kind(**{item.name: getattr(values, item.name) for item in dataclasses.fields(kind)})
-        for name, kind in GROUPS.items()
-    }
-    stages = tuple(parse_stage(text) for text in values.stage)
-    names = [stage.name for stage in stages]
-    for name in names:
-        if names.count(name) > 1:
-            raise UserError(f"--stage: two stages are named {name!r}")
-    return Recipe(system=values.system, stages=stages, **groups)
 
 
 def first_difference(ours, theirs):
@@ -360,8 +184,3 @@ def _leaves(values, prefix=""):
             yield from _leaves(value)
         else:
             yield prefix + name, value
-
-
-def flag_values(recipe):
-    """Every field of a recipe by its flag's name, the groups flattened."""
-    return types.SimpleNamespace(**dict(_leaves(dataclasses.asdict(recipe))))

@@ -1,59 +1,64 @@
-"""A student as the rest of the project knows it: a network, the way captions enter it, and the recipe it came from."""
+"""A student as the rest of the project knows it: a network, and the condition that it is asked with.
+
+In a folder it is `student.keras`, the whole network in Keras's own format, and `condition.json`; nothing else is needed to
+use it, whatever trained it.
+"""
 
 import dataclasses
-import fnmatch
-import importlib
 import zipfile
 from dataclasses import dataclass
 from pathlib import Path
 
 import keras
 
+import t2i_kd.registered_layers  # noqa: F401 (registers the layers that a file may name)
+from t2i_kd.conditions.base import Condition
+from t2i_kd.conditions.catalogue import load_condition
 from t2i_kd.errors import UserError
 from t2i_kd.imaging import write_file_atomically
-from t2i_kd.recipe import RECIPE_FILE, Recipe
-from t2i_kd.text.base import TextFrontEnd
-from t2i_kd.text.front_end import load_front_end
-from t2i_kd.text.whitening import whitening_map
-from t2i_kd.training.distribution import predict
 
 WEIGHTS_FILE = "student.keras"
-# What a DS-SJE stage leaves beside the vocabulary, for another run's --text_weights.
-TEXT_WEIGHTS_FILE = "text_encoder.weights.h5"
-# Training captions that a run keeps for the export, one a line.
-CAPTIONS_FILE = "captions.txt"
-# The systems that train a text-to-image generator, and where `recipe_generator` builds it.
-GENERATORS = {"sdn": "t2i_kd.sdn.networks", "icsd_gan": "t2i_kd.icsd_gan.networks"}
 IMAGE = "image"
+NOISE = "noise"
 
 
 @dataclass(frozen=True)
 class Student:
-    """A text-to-image generator with all that is needed to use it.
+    """A generator of images with all that is needed to use it.
 
     Attributes:
-        network: `keras.Model` from {front_end.input_name: text features, ["noise": float32 [batch, noise_dim]]} to
-            {"image": float32 [batch, resolution, resolution, 3], nominally 0-255, not clipped, and other tensors}. A
-            generator of several stages gives the smaller images of the earlier ones as "image_SIDE".
-        front_end: captions to text features.
-        recipe: the `Recipe` that it was trained by.
+        network: `keras.Model` from {input: tensor [batch, ...], of `condition.inputs`, and, where it takes noise,
+            "noise": float32 [batch, noise_dim]} to {"image": float32 [batch, height, width, 3], nominally 0-255, not
+            clipped, and other tensors}. A generator of several stages gives the smaller images of the earlier ones as
+            "image_SIDE".
+        condition: `Condition`: requests to the network's inputs.
     """
 
     network: keras.Model
-    front_end: TextFrontEnd
-    recipe: Recipe
+    condition: Condition
+
+    def __post_init__(self):
+        inputs, outputs = _named(self.network.input), _named(self.network.output)
+        wanted = {name: (each.shape, each.dtype) for name, each in self.condition.inputs.items()}
+        found = {name: (tuple(each.shape[1:]), each.dtype) for name, each in inputs.items() if name != NOISE}
+        if found != wanted:
+            raise UserError(f"student: the network reads {found}, and its condition gives {wanted}")
+        if IMAGE not in outputs or len(outputs[IMAGE].shape) != 4 or outputs[IMAGE].shape[-1] != 3:
+            raise UserError(f"student: the network's outputs {', '.join(outputs)} hold no image [batch, height, width, 3]")
 
     @property
     def resolution(self):
+        """The side of its images in pixels."""
         return self.network.output[IMAGE].shape[1]
 
     @property
     def noise_dim(self):
+        """How many numbers of noise an image takes; 0: none."""
         return noise_width(self.network)
 
     @property
     def coarse_images(self):
-        """{side: the student that draws an earlier stage's image}, the smallest first."""
+        """{side: the student that gives an earlier stage's image}, the smallest first."""
         outputs = {self.network.output[name].shape[1]: name for name in image_outputs(self.network) if name != IMAGE}
         networks = {
             side: keras.Model(self.network.input, {IMAGE: self.network.output[name]}, name=f"student_{side}")
@@ -62,7 +67,7 @@ class Student:
         return {side: dataclasses.replace(self, network=network) for side, network in networks.items()}
 
     def truncated(self, factor):
-        """The student with its noise multiplied by `factor`: below 1, less varied and more typical pictures.
+        """The student with its noise multiplied by `factor`: below 1, less varied and more typical images.
 
         Source: ours, after BigGAN's truncation trick (Brock et al., ICLR 2019), which draws large numbers again.
 
@@ -78,13 +83,17 @@ class Student:
         inputs = {
             name: keras.Input(each.shape[1:], dtype=each.dtype, name=name) for name, each in self.network.input.items()
         }
-        outputs = self.network({**inputs, "noise": inputs["noise"] * factor})
+        outputs = self.network({**inputs, NOISE: inputs[NOISE] * factor})
         return dataclasses.replace(self, network=keras.Model(inputs, outputs, name="student"))
 
 
+def _named(tensors):
+    return tensors if isinstance(tensors, dict) else {}
+
+
 def noise_width(network):
-    """How many numbers a student's network reads beside the text; 0: none."""
-    return network.input["noise"].shape[-1] if "noise" in network.input else 0
+    """How many numbers of noise a student's network reads; 0: none."""
+    return network.input[NOISE].shape[-1] if NOISE in network.input else 0
 
 
 def image_outputs(network):
@@ -92,74 +101,15 @@ def image_outputs(network):
     return [name for name in network.output if name == IMAGE or name.startswith(f"{IMAGE}_")]
 
 
-def build_student(recipe, front_end):
-    """The recipe's student network with initial weights, in the global dtype policy.
-
-    Returns:
-        `keras.Model`; see `Student.network`. Its layers `text_encoder` and `generator` are models themselves.
-    """
-    inputs = {
-        front_end.input_name: keras.Input(front_end.input_shape, dtype=front_end.input_dtype, name=front_end.input_name)
-    }
-    encoder = front_end.build_encoder()
-    generator = importlib.import_module(GENERATORS[recipe.system]).recipe_generator(recipe)
-    encoder.name, generator.name = "text_encoder", "generator"
-    text = encoder(dict(inputs))
-    if recipe.student.whiten_text:
-        text = keras.layers.Dense(recipe.text.text_dim, name="text_whitening")(text)
-    given = {"text": text}
-    if noise_width(generator):
-        given["noise"] = inputs["noise"] = keras.Input((noise_width(generator),), name="noise")
-    return keras.Model(inputs, generator(given), name="student")
-
-
-def freeze(network, patterns):
-    """Makes all of a student's layers trainable but those whose names fit one of the patterns.
-
-    Args:
-        network: a student; the names are `text_encoder`, `text_whitening` and those of the generator's layers.
-        patterns: names, or patterns such as `conv5_*`.
-
-    Raises:
-        UserError: for a pattern that fits no layer, or when nothing is left to train.
-    """
-    layers = [layer for layer in network.layers if layer.name.startswith("text_")]
-    layers += network.get_layer("generator").layers
-    for pattern in patterns:
-        if not fnmatch.filter([layer.name for layer in layers], pattern):
-            raise UserError(f"frozen: {pattern!r} fits none of the student's layers")
-    for layer in layers:
-        layer.trainable = not any(fnmatch.fnmatchcase(layer.name, pattern) for pattern in patterns)
-    if not network.trainable_variables:
-        raise UserError("frozen: nothing is left to train")
-
-
-def whiten_text(network, features):
-    """Sets a student's `text_whitening` layer, where it has one, so that these captions' vectors become white.
-
-    Args:
-        network: an untrained student.
-        features: text features of the training captions, [n, ...].
-    """
-    if not any(layer.name == "text_whitening" for layer in network.layers):
-        return
-    input_name = next(name for name in network.input if name != "noise")
-    vectors = predict(network.get_layer("text_encoder"), {input_name: features}, 32)
-    network.get_layer("text_whitening").set_weights(whitening_map(vectors))
-
-
 def save_network(network, path):
-    """Writes a student's network as `.keras`, whole or not at all."""
-    Path(path).parent.mkdir(parents=True, exist_ok=True)
-    _save_whole(network.save, Path(path), ".keras")
+    """Writes a network as `.keras`, whole or not at all. Raises `UserError` that names the file."""
+    save_whole(network.save, Path(path), ".keras")
 
 
-def save_encoder_weights(network, path):
-    """Writes the weights of a student's text encoder as `.weights.h5`, whole or not at all, for `--text_weights`."""
-    _save_whole(network.get_layer("text_encoder").save_weights, Path(path), ".weights.h5")
-
-
-def _save_whole(save, path, ending):
+def save_whole(save, path, ending):
+    """Has Keras write a file, which must have the ending, by way of a temporary one."""
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
     # Keras wants the ending, and writes bit by bit.
     temporary = path.with_name(f".{path.name.removesuffix(ending)}.tmp{ending}")
     try:
@@ -171,29 +121,59 @@ def _save_whole(save, path, ending):
         temporary.unlink(missing_ok=True)
 
 
-def load_student(run_dir, weights_file=WEIGHTS_FILE):
+def load_student(folder, weights_file=WEIGHTS_FILE):
     """A trained student in float32, whatever precision it was trained in.
 
     Args:
-        run_dir: a run directory with `recipe.json` and, where the text encoder has one, `vocabulary.txt`.
-        weights_file: the `.keras` file, relative to `run_dir`.
+        folder: with `condition.json` and what belongs to it.
+        weights_file: the `.keras` file, relative to `folder`.
 
     Raises:
-        UserError: naming the file that is missing, unreadable, or does not fit the recipe.
+        UserError: naming the file that is missing, unreadable, or no student.
     """
-    run_dir = Path(run_dir)
-    path = run_dir / weights_file
-    recipe = Recipe.load(run_dir / RECIPE_FILE)
-    front_end = load_front_end(run_dir, recipe.text)
+    condition = load_condition(folder)
+    path = Path(folder) / weights_file
+    try:
+        return Student(in_float32(load_network(path)), condition)
+    except UserError as error:
+        raise UserError(str(error) if str(path) in str(error) else f"{path}: {error}") from None
+
+
+def load_network(path):
+    """The network of a `.keras` file. Keras's safe mode is on: no code that a file holds is run.
+
+    Raises:
+        UserError: naming the file, when it is missing or damaged, holds code, or names a class that nobody imported.
+    """
+    path = Path(path)
     if not path.is_file():
         raise UserError(f"{path}: no such file; has the run finished?")
-    before = keras.config.dtype_policy()
-    keras.config.set_dtype_policy("float32")
     try:
-        network = build_student(recipe, front_end)
-        network.load_weights(path)
-    except (OSError, ValueError, KeyError, zipfile.BadZipFile) as error:
-        raise UserError(f"{path}: not this recipe's student: {' '.join(str(error).split())[:200]}") from None
-    finally:
-        keras.config.set_dtype_policy(before)
-    return Student(network, front_end, recipe)
+        return keras.models.load_model(path, compile=False, safe_mode=True)
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, zipfile.BadZipFile) as error:
+        reason = " ".join(str(error).split())
+        if "Could not locate" in reason:
+            reason = f"{reason.partition('. ')[0]}; layers of your own are imported by --import_module=MODULE"
+        raise UserError(f"{path}: not a network that can be read: {reason[:300]}") from None
+
+
+def in_float32(network):
+    """The network with the same weights and every layer in float32; itself where that is so already."""
+    config = network.get_config()
+    changed = _with_policy(config, "float32")
+    if changed == config:
+        return network
+    twin = type(network).from_config(changed)
+    twin.set_weights(network.get_weights())
+    return twin
+
+
+def _with_policy(config, name):
+    """A configuration in which every dtype policy has another name."""
+    if isinstance(config, dict):
+        if config.get("class_name") == "DTypePolicy":
+            return {**config, "config": {**config["config"], "name": name}}
+        return {key: _with_policy(value, name) for key, value in config.items()}
+    if isinstance(config, list | tuple):
+        return type(config)(_with_policy(value, name) for value in config)
+    return config

@@ -1,104 +1,72 @@
 """`python -m t2i_kd.train --flagfile=pipelines/NAME.flags`: trains what a recipe describes."""
 
-import contextlib
-import errno
-import importlib
-
 from absl import flags
 
-import t2i_kd.recipe
-from t2i_kd.commands import run
+from t2i_kd import api, commands, recipe_flags, systems
 from t2i_kd.errors import UserError
-from t2i_kd.export import export
-from t2i_kd.recipe import define_flags, from_flags
 
-DISK_IS_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
-SYSTEMS = {
-    "sdn": ("t2i_kd.sdn.trainer", "SDN"),
-    "icsd_gan": ("t2i_kd.icsd_gan.trainer", "ICSDGAN"),
-    "teacher_slim": ("t2i_kd.teachers.slim", "TeacherSlim"),
-}
 FLAGS = flags.FLAGS
+DESCRIPTION = (
+    "Trains what a recipe describes, or goes on with it, and exports the student. A recipe is a file of flags: "
+    "python -m t2i_kd.train --flagfile=pipelines/NAME.flags"
+)
 
 
-def system(recipe):
-    """The recipe's system, built but not trained."""
-    if recipe.system not in SYSTEMS:
-        raise UserError(f"--system: {recipe.system!r} is none of {', '.join(SYSTEMS)}")
-    module, name = SYSTEMS[recipe.system]
-    return getattr(importlib.import_module(module), name)(recipe)
+def define_flags(arguments):
+    """Defines the flags of the command and those of the system that the arguments name, and names them by group."""
+    room = systems.find(commands.given(arguments, "system", systems.DEFAULT))
+    own = commands.defining(_define_own_flags)
+    defined = commands.defining(recipe_flags.define_flags, room.recipe)
+    groups = {"The run": own, "The stages": ["stage"]}
+    for kind in room.recipe.groups().values():
+        groups[kind.__doc__] = [name for name in defined if name in kind.__dataclass_fields__]
+    return groups
 
 
-def main():
-    """Runs the command: build, train or resume, export."""
-    recipe = from_flags(FLAGS)
-    if FLAGS.dry_run:
-        print(recipe.to_json(), end="")
-        print("\n".join(system(recipe).describe()))
-        return
-    if not FLAGS.run_dir:
-        raise UserError("--run_dir: say where the run is kept")
-    from t2i_kd.training.determinism import make_deterministic
-    from t2i_kd.training.distribution import make_strategy
-
-    strategy = make_strategy(FLAGS.distribute)
-    make_deterministic()
-    with strategy.scope() if strategy else contextlib.nullcontext():
-        chief = train(recipe)
-    if chief:
-        print(f"{FLAGS.run_dir}: trained")
-        if FLAGS.export_dir:
-            export(FLAGS.run_dir, FLAGS.export_dir, FLAGS.overwrite)
-
-
-def train(recipe):
-    """Trains a recipe on one device, or on those of the strategy whose scope this is.
-
-    Returns:
-        Whether this process is the chief, which alone writes.
-    """
-    from t2i_kd.training.distribution import check_batch_size, ending_with_the_cluster, is_chief
-    from t2i_kd.training.run_directory import open_run_directory
-
-    check_batch_size(recipe.training.batch_size)
-    built = system(recipe)
-    built.load_teacher()
-    if FLAGS.export_dir:
-        from t2i_kd.student import GENERATORS
-
-        if recipe.system not in GENERATORS:
-            raise UserError(f"--export_dir: {recipe.system} makes no generator that could be exported")
-        from t2i_kd.exporting.exporter import check_export
-
-        check_export(built.front_end, FLAGS.export_dir, overwrite=FLAGS.overwrite)
-    if is_chief():
-        open_run_directory(FLAGS.run_dir, recipe)
-    try:
-        with ending_with_the_cluster():
-            built.train(FLAGS.run_dir)
-    except OSError as error:
-        if error.errno not in DISK_IS_FULL:
-            raise
-        raise UserError(f"--run_dir: cannot write into {FLAGS.run_dir}: {error.strerror}") from None
-    return is_chief()
-
-
-if __name__ == "__main__":
-    define_flags()
-    # So that --help lists them too.
-    flags.adopt_module_key_flags(t2i_kd.recipe)
-    flags.DEFINE_string("run_dir", "", "folder of the run: recipe, checkpoints, logs, samples, student")
-    flags.DEFINE_string("export_dir", "", "where to export the trained student; empty: do not")
+def _define_own_flags():
+    known = ", ".join(systems.ROOMS)
+    flags.DEFINE_string(
+        "system", systems.DEFAULT, f"The system that is trained: {known}, or a module of your own on Python's path."
+    )
+    flags.DEFINE_string("run_dir", "", "The folder of the run: recipe, checkpoints, logs, samples, student.")
+    flags.DEFINE_string("export_dir", "", "The folder to export the trained student to. Empty exports nothing.")
+    flags.DEFINE_boolean("overwrite", False, "Replace the exported version if it exists.")
     flags.DEFINE_enum(
         "distribute",
         "none",
         ("none", "mirrored", "multi_worker"),
-        "devices that share each batch: one; all of this machine's; those of TF_CONFIG's workers. Not of the recipe",
+        "The devices that share each batch: one, all of this machine's, or those of TF_CONFIG's workers. It does not "
+        "belong to the recipe.",
     )
-    flags.DEFINE_boolean("overwrite", False, "replace the exported version if it exists")
     flags.DEFINE_boolean(
         "dry_run",
         False,
-        "print the resolved recipe and parameter counts, make no run; missing data are downloaded",
+        "Print the recipe and its parameter counts, name everything that is missing, and make no run. Data and weights "
+        "that can be downloaded are.",
     )
-    run(main)
+
+
+def explain_unknown(name):
+    """Which systems have an option that the one in question has not."""
+    owners = recipe_flags.systems_with_option(name)
+    return f" It is an option of --system={' and '.join(owners)}." if owners else ""
+
+
+def main():
+    """Runs the command: describe, or train and export."""
+    recipe = recipe_flags.from_flags(systems.find(FLAGS.system).recipe, FLAGS, FLAGS.system)
+    if not FLAGS.dry_run and not FLAGS.run_dir:
+        raise UserError("--run_dir: say where the run is kept")
+    commands.load_backend()
+    if FLAGS.dry_run:
+        for line in api.describe(recipe):
+            print(line)
+        return
+    if api.train(recipe, FLAGS.run_dir, FLAGS.export_dir, FLAGS.overwrite, distribute=FLAGS.distribute):
+        print(f"{FLAGS.run_dir}: trained")
+        if FLAGS.export_dir:
+            commands.export(FLAGS.run_dir, FLAGS.export_dir, overwrite=FLAGS.overwrite)
+
+
+if __name__ == "__main__":
+    commands.run(main, define_flags, DESCRIPTION, explain_unknown)

@@ -30,12 +30,17 @@ def decode_square(encoded, resolution):
     Raises:
         UserError: with the reason, where the bytes are not a whole picture or claim more than `MAX_PIXELS`.
     """
+    square = centre_square(decode(encoded))
+    return np.asarray(square.resize((resolution, resolution), Image.Resampling.LANCZOS))
+
+
+def decode(encoded):
+    """A picture's file as an upright `PIL.Image` in RGB, of its own size; as `decode_square` says, and its errors."""
     try:
         with Image.open(io.BytesIO(encoded), formats=FORMATS) as image:
             if image.width * image.height > MAX_PIXELS:
                 raise UserError(f"has {image.width} x {image.height} pixels, more than {MAX_PIXELS:,}")
-            square = _centre_square(_rgb_on_white(ImageOps.exif_transpose(image)))
-            return np.asarray(square.resize((resolution, resolution), Image.Resampling.LANCZOS))
+            return _rgb_on_white(ImageOps.exif_transpose(image))
     except UserError:
         raise
     except UnidentifiedImageError:
@@ -54,7 +59,8 @@ def _rgb_on_white(image):
     return Image.alpha_composite(white, image.convert("RGBA")).convert("RGB")
 
 
-def _centre_square(image):
+def centre_square(image):
+    """The largest centred square of a `PIL.Image`."""
     side = min(image.size)
     left, top = (image.width - side) // 2, (image.height - side) // 2
     return image.crop((left, top, left + side, top + side))

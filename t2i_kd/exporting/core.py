@@ -1,10 +1,8 @@
-"""The part of a student that every format can hold: numbers in, a picture in 0-255 out."""
-
-from t2i_kd.noise import noise_from_seeds
+"""The part of a student that every format can hold: numbers in, an image in 0-255 out."""
 
 
 def core_specs(student, batch=None):
-    """The core's inputs, in order: the text front end's, then `noise` where the student takes some.
+    """The core's inputs, in order: the condition's, then `noise` where the student takes some.
 
     Args:
         student: a `t2i_kd.student.Student`.
@@ -15,8 +13,8 @@ def core_specs(student, batch=None):
     """
     import tensorflow as tf
 
-    front_end = student.front_end
-    specs = [tf.TensorSpec((batch, *front_end.input_shape), front_end.input_dtype, name=front_end.input_name)]
+    inputs = student.condition.inputs.items()
+    specs = [tf.TensorSpec((batch, *each.shape), each.dtype, name=name) for name, each in inputs]
     if student.noise_dim:
         specs.append(tf.TensorSpec((batch, student.noise_dim), tf.float32, name="noise"))
     return specs
@@ -45,21 +43,3 @@ def core_function(student, batch=None):
         return {"image": tf.clip_by_value(tf.cast(image, tf.float32), 0.0, 255.0)}
 
     return core
-
-
-def core_inputs(features, seeds, input_name, noise_dim):
-    """The core's inputs for captions whose features are known.
-
-    Args:
-        features: array [n, ...], the front end's.
-        seeds: n integers of 64 bits.
-        input_name: `tokens` or `embedding`.
-        noise_dim: width of the student's noise, 0 for none.
-
-    Returns:
-        {name: array [n, ...]}.
-    """
-    inputs = {input_name: features}
-    if noise_dim:
-        inputs["noise"] = noise_from_seeds(seeds, noise_dim)
-    return inputs

@@ -1,6 +1,5 @@
 """From a trained student to a published version: convert, prove, and only then rename into place."""
 
-import functools
 import json
 import os
 import shutil
@@ -10,26 +9,35 @@ import keras
 
 from t2i_kd.errors import UserError
 from t2i_kd.exporting import fidelity, manifest
-from t2i_kd.exporting.core import core_inputs
 from t2i_kd.exporting.litert import convert_litert
 from t2i_kd.exporting.onnx import convert_onnx
 from t2i_kd.exporting.quiet import quiet_converters
-from t2i_kd.exporting.runners import KerasRunner, LiteRTRunner, OnnxRunner, SavedModelRunner, require_any_text
 from t2i_kd.exporting.saved_model import write_saved_model
 from t2i_kd.exporting.tf_serving import BATCHING, write_serving_files
+from t2i_kd.recipe import RECIPE_FILE, read_text
+from t2i_kd.runners import (
+    KerasRunner,
+    LiteRTRunner,
+    NotFiniteError,
+    OnnxRunner,
+    SavedModelRunner,
+    core_inputs,
+    require_any_item,
+)
 
 EXTRA = Path(manifest.EXTRA)
-CALIBRATION_CAPTIONS = 64
-# What users type and no training set has; the rest of the 64 checked captions come from the training set.
-AWKWARD_CAPTIONS = ("  UPPER case,with punctuation!?", "ein rotes Fünfeck 红色 🟥", "it's", "unknown " * 60)
-CHECKED_CAPTIONS = 64
-SAY = functools.partial(print, flush=True)
+CALIBRATION_ITEMS = 64
+CHECKED_ITEMS = 64
+
+
+def no_report(line):
+    """Says nothing."""
 
 
 def export_run(
-    run_dir, export_dir, version=1, overwrite=False, artifacts=tuple(manifest.FILES), report=SAY, truncation=1.0
+    run_dir, export_dir, version=1, overwrite=False, artifacts=tuple(manifest.FILES), report=no_report, truncation=1.0
 ):
-    """Exports a run directory's student, with the captions that its training left in `captions.txt`.
+    """Exports a run directory's student, with the typical items that its training left there.
 
     Args and errors as for `export_student`; also `UserError` when the run is not finished. `truncation` multiplies the
     student's noise.
@@ -38,27 +46,26 @@ def export_run(
     check_export_dir(export_dir, version, overwrite)
     if not (run_dir / "student.keras").is_file():
         raise UserError(f"--run_dir: {run_dir} holds no student.keras; is its training finished?")
-    from t2i_kd.student import CAPTIONS_FILE, load_student
+    from t2i_kd.student import load_student
 
-    captions = _read_captions(run_dir / CAPTIONS_FILE)
-    checked = _spread(captions, CHECKED_CAPTIONS - len(AWKWARD_CAPTIONS)) + list(AWKWARD_CAPTIONS)
-    calibration = _spread(captions, CALIBRATION_CAPTIONS)
     student = load_student(run_dir).truncated(truncation)
-    return export_student(student, export_dir, calibration, checked, version, overwrite, artifacts, report, truncation)
+    items = student.condition.load_items(run_dir)
+    recipe = read_text(run_dir / RECIPE_FILE)
+    return export_student(student, export_dir, items, version, overwrite, artifacts, report, truncation, recipe)
 
 
 def export_student(
     student,
     export_dir,
-    calibration_captions,
-    check_captions,
+    items,
     version=1,
     overwrite=False,
     artifacts=tuple(manifest.FILES),
-    report=SAY,
+    report=no_report,
     truncation=1.0,
+    recipe="",
 ):
-    """Writes `export_dir/version/`: SavedModel, TF Serving's files, LiteRT files, ONNX, vocabulary, recipe, manifest.
+    """Writes `export_dir/version/`: SavedModel, TF Serving's files, LiteRT files, ONNX, condition, recipe, manifest.
 
     All is made and proven in a hidden folder beside the version and renamed at the end, so that a server which watches
     `export_dir` never sees half a version, and nothing appears when anything fails.
@@ -66,31 +73,36 @@ def export_student(
     Args:
         student: a `t2i_kd.student.Student` in float32.
         export_dir: `saved_models/NAME`; NAME is the model's name in the manifest.
-        calibration_captions: typical captions, from which 8-bit ranges are taken, and with which servers warm up.
-        check_captions: captions on which every artifact is compared with the Keras model; caption i has seed i.
+        items: typical items of the student's condition, at least one. From some of them 8-bit ranges are taken, and
+            servers warm up with them; on some, and on the condition's awkward ones, every artifact is compared with the
+            Keras model, item i with seed i.
         version: number of the version.
         overwrite: replace the version if it exists.
         artifacts: which of `manifest.FILES` stand beside the SavedModel.
         report: called with one line of text at each step.
         truncation: what the student's noise is multiplied by already; for the manifest.
+        recipe: the text of its `recipe.json`, which goes along; empty: none.
 
     Returns:
         The version's folder, a `pathlib.Path`.
 
     Raises:
-        UserError: when the version exists, `export_dir` cannot be written, or the student cannot read new captions.
+        UserError: when the version exists, `export_dir` cannot be written, or the student cannot read new items.
         fidelity.FidelityError: when an artifact differs too much from the Keras model.
     """
-    target = check_export(student.front_end, export_dir, version, overwrite)
+    target = check_export(student.condition, export_dir, version, overwrite)
     _prepare_backend()
+    calibration = _spread(items, CALIBRATION_ITEMS)
+    awkward = student.condition.awkward_items()
+    checked = _spread(items, CHECKED_ITEMS - len(awkward)) + awkward
     temporary = target.with_name(f".exporting-{version}-{os.getpid()}")
     try:
         (temporary / EXTRA).mkdir(parents=True)
         with quiet_converters():
-            _write_files(student, temporary, calibration_captions, artifacts, report)
-            write_serving_files(temporary, target.parent.name, calibration_captions)
-        described = manifest.describe_student(student, target.parent.name, int(target.name), truncation)
-        _write_manifest(student, temporary, described, list(check_captions), artifacts, report)
+            _write_files(student, temporary, calibration, artifacts, recipe, report)
+            write_serving_files(temporary, target.parent.name, student.condition, calibration)
+        described = manifest.describe_student(student, target.parent.name, int(target.name), truncation, recipe)
+        _write_manifest(student, temporary, described, checked, artifacts, report)
         _publish(temporary, target)
     except OSError as error:
         raise UserError(f"--export_dir: {target}: {error.strerror or error}") from None
@@ -100,9 +112,9 @@ def export_student(
     return target
 
 
-def check_export(front_end, export_dir, version=1, overwrite=False):
-    """What `check_export_dir` does, and that a student with this text front end can be exported by this process."""
-    require_any_text(front_end)
+def check_export(condition, export_dir, version=1, overwrite=False):
+    """What `check_export_dir` does, and that a student with this condition can be exported by this process."""
+    require_any_item(condition)
     if keras.backend.backend() != "tensorflow":
         raise UserError(
             f"KERAS_BACKEND={keras.backend.backend()}: exporting needs TensorFlow; run python -m t2i_kd.export "
@@ -138,16 +150,13 @@ def _prepare_backend():
     tf.config.experimental.enable_tensor_float_32_execution(False)
 
 
-def _write_files(student, folder, calibration_captions, artifacts, report):
-    front_end = student.front_end
-    features = front_end.features(calibration_captions)
-    noise_dim = student.noise_dim
-    inputs = core_inputs(features, range(len(features)), front_end.input_name, noise_dim)
+def _write_files(student, folder, calibration, artifacts, recipe, report):
     report("Writing the SavedModel")
     write_saved_model(student, folder)
     contents = {}
     if any(kind != "onnx" for kind in artifacts):
         report("Converting to LiteRT: float32, float16, int8")
+        inputs = core_inputs(student.condition, student.noise_dim, calibration, range(len(calibration)))
         contents = convert_litert(student, inputs)
     if "onnx" in artifacts:
         report("Converting to ONNX")
@@ -155,17 +164,22 @@ def _write_files(student, folder, calibration_captions, artifacts, report):
     extra = folder / EXTRA
     for kind in artifacts:
         (extra / manifest.FILES[kind]).write_bytes(contents[kind])
-    front_end.save(extra)
-    (extra / "recipe.json").write_text(student.recipe.to_json(), "utf-8")
+    student.condition.save(extra)
+    if recipe:
+        (extra / RECIPE_FILE).write_text(recipe, "utf-8")
 
 
-def _write_manifest(student, folder, description, captions, kinds, report):
+def _write_manifest(student, folder, description, items, kinds, report):
     """Compares every artifact with the Keras model, and writes down what was found."""
-    seeds = list(range(len(captions)))
-    expected = KerasRunner(student).generate(captions, seeds)
+    seeds = list(range(len(items)))
+    try:
+        expected = KerasRunner(student).generate(items, seeds)
+    except NotFiniteError as error:
+        raise fidelity.FidelityError(str(error)) from None
     artifacts = {}
     for kind in ("saved_model", *kinds):
-        found = fidelity.difference(expected, _open(kind, folder, student, description).generate(captions, seeds))
+        runner = _open(kind, folder, student.condition, description)
+        found = fidelity.difference(expected, runner.generate(items, seeds))
         report(f"  {kind}: largest difference {found.largest}/255, mean {found.mean:.4f}/255")
         fidelity.check(kind, found)
         artifacts[kind] = manifest.describe_artifact(folder, _files_of(kind, folder), found)
@@ -176,11 +190,11 @@ def _write_manifest(student, folder, description, captions, kinds, report):
     (folder / EXTRA / manifest.MANIFEST).write_text(json.dumps(description, indent=2) + "\n", "utf-8")
 
 
-def _open(kind, folder, student, description):
+def _open(kind, folder, condition, description):
     if kind == "saved_model":
-        return SavedModelRunner(folder, description)
+        return SavedModelRunner(folder, condition, description)
     runner = OnnxRunner if kind == "onnx" else LiteRTRunner
-    return runner(folder / EXTRA / manifest.FILES[kind], student.front_end.features, description)
+    return runner(folder / EXTRA / manifest.FILES[kind], condition, description)
 
 
 def _files_of(kind, folder):
@@ -200,17 +214,6 @@ def _publish(temporary, target):
         shutil.rmtree(replaced, ignore_errors=True)
 
 
-def _read_captions(path):
-    try:
-        lines = path.read_text("utf-8").splitlines()
-    except (OSError, UnicodeDecodeError) as error:
-        raise UserError(f"{path}: {error}") from None
-    captions = [line for line in lines if line.strip()]
-    if not captions:
-        raise UserError(f"{path}: holds no caption")
-    return captions
-
-
-def _spread(captions, count):
-    """`count` of the captions at even distances; where there are fewer, some come again (with another seed)."""
-    return [captions[index * len(captions) // count] for index in range(count)]
+def _spread(items, count):
+    """`count` of the items at even distances; where there are fewer, some come again (with another seed)."""
+    return [items[index * len(items) // count] for index in range(count)]

@@ -7,7 +7,7 @@ from pathlib import Path
 import t2i_kd
 from t2i_kd.errors import UserError
 
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
 MANIFEST = "manifest.json"
 EXTRA = "assets.extra"
 # The artifacts beside the SavedModel, by kind.
@@ -25,32 +25,30 @@ def sha256_of(path):
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def describe_student(student, name, version, truncation=1.0):
-    """The manifest's part about the student: all that a program needs to feed it, as JSON values."""
+def describe_student(student, name, version, truncation=1.0, recipe=""):
+    """The manifest's part about the student: all that a program needs to feed it, as JSON values.
+
+    Args:
+        student: a `t2i_kd.student.Student`.
+        name, version: of the model.
+        truncation: what the student's noise is multiplied by.
+        recipe: the text of the recipe that it was trained by; empty where there is none.
+    """
     import keras
     import tensorflow as tf
 
-    front_end, tokenizer = student.front_end, student.front_end.tokenizer
-    text = {
-        "encoder": front_end.name,
-        "input": front_end.input_name,
-        "shape": list(front_end.input_shape),
-        "dtype": front_end.input_dtype,
-    }
-    if tokenizer is not None:
-        text |= {"tokenizer": tokenizer.kind, "length": tokenizer.length, "vocabulary_size": tokenizer.size}
     return {
         "format_version": FORMAT_VERSION,
         "name": name,
         "version": version,
-        "system": student.recipe.system,
+        "system": json.loads(recipe).get("system", "") if recipe else "",
         "made_with": {"t2i_kd": t2i_kd.__version__, "tensorflow": tf.__version__, "keras": keras.__version__},
-        "recipe_sha256": hashlib.sha256(student.recipe.to_json().encode()).hexdigest(),
+        "recipe_sha256": hashlib.sha256(recipe.encode()).hexdigest() if recipe else "",
         "parameters": student.network.count_params(),
         "resolution": student.resolution,
         "noise_dim": student.noise_dim,
         "truncation": truncation,
-        "text": text,
+        "condition": student.condition.describe(),
     }
 
 
@@ -71,7 +69,7 @@ def describe_artifact(folder, paths, found):
         "size": sum(entry["size"] for entry in files),
         "largest_difference": found.largest,
         "mean_difference": round(found.mean, 6),
-        "captions": found.captions,
+        "items": found.items,
     }
 
 
@@ -89,8 +87,11 @@ def read_manifest(path):
     except (OSError, ValueError) as error:
         raise UserError(f"{path}: unreadable: {error}") from None
     if not isinstance(manifest, dict) or manifest.get("format_version") != FORMAT_VERSION:
-        raise UserError(f"{path}: not a manifest of format {FORMAT_VERSION}")
-    for key in ("artifacts", "support_files", "resolution", "noise_dim", "text"):
+        raise UserError(
+            f"{path}: not a manifest of format {FORMAT_VERSION}; was it exported by another version of t2i_kd? Export "
+            "the run again"
+        )
+    for key in ("artifacts", "support_files", "resolution", "noise_dim", "condition"):
         if key not in manifest:
             raise UserError(f"{path}: {key} is missing")
     return manifest

@@ -38,30 +38,31 @@ def batching_parameters():
     return "\n".join(lines) + "\n"
 
 
-def write_serving_files(folder, name, captions):
+def write_serving_files(folder, name, condition, items):
     """Writes `WARMUP` and `BATCHING` into a version's folder.
 
     Args:
         folder: the version's folder, with its `assets.extra`.
         name: the model's name.
-        captions: typical captions, at least one; the warm-up requests ask for them.
+        condition: `Condition` of the model's requests.
+        items: typical items, at least one; they are the warm-up requests'.
     """
     folder = Path(folder)
     (folder / BATCHING).write_text(batching_parameters(), "ascii")
-    _write_warmup_requests(folder / WARMUP, name, captions)
+    _write_warmup_requests(folder / WARMUP, name, condition, items)
 
 
-def _write_warmup_requests(path, name, captions):
+def _write_warmup_requests(path, name, condition, items):
     import tensorflow as tf
     from tensorflow_serving.apis.prediction_log_pb2 import PredictionLog
 
-    captions = itertools.cycle(caption.encode("utf-8") for caption in captions)
+    requests = itertools.cycle(condition.encode(items))
     with tf.io.TFRecordWriter(str(path)) as writer:
         for size in BATCH_SIZES:
             log = PredictionLog()
             request = log.predict_log.request
             request.model_spec.name = name
             request.model_spec.signature_name = "serving_default"
-            request.inputs["text"].CopyFrom(tf.make_tensor_proto(list(itertools.islice(captions, size))))
+            request.inputs[condition.request].CopyFrom(tf.make_tensor_proto(list(itertools.islice(requests, size))))
             # Two exports of one student are then the same bytes.
             writer.write(log.SerializeToString(deterministic=True))

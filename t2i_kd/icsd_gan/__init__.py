@@ -1,1 +1,51 @@
-"""ICSD-GAN: stages of a text-to-image GAN taught by the most refined one."""
+"""ICSD-GAN: a generator of several stages whose coarse stages are taught by the most refined one.
+
+Source: Mao et al., "Interstage cross-sample similarity distillation" (Sci China Inf Sci 2021), of which the abstract alone
+is known to us; the rest is our reconstruction.
+"""
+
+from dataclasses import dataclass
+
+from t2i_kd.options import DataOptions, GanOptions, StudentOptions, TeacherOptions, TextOptions, TrainingOptions, option
+from t2i_kd.recipe import Recipe, TextToImageStage
+
+
+@dataclass(frozen=True)
+class IcsdOptions:
+    """ICSD-GAN's generator and distillation"""
+
+    image_stages: int = option(3, "The stages of the generator; each earlier one has half the side.")
+    generator_channels: int = option(32, "The channels of the first stage's map, halved at each later stage.")
+    condition_dim: int = option(128, "The width of the augmented condition.")
+    kl_weight: float = option(2.0, "The weight of the conditioning augmentation's KL divergence.")
+    icsd_weight: float = option(
+        1.0, "Lambda, the weight of the cross-sample similarity distillation. 0 leaves it out."
+    )
+    icsd_warmup: float = option(0.0, "The share of a stage in which lambda grows linearly from 0.")
+    icsd_features: str = option(
+        "generator", "Whose features are compared across the samples.", ("generator", "discriminator")
+    )
+    icsd_teacher: str = option(
+        "refined",
+        "Whom a stage learns from: refined (every one from the most refined stage) or adjacent (from the next one).",
+        ("refined", "adjacent"),
+    )
+
+
+@dataclass(frozen=True)
+class IcsdRecipe(Recipe):
+    """An ICSD-GAN experiment."""
+
+    system: str = "icsd_gan"
+    data: DataOptions = DataOptions()
+    text: TextOptions = TextOptions()
+    teacher: TeacherOptions = TeacherOptions()
+    student: StudentOptions = StudentOptions()
+    icsd: IcsdOptions = IcsdOptions()
+    gan: GanOptions = GanOptions()
+    training: TrainingOptions = TrainingOptions()
+    stages: tuple[TextToImageStage, ...] = ()
+
+
+RECIPE = IcsdRecipe
+SYSTEM = "t2i_kd.icsd_gan.trainer.ICSDGAN"

@@ -44,19 +44,6 @@ def image_name(side, resolution):
     return "image" if side == resolution else f"image_{side}"
 
 
-def recipe_generator(recipe):
-    """A recipe's `build_generator`."""
-    icsd = recipe.icsd
-    return build_generator(
-        recipe.data.resolution,
-        icsd.image_stages,
-        recipe.text.text_dim,
-        recipe.student.noise_dim,
-        icsd.condition_dim,
-        icsd.generator_channels,
-    )
-
-
 def build_generator(resolution, image_stages, text_dim, noise_dim, condition_dim, channels):
     """The generator of n stages.
 

@@ -3,13 +3,13 @@
 from keras import ops
 
 from t2i_kd.errors import UserError
-from t2i_kd.icsd_gan.networks import Discriminator, image_name, sides
+from t2i_kd.icsd_gan.networks import Discriminator, build_generator, image_name, sides
 from t2i_kd.icsd_gan.objective import discriminator_loss, icsd_loss, kl_divergence
-from t2i_kd.system import TextToImageSystem
 from t2i_kd.training.adversarial import AdversarialTrainer, check_gan
 from t2i_kd.training.augmentation import augment, numbers_of, parse_policy
 from t2i_kd.training.distribution import gathered
 from t2i_kd.training.gan_losses import generator_loss, made_loss, real_loss
+from t2i_kd.training.text_to_image import TextToImageSystem
 
 OBJECTIVE = "icsd"
 
@@ -119,7 +119,18 @@ class ICSDTrainer(AdversarialTrainer):
 class ICSDGAN(TextToImageSystem):
     """An ICSD-GAN run; see `TextToImageSystem`."""
 
-    objectives = (OBJECTIVE,)
+    own_objectives = (OBJECTIVE,)
+
+    def build_generator(self):
+        recipe, icsd = self.recipe, self.recipe.icsd
+        return build_generator(
+            recipe.data.resolution,
+            icsd.image_stages,
+            recipe.text.text_dim,
+            recipe.student.noise_dim,
+            icsd.condition_dim,
+            icsd.generator_channels,
+        )
 
     def check_recipe(self):
         super().check_recipe()
@@ -143,5 +154,6 @@ class ICSDGAN(TextToImageSystem):
         """Random numbers of a step's augmentation for each sample: for its real and for its made picture."""
         return 2 * numbers_of(parse_policy(self.recipe.gan.augmentation))
 
-    def own_trainer(self, plan):
-        return ICSDTrainer(self.network, self.front_end.input_name, self.recipe, plan.steps)
+    def objective_trainer(self, plan):
+        (input_name,) = self.condition.inputs
+        return ICSDTrainer(self.network, input_name, self.recipe, plan.steps)

@@ -1,0 +1,62 @@
+"""SDN: Symmetrical Distillation Networks. A frozen VGG19 teaches a generator that is its mirror image.
+
+Source: Yuan & Peng, "Text-to-image Synthesis via Symmetrical Distillation Networks" (ACM MM 2018).
+"""
+
+from dataclasses import dataclass
+
+from t2i_kd.options import DataOptions, StudentOptions, TeacherOptions, TextOptions, TrainingOptions, option
+from t2i_kd.recipe import Recipe, TextToImageStage
+
+
+@dataclass(frozen=True)
+class SDNOptions:
+    """SDN's generator"""
+
+    width: float = option(1.0, "The factor on the generator's channel counts; it must match the teacher's.")
+    head_rank: int = option(
+        0,
+        "The rank of the dense layers between fc7 and the first map, which hold most weights. 0, the paper's, is full "
+        "rank.",
+    )
+    initializer: str = option(
+        "paper",
+        "The initial weights: paper (N(0, 0.02) for convolutions, N(0, 0.1) for dense layers), he (keeps the variance "
+        "through ReLUs) or looks_linear (also keeps different texts different).",
+        ("paper", "he", "looks_linear"),
+    )
+    image_output: str = option(
+        "paper",
+        "The image: paper (the last convolution, in 0-255) or centred (127.5 (1 + that convolution)).",
+        ("paper", "centred"),
+    )
+
+
+@dataclass(frozen=True)
+class SDNStage(TextToImageStage):
+    """A stage with `objective` mirrored, perceptual or ds_sje.
+
+    Attributes:
+        error, scaling: how taps are compared; see `t2i_kd.metrics.tap_errors`.
+    """
+
+    error: str = "l1"
+    scaling: str = "raw"
+
+
+@dataclass(frozen=True)
+class SDNRecipe(Recipe):
+    """An SDN experiment. Unset options are the paper's."""
+
+    system: str = "sdn"
+    data: DataOptions = DataOptions()
+    text: TextOptions = TextOptions()
+    teacher: TeacherOptions = TeacherOptions()
+    student: StudentOptions = StudentOptions()
+    sdn: SDNOptions = SDNOptions()
+    training: TrainingOptions = TrainingOptions()
+    stages: tuple[SDNStage, ...] = ()
+
+
+RECIPE = SDNRecipe
+SYSTEM = "t2i_kd.sdn.trainer.SDN"

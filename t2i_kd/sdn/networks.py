@@ -84,21 +84,6 @@ def kernel_initializers(name, seed):
     return make
 
 
-def recipe_generator(recipe):
-    """A recipe's `build_generator`."""
-    student = recipe.student
-    return build_generator(
-        recipe.data.resolution,
-        recipe.text.text_dim,
-        student.width,
-        student.noise_dim,
-        student.initializer,
-        student.image_output,
-        recipe.training.seed,
-        student.head_rank,
-    )
-
-
 def build_generator(
     resolution,
     text_dim,

@@ -39,12 +39,19 @@ class TextFrontEnd(abc.ABC):
         """What owns the tables and variables of `in_graph`; an export must track it for as long as it lives."""
 
     @abc.abstractmethod
-    def build_encoder(self):
-        """A new `keras.Model`, {input_name: features} -> float [batch, text_dim], with all learned weights."""
+    def build_encoder(self, options):
+        """A new `keras.Model`, {input_name: features} -> float [batch, options.text_dim], with all learned weights.
+
+        Args:
+            options: the recipe's `TextOptions`.
+        """
 
     @abc.abstractmethod
+    def describe(self):
+        """What `load_front_end` needs to make this front end anew, beside the files that `save` wrote: JSON values."""
+
     def save(self, folder):
-        """Writes into `folder` what `load_front_end` needs beside the recipe."""
+        """Writes the files of the front end, such as its vocabulary, into a folder."""
 
     def covering(self, dataset):
         """A front end that also serves `dataset`'s captions, and fast: itself, unless vectors are kept a caption."""

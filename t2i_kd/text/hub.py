@@ -18,6 +18,13 @@ class HubFrontEnd(VectorFrontEnd):
 
     name = "hub"
 
+    @classmethod
+    def build(cls, options, dataset):
+        """The front end of a training run; all its captions are embedded once. Raises `UserError` (`--hub_handle`)."""
+        if not options.hub_handle:
+            raise UserError("--hub_handle: --text_encoder=hub needs a TF-Hub handle or the folder of a saved encoder")
+        return cls(options.hub_handle, load_module(options.hub_handle).dim).covering(dataset)
+
     @functools.cached_property
     def _module(self):
         module = load_module(self.source)
@@ -50,14 +57,6 @@ class HubFrontEnd(VectorFrontEnd):
             some = captions[start : start + _CAPTIONS_AT_ONCE]
             vectors.update(zip(some, self._module(tf.constant(some)).numpy(), strict=True))
         return vectors
-
-
-def build_hub(text_recipe, dataset):
-    """The front end of a training run; all its captions are embedded once. Raises `UserError` (`--hub_handle`)."""
-    if not text_recipe.hub_handle:
-        raise UserError("--hub_handle: --text_encoder=hub needs a TF-Hub handle or the folder of a saved encoder")
-    width = load_module(text_recipe.hub_handle).dim
-    return HubFrontEnd(text_recipe.hub_handle, text_recipe.text_dim, width).covering(dataset)
 
 
 @functools.lru_cache(maxsize=1)

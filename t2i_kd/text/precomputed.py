@@ -30,6 +30,15 @@ class PrecomputedFrontEnd(VectorFrontEnd):
     name = "precomputed"
     reads_any_text = False
 
+    @classmethod
+    def build(cls, options, dataset):
+        """The front end of a training run. Raises `UserError` that names `--embeddings_dir` or the file."""
+        source = options.embeddings_dir
+        if not source:
+            raise UserError("--embeddings_dir: --text_encoder=precomputed needs the folder with train/ and test/")
+        vectors = join_captions(read_embeddings(source), dataset, source)
+        return cls(source, len(next(iter(vectors.values()))), vectors)
+
     def features(self, captions):
         missing = next((caption for caption in captions if caption not in self.vectors), None)
         if missing is not None:
@@ -49,15 +58,6 @@ class PrecomputedFrontEnd(VectorFrontEnd):
         if width != self.embedding_dim:
             raise UserError(f"--embeddings_dir: {self.source} holds vectors of {width}, not {self.embedding_dim}")
         return self.with_vectors(vectors)
-
-
-def build_precomputed(text_recipe, dataset):
-    """The front end of a training run. Raises `UserError` that names `--embeddings_dir` or the file."""
-    source = text_recipe.embeddings_dir
-    if not source:
-        raise UserError("--embeddings_dir: --text_encoder=precomputed needs the folder with train/ and test/")
-    vectors = join_captions(read_embeddings(source), dataset, source)
-    return PrecomputedFrontEnd(source, text_recipe.text_dim, len(next(iter(vectors.values()))), vectors)
 
 
 def read_embeddings(folder):

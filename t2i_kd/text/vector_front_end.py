@@ -1,18 +1,13 @@
 """What `precomputed` and `hub` share: captions become vectors of another network, kept a caption."""
 
 import dataclasses
-import json
 from dataclasses import dataclass, field
-from pathlib import Path
 
 import numpy as np
 
 from t2i_kd.errors import UserError
-from t2i_kd.imaging import write_file_atomically
 from t2i_kd.text.base import TextFrontEnd
 from t2i_kd.text.encoders import build_vector_encoder
-
-WIDTH_FILE = "text_embedding.json"
 
 
 @dataclass(frozen=True)
@@ -21,13 +16,11 @@ class VectorFrontEnd(TextFrontEnd):
 
     Attributes:
         source: the recipe's `embeddings_dir` or `hub_handle`.
-        text_dim: width of the student's text vector.
         embedding_dim: width of an embedding.
         vectors: {caption: float32 [embedding_dim]}, those that are known.
     """
 
     source: str
-    text_dim: int
     embedding_dim: int
     vectors: dict[str, np.ndarray] = field(default_factory=dict, compare=False, repr=False)
 
@@ -39,25 +32,20 @@ class VectorFrontEnd(TextFrontEnd):
     def input_shape(self):
         return (self.embedding_dim,)
 
-    def build_encoder(self):
+    def build_encoder(self, options):
         """Identity, or a learned Dense where the embedding is not as wide as the text vector."""
-        return build_vector_encoder(self.embedding_dim, self.text_dim)
+        return build_vector_encoder(self.embedding_dim, options.text_dim)
 
-    def save(self, folder):
-        text = json.dumps({"embedding_dim": self.embedding_dim}) + "\n"
-        write_file_atomically(Path(folder) / WIDTH_FILE, text.encode("utf-8"))
+    def describe(self):
+        return {"encoder": self.name, "source": self.source, "embedding_dim": self.embedding_dim}
 
     @classmethod
-    def load(cls, folder, source, text_dim):
-        """The front end that `save` described, without vectors. Raises `UserError` that names the file."""
-        path = Path(folder) / WIDTH_FILE
-        try:
-            width = json.loads(path.read_text("utf-8"))["embedding_dim"]
-        except (OSError, ValueError, KeyError, TypeError) as error:
-            raise UserError(f"{path}: {error}") from None
+    def load(cls, described):
+        """The front end of `describe()`'s values, without vectors. Raises `UserError` where they are wrong."""
+        width = described["embedding_dim"]
         if type(width) is not int or width < 1:
-            raise UserError(f"{path}: embedding_dim is not a positive width: {width!r}")
-        return cls(source, text_dim, width)
+            raise UserError(f"condition.json: embedding_dim is not a positive width: {width!r}")
+        return cls(described["source"], width)
 
     def with_vectors(self, vectors):
         """The same front end, which also knows these."""

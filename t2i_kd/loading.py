@@ -1,14 +1,15 @@
-"""From a path to a student that draws: a version folder, a `.tflite`, an `.onnx` or a run directory.
+"""From a path to a student that generates images: a version folder, a `.tflite`, an `.onnx` or a run directory.
 
 Only a version folder and a run directory load TensorFlow and Keras; the other two need their own small runtime.
 """
 
 from pathlib import Path
 
+from t2i_kd.conditions.base import CONDITION_FILE
+from t2i_kd.conditions.catalogue import load_condition
 from t2i_kd.errors import UserError
 from t2i_kd.exporting.manifest import EXTRA, MANIFEST, check_file, read_manifest
-from t2i_kd.exporting.runners import KerasRunner, LiteRTRunner, OnnxRunner, SavedModelRunner, require_any_text
-from t2i_kd.text.tokenizer import Tokenizer
+from t2i_kd.runners import KerasRunner, LiteRTRunner, OnnxRunner, SavedModelRunner, require_any_item
 
 FILE_RUNNERS = {".tflite": LiteRTRunner, ".onnx": OnnxRunner}
 
@@ -18,12 +19,12 @@ def load_artifact(path, threads=0):
 
     Args:
         path: `saved_models/NAME/VERSION`, a run directory, or a `.tflite` or `.onnx` file, which needs the
-            `manifest.json` and `vocabulary.txt` of its export beside it. Exported files are checked against the
+            `manifest.json`, `condition.json` and vocabulary of its export beside it. Exported files are checked against the
             manifest's checksums.
-        threads: that may work on one picture; 0 for the runtime's own choice. A run directory takes none.
+        threads: that may work on one image; 0 for the runtime's own choice. A run directory takes none.
 
     Returns:
-        A `runners.Runner`, with `generate(captions, seeds)` and `resolution`.
+        A `runners.Runner`, with `generate(items, seeds)`, `condition` and `resolution`.
 
     Raises:
         UserError: naming the file that is missing, damaged or no model, or the extra to install.
@@ -41,17 +42,29 @@ def load_artifact(path, threads=0):
 
 def _load_folder(folder, threads):
     if (folder / "saved_model.pb").is_file():
-        return SavedModelRunner(folder, check_saved_model(folder), threads)
+        manifest = check_saved_model(folder)
+        return SavedModelRunner(folder, _condition(folder / EXTRA, manifest), manifest, threads)
     if (folder / "student.keras").is_file():
         from t2i_kd.student import load_student
 
         student = load_student(folder)
-        require_any_text(student.front_end)
+        require_any_item(student.condition)
         return KerasRunner(student)
     versions = sorted(int(entry.name) for entry in folder.iterdir() if entry.name.isdigit() and entry.is_dir())
     if versions:
         raise UserError(f"{folder}: holds versions of a model; give one of them: {folder / str(versions[-1])}")
     raise UserError(f"{folder}: neither a version folder (saved_model.pb) nor a finished run (student.keras)")
+
+
+def _condition(extra, manifest):
+    """The condition of an exported student, whose files are those that the manifest lists."""
+    listed = {Path(entry["file"]).name: entry for entry in manifest["support_files"]}
+    for name in (CONDITION_FILE, manifest["condition"].get("vocabulary")):
+        if name and name not in listed:
+            raise UserError(f"{extra / MANIFEST}: does not list {name}")
+        if name:
+            check_file(extra / name, listed[name])
+    return load_condition(extra)
 
 
 def check_saved_model(folder):
@@ -76,15 +89,4 @@ def _load_file(path, threads):
     if path.name not in entries:
         raise UserError(f"{path}: not listed in the {MANIFEST} beside it")
     check_file(path, entries[path.name])
-    return runner(path, _tokenizer(path, manifest), manifest, threads)
-
-
-def _tokenizer(path, manifest):
-    text = manifest["text"]
-    if "tokenizer" not in text:
-        raise UserError(f"{path}: reads vectors of {text['encoder']!r}, not captions; give the version folder instead")
-    vocabulary = path.parent / "vocabulary.txt"
-    for entry in manifest["support_files"]:
-        if Path(entry["file"]).name == vocabulary.name:
-            check_file(vocabulary, entry)
-    return Tokenizer.load(vocabulary, text["tokenizer"], text["length"])
+    return runner(path, _condition(path.parent, manifest), manifest, threads)

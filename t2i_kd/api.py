@@ -1,0 +1,159 @@
+"""The package from Python, without a command line: `t2i_kd.load`, `train`, `evaluate` and `export`.
+
+Errors that the caller can mend are `UserError`s. What is imported here is imported when a function is called.
+"""
+
+import contextlib
+import errno
+
+from t2i_kd.errors import UserError
+
+DISK_IS_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+
+
+def load(path, threads=0):
+    """Opens a trained or exported student.
+
+    Args:
+        path: a version folder `saved_models/NAME/VERSION`, a run directory, a `.tflite` or an `.onnx` file.
+        threads: that may work on one image; 0 for the runtime's own choice.
+
+    Returns:
+        A `t2i_kd.runners.Runner`: `generate(captions_or_images, seeds)` gives uint8 RGB [n, side, side, 3].
+
+    Raises:
+        UserError: naming the file that is missing, damaged or no model.
+    """
+    from t2i_kd.loading import load_artifact
+
+    return load_artifact(path, threads)
+
+
+def train(recipe, run_dir, export_dir="", overwrite=False, dataset=None, distribute="none"):
+    """Trains a recipe, or goes on with it where a stopped run of it lies in `run_dir`.
+
+    TensorFlow's operations are made deterministic, for the process; Keras's random generator is seeded with the
+    recipe's seed. Python's and NumPy's, and Keras's dtype policy, are afterwards as they were.
+
+    Args:
+        recipe: a `Recipe` of a system, such as `t2i_kd.sdn.SDNRecipe`.
+        run_dir: the folder of the run.
+        export_dir: where the student will be exported to: checked before the training begins.
+        overwrite: an export may replace what is there.
+        dataset: a data set object in place of the one that the recipe names; see `t2i_kd.data.from_arrays`.
+        distribute: `none`, `mirrored` or `multi_worker`.
+
+    Returns:
+        Whether this process is the chief, which alone writes; True without a cluster.
+
+    Raises:
+        UserError: naming the option or file that is wrong.
+    """
+    from t2i_kd import systems
+    from t2i_kd.training.determinism import make_deterministic
+    from t2i_kd.training.distribution import check_batch_size, ending_with_the_cluster, is_chief, make_strategy
+    from t2i_kd.training.run_directory import open_run_directory
+    from t2i_kd.training.system import random_state_restored
+
+    strategy = make_strategy(distribute)
+    make_deterministic()
+    with random_state_restored(), strategy.scope() if strategy else contextlib.nullcontext():
+        check_batch_size(recipe.training.batch_size)
+        system = systems.build(recipe, dataset=dataset)
+        system.prepare()
+        if export_dir:
+            check_exportable(system, export_dir, overwrite)
+        if is_chief():
+            open_run_directory(run_dir, system.recipe)
+        try:
+            with ending_with_the_cluster():
+                system.train(run_dir)
+        except OSError as error:
+            if error.errno not in DISK_IS_FULL:
+                raise
+            raise UserError(f"--run_dir: cannot write into {run_dir}: {error.strerror}") from None
+        return is_chief()
+
+
+def check_exportable(system, export_dir, overwrite=False):
+    """Raises `UserError` where a system's student could not be exported there."""
+    from t2i_kd.exporting.exporter import check_export
+
+    if not system.makes_student:
+        raise UserError(f"--export_dir: {system.recipe.system} makes no generator that could be exported")
+    check_export(system.condition, export_dir, overwrite=overwrite)
+
+
+def describe(recipe, dataset=None):
+    """The lines of `--dry_run`: the recipe, and of its system all that can be known here.
+
+    Yields:
+        Lines of text.
+
+    Raises:
+        UserError: after the last line, naming everything that is missing or wrong.
+    """
+    from t2i_kd import systems
+    from t2i_kd.training.system import random_state_restored
+
+    yield recipe.to_json().rstrip("\n")
+    missing = []
+    with random_state_restored():
+        system = systems.build(recipe, dataset=dataset)
+        for part in system.descriptions():
+            try:
+                yield from part()
+            except UserError as error:
+                missing.append(str(error))
+    if missing:
+        raise UserError("; also ".join(dict.fromkeys(missing)))
+
+
+def export(run_dir, export_dir, version=1, overwrite=False, artifacts=None, truncation=1.0, report=None):
+    """Exports a finished run as SavedModel, LiteRT and ONNX, and proves that they agree.
+
+    Args:
+        run_dir: the folder of a finished run.
+        export_dir: `saved_models/NAME`.
+        version: number of the version, a folder in it.
+        overwrite: replace the version if it exists.
+        artifacts: which kinds of `t2i_kd.exporting.manifest.FILES` stand beside the SavedModel; None: all.
+        truncation: factor on the student's noise, 0 to 1.
+        report: called with one line of text at each step; None: nothing is said.
+
+    Returns:
+        The version's folder, a `pathlib.Path`.
+
+    Raises:
+        UserError: naming the option or file that is wrong.
+        t2i_kd.exporting.fidelity.FidelityError: when an artifact differs too much from the Keras model.
+    """
+    from t2i_kd.exporting.exporter import export_run, no_report
+    from t2i_kd.exporting.manifest import FILES
+
+    kinds = tuple(FILES) if artifacts is None else tuple(artifacts)
+    for kind in kinds:
+        if kind not in FILES:
+            raise UserError(f"--artifacts: {kind!r} is none of {', '.join(FILES)}")
+    return export_run(run_dir, export_dir, version, overwrite, kinds, report or no_report, truncation)
+
+
+def evaluate(models, dataset, metrics, **options):
+    """Measures trained or exported students; see `t2i_kd.evaluation.evaluate`.
+
+    Args:
+        models: a path, an object with `generate(items, seeds)` and `resolution`, or a list of several, which are compared
+            with the first.
+        dataset: the name of a data set, or a data set object; see `t2i_kd.data.from_arrays`.
+        metrics: names, a list or one string with commas between them.
+        options: of `t2i_kd.evaluation.evaluate`.
+
+    Returns:
+        The report, a dict.
+
+    Raises:
+        UserError: naming the option or file that is wrong.
+    """
+    from t2i_kd.evaluation import evaluate as measure
+
+    return measure(models, dataset, metrics, **options)

@@ -1,0 +1,103 @@
+"""A caption as the condition: text in, token ids or a vector out."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from t2i_kd.conditions.base import Condition, Input, Limits
+from t2i_kd.data.captioned_images import check_caption
+from t2i_kd.errors import UserError
+from t2i_kd.imaging import write_file_atomically
+from t2i_kd.text.base import TextFrontEnd
+from t2i_kd.text.front_end import load_front_end
+
+CAPTIONS_FILE = "captions.txt"
+AWKWARD_CAPTIONS = ("  UPPER case,with punctuation!?", "ein rotes Fünfeck 红色 🟥", "it's", "unknown " * 60)
+
+
+@dataclass(frozen=True)
+class CaptionCondition(Condition):
+    """Captions, read by a text front end. Items are strings.
+
+    Attributes:
+        front_end: `TextFrontEnd`.
+    """
+
+    front_end: TextFrontEnd
+
+    kind = "caption"
+    request = "text"
+    core = "text"
+    # 8,000 bytes are 2,000 characters of any script.
+    limits = Limits(item_bytes=8000, body_bytes=1 << 20, items=64)
+
+    @property
+    def reads_any(self):
+        return self.front_end.reads_any_text
+
+    @property
+    def inputs(self):
+        front_end = self.front_end
+        return {front_end.input_name: Input(tuple(front_end.input_shape), front_end.input_dtype)}
+
+    def check(self, item):
+        return check_caption(item)
+
+    def arrays(self, items):
+        return {self.front_end.input_name: self.front_end.features(items)}
+
+    def encode(self, items):
+        return [item.encode("utf-8") for item in items]
+
+    def in_graph(self, requests):
+        return {self.front_end.input_name: self.front_end.in_graph(requests)}
+
+    def core_spec(self):
+        import tensorflow as tf
+
+        return tf.TensorSpec([None], tf.string, name=self.core)
+
+    def core_values(self, items):
+        return self.encode(items)
+
+    def core_in_graph(self, values):
+        return self.in_graph(values)
+
+    def in_graph_module(self):
+        return self.front_end.in_graph_module()
+
+    def label(self, item):
+        return item
+
+    def awkward_items(self):
+        return list(AWKWARD_CAPTIONS)
+
+    def save_items(self, items, folder):
+        # A line is a caption: a line separator within one becomes a space.
+        lines = [" ".join(item.splitlines()) for item in items]
+        write_file_atomically(Path(folder) / CAPTIONS_FILE, ("\n".join(lines) + "\n").encode("utf-8"))
+
+    def load_items(self, folder):
+        path = Path(folder) / CAPTIONS_FILE
+        try:
+            lines = path.read_text("utf-8").splitlines()
+        except (OSError, UnicodeDecodeError) as error:
+            raise UserError(f"{path}: {error}") from None
+        captions = [line for line in lines if line.strip()]
+        if not captions:
+            raise UserError(f"{path}: holds no caption")
+        return captions
+
+    def covering(self, dataset):
+        return CaptionCondition(self.front_end.covering(dataset))
+
+    def describe(self):
+        return self._described(**self.front_end.describe())
+
+    def save(self, folder):
+        self.front_end.save(folder)
+        super().save(folder)
+
+    @classmethod
+    def load(cls, folder, described):
+        """The condition of `describe()`'s values and the vocabulary in the folder."""
+        return cls(load_front_end(folder, described))

@@ -1,0 +1,162 @@
+"""The option groups that several systems share; a system's recipe asks for those that it reads.
+
+Every field is a flag of the same name, with its default and its help. A group of one system alone lies in that system's
+own folder.
+"""
+
+import math
+from dataclasses import dataclass, field
+
+from t2i_kd.errors import UserError
+
+
+def option(default, help_text, choices=None):
+    """A field that is a flag: its default, its help in whole sentences, and the values that it may take, if few."""
+    return field(default=default, metadata={"help": help_text, "choices": choices})
+
+
+@dataclass(frozen=True)
+class DataOptions:
+    """The training images"""
+
+    dataset: str = option(
+        "captioned_shapes",
+        "The data set: captioned_shapes, image_folder, cub200, oxford_flowers102, noto_emoji, or a module of your own "
+        "on Python's path, as in my_package.my_data.",
+    )
+    data_dir: str = option("", "The folder or .zip of the data set, where it needs one.")
+    resolution: int = option(32, "The side of the images in pixels. A teacher may ask for a multiple of 32.")
+    flip: bool = option(False, "Mirror a random half of the training images left to right.")
+    max_bad_examples: int = option(
+        0, "How many broken images or unusable captions may be left out; more of them stop the command."
+    )
+
+
+@dataclass(frozen=True)
+class TextOptions:
+    """The text encoder"""
+
+    text_encoder: str = option(
+        "gru",
+        "How a caption becomes a vector: gru (learned, over words), char_cnn_rnn (learned, over characters), "
+        "precomputed (vectors from files) or hub (a TF-Hub sentence encoder).",
+        ("gru", "char_cnn_rnn", "precomputed", "hub"),
+    )
+    text_dim: int = option(1024, "The width of the text vector. The paper's is 1024.")
+    text_length: int = option(
+        0, "How many tokens of a caption are kept. 0 stands for 32 words (gru) or 201 characters (char_cnn_rnn)."
+    )
+    word_dim: int = option(64, "The width of a word's vector, for gru.")
+    text_weights: str = option("", "The .weights.h5 of a pretrained text encoder to start from.")
+    embeddings_dir: str = option("", "The folder of Reed's embedding pickles, for precomputed.")
+    hub_handle: str = option("", "The TF-Hub handle, or a local folder, for hub.")
+
+
+@dataclass(frozen=True)
+class TeacherOptions:
+    """The teacher"""
+
+    teacher: str = option(
+        "vgg19",
+        "The pretrained network that teaches: vgg19, vgg19_slim, any network of keras.applications by its name, "
+        "run:DIR (the student of a run that reads images), a module of your own on Python's path, or none.",
+    )
+    teacher_weights: str = option(
+        "imagenet",
+        "The teacher's weights: imagenet (Keras downloads them; those of vgg19_slim come with the package) or a file: a "
+        ".weights.h5 of the same keras.applications network, or a .npz that the teacher_slim system wrote.",
+    )
+    teacher_weights_sha256: str = option("", "The SHA-256 that the file of the teacher's weights must have; empty: any.")
+    teacher_cache_mb: int = option(
+        1024,
+        "How many megabytes may hold the teacher's features of the training images. Where they would need more, or an "
+        "image comes less than twice in a stage, they are computed at every step. 0 computes them always.",
+    )
+    teacher_pooling: str = option(
+        "average", "The pooling of vgg19 and vgg19_slim. The paper's is average.", ("average", "max")
+    )
+    teacher_preprocessing: str = option(
+        "caffe",
+        "What vgg19 and vgg19_slim are fed: caffe (BGR minus the ImageNet mean) or none (BGR in 0-255, as SDN's authors "
+        "feed).",
+        ("caffe", "none"),
+    )
+
+
+@dataclass(frozen=True)
+class StudentOptions:
+    """The student's inputs"""
+
+    noise_dim: int = option(
+        0, "The width of the noise beside the text vector. 0, the paper's for SDN, makes the student deterministic."
+    )
+    whiten_text: bool = option(
+        False, "Start with an affine map after the text encoder that makes the training captions' vectors white."
+    )
+
+    def __post_init__(self):
+        if self.noise_dim < 0:
+            raise UserError(f"--noise_dim: {self.noise_dim} is negative")
+
+
+@dataclass(frozen=True)
+class TrainingOptions:
+    """The training"""
+
+    batch_size: int = option(12, "How many examples a step has. The paper's is 12.")
+    seed: int = option(0, "The seed of initial weights, order, flips, captions and noise.")
+    ema: float = option(
+        0.0, "The decay of the weights' moving average, which then is what is kept. 0 keeps the weights themselves."
+    )
+    dtype_policy: str = option("float32", "The arithmetic of the networks.", ("float32", "mixed_bfloat16"))
+    jit_compile: bool = option(False, "Compile the training step with XLA.")
+    clipnorm: float = option(0.0, "The largest global norm of a step's gradient. 0 clips nothing.")
+    checkpoint_every: int = option(500, "How many steps lie between two checkpoints.")
+    sample_every: int = option(500, "How many steps lie between two sample sheets.")
+    log_every: int = option(20, "How many steps lie between two lines of metrics.jsonl.")
+
+    def __post_init__(self):
+        for name in ("batch_size", "checkpoint_every", "sample_every", "log_every"):
+            if getattr(self, name) < 1:
+                raise UserError(f"--{name}: {getattr(self, name)} is not positive")
+        if not 0 <= self.seed < 2**32:
+            raise UserError(f"--seed: {self.seed} is not in 0 to 2^32 - 1")
+        if not 0 <= self.ema < 1:
+            raise UserError(f"--ema: {self.ema} is not in 0 to 1, 1 excluded")
+        if not 0 <= self.clipnorm < math.inf:
+            raise UserError(f"--clipnorm: {self.clipnorm} is not a norm")
+
+
+@dataclass(frozen=True)
+class GanOptions:
+    """The discriminators"""
+
+    gan_loss: str = option(
+        "hinge", "The loss on the discriminators' scores: hinge, or bce for binary cross-entropy.", ("hinge", "bce")
+    )
+    discriminator_channels: int = option(
+        32, "The channels of the discriminators' first layer; they double at each halving of the side."
+    )
+    discriminator_learning_rate: float = option(
+        0.0, "The discriminators' learning rate, with the stage's schedule. 0 takes the generator's, which is the stage's."
+    )
+    discriminator_steps: int = option(
+        1, "Updates of the discriminators for each of the generator; each has its own equal part of the batch."
+    )
+    beta_1: float = option(0.0, "Adam's decay of the first moment, for all networks of a GAN.")
+    beta_2: float = option(0.9, "Adam's decay of the second moment, for all networks of a GAN.")
+    gradient_penalty: str = option(
+        "none",
+        "The discriminators' gradient penalty: none, r1 (on real images), or ma_gp (on real images with their captions, "
+        "DF-GAN's).",
+        ("none", "r1", "ma_gp"),
+    )
+    penalty_weight: float = option(
+        0.0, "The weight of the gradient penalty. 0 takes the method's usual one: 1 for r1, 2 for ma_gp."
+    )
+    penalty_every: int = option(
+        1, "How many steps lie between two gradient penalties, each with this many times its weight."
+    )
+    augmentation: str = option(
+        "", "The differentiable augmentation of the discriminators' inputs: some of color,translation,cutout."
+    )

@@ -1,0 +1,39 @@
+"""Modules of a user's own, by their dotted names: systems, data sets, teachers and metrics."""
+
+import importlib
+import importlib.util
+import sys
+
+from t2i_kd.errors import UserError
+
+
+def is_dotted(name):
+    """Whether a name is that of a module in a package: `my_package.my_metric`."""
+    return "." in name and all(part.isidentifier() for part in name.split("."))
+
+
+def import_module(name, flag):
+    """A module on Python's path by its name; the folder that the command was started in is on it.
+
+    Raises:
+        UserError: naming the flag, when there is no such module, or it needs another one that is not there.
+    """
+    if not all(part.isidentifier() for part in name.split(".")):
+        raise UserError(f"--{flag}: {name!r} is no name of a Python module")
+    try:
+        return importlib.import_module(name)
+    except ModuleNotFoundError as error:
+        raise UserError(f"--{flag}: cannot import {name}: {error}; is its folder on PYTHONPATH?") from None
+
+
+def members(module, flag, *names):
+    """The named members of a user's module. Raises `UserError` that names the flag and what the module lacks."""
+    for name in names:
+        if not hasattr(module, name):
+            raise UserError(f"--{flag}: the module {module.__name__} has no {name}")
+    return tuple(getattr(module, name) for name in names)
+
+
+def is_imported(name):
+    """Whether a module was imported already."""
+    return name in sys.modules

@@ -1,0 +1,237 @@
+"""What a run of every system has: data, a condition, a network, a teacher, and stages one after the other."""
+
+import contextlib
+import functools
+import random
+from pathlib import Path
+
+import keras
+import numpy as np
+
+from t2i_kd.data.catalogue import load_dataset
+from t2i_kd.errors import UserError
+from t2i_kd.imaging import captioned_grid, encode_png, write_file_atomically
+from t2i_kd.runners import core_inputs
+from t2i_kd.student import WEIGHTS_FILE, image_outputs, noise_width, save_network
+from t2i_kd.teachers.catalogue import load_teacher
+from t2i_kd.training.distribution import is_chief
+from t2i_kd.training.loop import learning_rate, plan_stages, train_stage
+
+SHEET_ITEMS = 16
+KEPT_ITEMS = 256
+
+
+class System:
+    """All that a run holds. Nothing is loaded by the constructor; each part is when it is first asked for.
+
+    A system derives from it, names its `objectives`, and says what its condition, its network, its batches and its
+    trainers are. Making the network seeds Keras's, NumPy's and Python's random generators with the recipe's seed.
+
+    Args:
+        recipe: the `Recipe` of the system's own class.
+        dataset: a data set object, see `t2i_kd.data.catalogue.load_dataset`; None: the one that the recipe names.
+
+    Raises:
+        UserError: for what can be known to be wrong before anything is loaded.
+    """
+
+    objectives = ()
+    # Random numbers in [0, 1) that the system's trainers want for each sample of a step.
+    uniforms = 0
+    # Whether its run ends with a student that generates images, and can be exported.
+    makes_student = True
+
+    def __init__(self, recipe, dataset=None):
+        self.recipe = recipe
+        self._source = recipe.data.dataset if dataset is None else dataset
+        self.check_recipe()
+
+    def check_recipe(self):
+        """Raises `UserError` for what can be known to be wrong before anything is loaded."""
+        if not self.recipe.stages:
+            raise UserError("--stage: a recipe needs at least one stage")
+        for stage in self.recipe.stages:
+            if stage.objective not in self.objectives:
+                known = ", ".join(self.objectives)
+                raise UserError(f"--stage {stage.name}: objective is {stage.objective!r}, none of {known}")
+            self.check_stage(stage)
+
+    def check_stage(self, stage):
+        """`check_recipe` for one stage."""
+
+    @functools.cached_property
+    def dataset(self):
+        """The training split."""
+        return self.load_split("train")
+
+    @functools.cached_property
+    def held_out(self):
+        """The test split; its images are decoded when they are asked for."""
+        return self.load_split("test", decode=False)
+
+    def load_split(self, split, decode=True):
+        """A split of the recipe's data set."""
+        data = self.recipe.data
+        return load_dataset(self._source, split, data.resolution, data.data_dir, data.max_bad_examples, decode=decode)
+
+    @property
+    def condition(self):
+        """The student's `Condition`."""
+        raise NotImplementedError
+
+    def build_network(self):
+        """A new network with initial weights."""
+        raise NotImplementedError
+
+    @property
+    def examples(self):
+        """How many examples an epoch has."""
+        return len(self.dataset)
+
+    def own_trainer(self, plan):
+        """The `Trainer` of a `StagePlan`."""
+        raise NotImplementedError
+
+    def batches(self, plan, first_step, last_step):
+        """The training batches of a range of global steps, all of one stage's `StagePlan`: a `keras.utils.PyDataset`."""
+        raise NotImplementedError
+
+    def sheet_items(self):
+        """The held-out items of the sample sheets."""
+        raise NotImplementedError
+
+    def kept_items(self):
+        """The typical training items that a run keeps for its export."""
+        raise NotImplementedError
+
+    @functools.cached_property
+    def network(self):
+        """The network that is trained."""
+        with self.policy():
+            keras.utils.set_random_seed(self.recipe.training.seed)
+            return self.build_network()
+
+    @functools.cached_property
+    def teacher(self):
+        """The recipe's teacher, loaded when it is first needed."""
+        with self.policy():
+            return load_teacher(self.recipe.teacher, self.recipe.data.resolution)
+
+    @functools.cached_property
+    def plans(self):
+        """The `StagePlan`s."""
+        plans = plan_stages(self.recipe.stages, self.examples / self.recipe.training.batch_size)
+        for plan in plans:
+            learning_rate(plan.stage, plan.steps)
+            self.check_plan(plan)
+        return plans
+
+    def check_plan(self, plan):
+        """Raises `UserError` for what is wrong with a stage, once data and network are known."""
+
+    @contextlib.contextmanager
+    def policy(self):
+        """Within it, the recipe's dtype policy is Keras's."""
+        before = keras.config.dtype_policy()
+        keras.config.set_dtype_policy(self.recipe.training.dtype_policy)
+        try:
+            yield
+        finally:
+            keras.config.set_dtype_policy(before)
+
+    def prepare(self):
+        """Loads everything, so that whatever is wrong is said before a run directory is made."""
+        for part in ("dataset", "held_out", "condition", "network", "plans", "teacher"):
+            getattr(self, part)
+
+    def descriptions(self):
+        """The parts of `--dry_run`: functions that give lines, each raising `UserError` where something is missing."""
+        return [self.describe_network, self.describe_data, self.describe_plans, self.describe_teacher]
+
+    def describe_network(self):
+        """The network's size."""
+        return [f"student: {self.network.count_params():,} parameters"]
+
+    def describe_data(self):
+        """The sizes of both splits."""
+        return [f"{each.name}: {len(each):,} images" for each in (self.dataset, self.held_out)]
+
+    def describe_plans(self):
+        """The stages' lengths."""
+        return [f"stage {plan.stage.name}: {plan.stage.objective}, {plan.steps:,} steps" for plan in self.plans]
+
+    def describe_teacher(self):
+        """Nothing; raises `UserError` where the teacher cannot be had."""
+        _ = self.teacher
+        return []
+
+    def generate(self, items):
+        """{output: float32 images [items, side, side, 3]} of the network as it is now, seeds 0, 1, ..."""
+        inputs = core_inputs(self.condition, noise_width(self.network), items, np.arange(len(items)))
+        generated = self.network(inputs, training=False)
+        return {name: keras.ops.convert_to_numpy(generated[name]) for name in image_outputs(self.network)}
+
+    def draw_samples(self, run_dir, stage, step, events):
+        """Writes the sheet of fixed held-out items to `samples/` and TensorBoard, one for each image output."""
+        items = self.sheet_items()
+        folder = Path(run_dir) / "samples"
+        folder.mkdir(parents=True, exist_ok=True)
+        for output, images in self.generate(items).items():
+            sheet = captioned_grid(images, [self.condition.label(item) for item in items])
+            png = encode_png(np.asarray(sheet))
+            ending = output.removeprefix("image")
+            write_file_atomically(folder / f"{stage.name}-{step:08d}{ending}.png", png)
+            events.picture(step, f"samples{ending}", *sheet.size, png)
+
+    def train(self, run_dir):
+        """Trains every stage that is not finished and writes the student into `run_dir`; the chief alone writes."""
+        run_dir = Path(run_dir)
+        with self.policy():
+            if is_chief():
+                self.save_condition(run_dir)
+            for plan in self.plans:
+                self.before_stage(plan)
+                train_stage(
+                    plan,
+                    self.own_trainer(plan),
+                    functools.partial(self.batches, plan),
+                    self.recipe.training,
+                    run_dir,
+                    functools.partial(self.draw_samples, run_dir),
+                )
+                if is_chief():
+                    self.save_stage(plan, run_dir)
+            if is_chief():
+                self.finish(run_dir)
+
+    def before_stage(self, plan):
+        """What is to be done before a stage's trainer is made."""
+
+    def save_condition(self, run_dir):
+        """Writes what the student is asked with, and the items that its export is proven on."""
+        self.condition.save(run_dir)
+        self.condition.save_items(self.kept_items(), run_dir)
+
+    def save_stage(self, plan, run_dir):
+        """Writes the network as a finished stage leaves it."""
+        save_network(self.network, run_dir / "checkpoints" / plan.stage.name / WEIGHTS_FILE)
+
+    def finish(self, run_dir):
+        """Writes what the run was for."""
+        save_network(self.network, run_dir / WEIGHTS_FILE)
+
+
+@contextlib.contextmanager
+def random_state_restored():
+    """Gives Python's and NumPy's global random generators their states back at its end."""
+    python, numpy = random.getstate(), np.random.get_state()
+    try:
+        yield
+    finally:
+        random.setstate(python)
+        np.random.set_state(numpy)
+
+
+def evenly(items, count):
+    """`count` of the items, or all where there are fewer, evenly spaced."""
+    return [items[i] for i in np.linspace(0, len(items) - 1, min(count, len(items))).astype(int)]

@@ -1,0 +1,209 @@
+"""What a run of every text-to-image system has beside `System`: captions, a text encoder, and the DS-SJE stage."""
+
+import fnmatch
+import functools
+
+import keras
+
+from t2i_kd.conditions.caption import CaptionCondition
+from t2i_kd.data.batches import Batches, ClassBalancedBatches, caption_pairs
+from t2i_kd.data.class_balance import class_balanced_indices, classes_of
+from t2i_kd.errors import UserError
+from t2i_kd.student import noise_width, save_whole
+from t2i_kd.teachers.tap_weights import resolve_tap_weights
+from t2i_kd.text.front_end import build_front_end
+from t2i_kd.text.whitening import whitening_map
+from t2i_kd.training.distribution import predict
+from t2i_kd.training.joint_embedding import JOINT_EMBEDDING, JointEmbeddingTrainer, check_joint_embedding
+from t2i_kd.training.system import KEPT_ITEMS, SHEET_ITEMS, System, evenly
+
+WHITENING_CAPTIONS = 4096
+# What a DS-SJE stage leaves beside the vocabulary, for another run's --text_weights.
+TEXT_WEIGHTS_FILE = "text_encoder.weights.h5"
+
+
+class TextToImageSystem(System):
+    """A run whose student goes from captions to images.
+
+    A system derives from it, names its `own_objectives`, builds its generator in `build_generator`, and says in
+    `objective_trainer` how its objectives are trained. The stage `objective=ds_sje`, which trains the text encoder, is
+    every system's.
+    """
+
+    own_objectives = ()
+
+    @property
+    def objectives(self):
+        """Its own objectives and DS-SJE."""
+        return (*self.own_objectives, JOINT_EMBEDDING)
+
+    def build_generator(self):
+        """A `keras.Model` from {"text": float [batch, text_dim], ["noise": ...]} to the student's outputs."""
+        raise NotImplementedError
+
+    def objective_trainer(self, plan):
+        """The `Trainer` of a `StagePlan` with one of the system's own objectives."""
+        raise NotImplementedError
+
+    def check_own_stage(self, stage):
+        """`check_stage` for one of the system's own objectives."""
+
+    def cached_features(self, plan):
+        """The teacher's features of the training images for a stage, or None where they are computed at every step."""
+        return None
+
+    def check_stage(self, stage):
+        if stage.objective == JOINT_EMBEDDING:
+            check_joint_embedding(stage, self.recipe)
+        else:
+            self.check_own_stage(stage)
+
+    @functools.cached_property
+    def condition(self):
+        front_end = build_front_end(self.recipe.text, self.dataset)
+        return CaptionCondition(front_end.covering(self.held_out))
+
+    @functools.cached_property
+    def generator(self):
+        """The generator that `network` holds."""
+        with self.policy():
+            return self.build_generator()
+
+    def build_network(self):
+        # The text encoder is made first: initial weights come from one stream of random numbers.
+        encoder = self.condition.front_end.build_encoder(self.recipe.text)
+        return build_student(self.condition, encoder, self.generator, self.recipe.student.whiten_text)
+
+    @functools.cached_property
+    def pairs(self):
+        """Every (image, caption) pair; see `caption_pairs`."""
+        return caption_pairs(self.dataset)
+
+    @property
+    def examples(self):
+        return len(self.pairs)
+
+    def check_plan(self, plan):
+        freeze(self.network, plan.stage.frozen)
+        if plan.stage.objective == JOINT_EMBEDDING:
+            class_balanced_indices(classes_of(self.dataset.labels), self.recipe.training.batch_size, 0, 0)
+
+    def describe_network(self):
+        # Known even where the data are not there, which a learned text encoder's vocabulary comes from.
+        return [f"generator: {self.generator.count_params():,} parameters"]
+
+    def describe_data(self):
+        train, test, encoder = self.dataset, self.held_out, self.network.get_layer("text_encoder")
+        return [
+            f"student with its text encoder: {self.network.count_params():,} parameters",
+            f"  text encoder: {encoder.count_params():,}",
+            f"{train.name}: {len(train):,} images, {self.examples:,} (image, caption) pairs",
+            f"{test.name}: {len(test):,} images",
+        ]
+
+    def own_trainer(self, plan):
+        """The trainer of a stage; the stage's frozen layers are frozen."""
+        freeze(self.network, plan.stage.frozen)
+        if plan.stage.objective == JOINT_EMBEDDING:
+            (tap,) = resolve_tap_weights(plan.stage.tap_weights, list(self.teacher.output))
+            return JointEmbeddingTrainer(self.network.get_layer("text_encoder"), self.teacher, tap)
+        return self.objective_trainer(plan)
+
+    @functools.cached_property
+    def text_features(self):
+        """The student's text inputs for every (image, caption) pair: {name: array [pairs, ...]}."""
+        return self.condition.arrays(self.dataset.all_captions)
+
+    def batches(self, plan, first_step, last_step):
+        training, kind, features = self.recipe.training, ClassBalancedBatches, None
+        if plan.stage.objective != JOINT_EMBEDDING:
+            # Of the whole stage, so that a resumed one decides as it did before.
+            kind, features = Batches, self.cached_features(plan)
+        return kind(
+            self.dataset,
+            self.text_features,
+            training.batch_size,
+            training.seed,
+            first_step,
+            last_step,
+            flip=self.recipe.data.flip,
+            noise_dim=noise_width(self.network),
+            uniforms=self.uniforms,
+            features=features,
+        )
+
+    def sheet_items(self):
+        return evenly([captions[0] for captions in self.held_out.captions], SHEET_ITEMS)
+
+    def kept_items(self):
+        return evenly(self.dataset.all_captions, KEPT_ITEMS)
+
+    def before_stage(self, plan):
+        # After the last DS-SJE stage: it moves the vectors that are to become white.
+        if plan.stage.objective != JOINT_EMBEDDING and not self._whitened:
+            self._whitened = True
+            whiten_text(self.network, self.condition.arrays(evenly(self.dataset.all_captions, WHITENING_CAPTIONS)))
+
+    _whitened = False
+
+    def save_stage(self, plan, run_dir):
+        if plan.stage.objective == JOINT_EMBEDDING:
+            encoder = self.network.get_layer("text_encoder")
+            save_whole(encoder.save_weights, run_dir / TEXT_WEIGHTS_FILE, ".weights.h5")
+        super().save_stage(plan, run_dir)
+
+
+def build_student(condition, encoder, generator, whiten=False):
+    """The network of a text-to-image student, in the global dtype policy.
+
+    Args:
+        condition: `CaptionCondition`.
+        encoder: `keras.Model`, {input: text features} -> text vector [batch, text_dim].
+        generator: `keras.Model`, {"text": ..., ["noise": ...]} -> {"image": ..., ...}.
+        whiten: put an affine layer `text_whitening` between them.
+
+    Returns:
+        `keras.Model`; see `Student.network`. Its layers `text_encoder` and `generator` are models themselves.
+    """
+    inputs = {name: keras.Input(each.shape, dtype=each.dtype, name=name) for name, each in condition.inputs.items()}
+    encoder.name, generator.name = "text_encoder", "generator"
+    text = encoder(dict(inputs))
+    if whiten:
+        text = keras.layers.Dense(text.shape[-1], name="text_whitening")(text)
+    given = {"text": text}
+    if noise_width(generator):
+        given["noise"] = inputs["noise"] = keras.Input((noise_width(generator),), name="noise")
+    return keras.Model(inputs, generator(given), name="student")
+
+
+def freeze(network, patterns):
+    """Makes all of a student's layers trainable but those whose names fit one of the patterns.
+
+    Args:
+        network: a student; the names are `text_encoder`, `text_whitening` and those of the generator's layers.
+        patterns: names, or patterns such as `conv5_*`.
+
+    Raises:
+        UserError: for a pattern that fits no layer, or when nothing is left to train.
+    """
+    layers = [layer for layer in network.layers if layer.name.startswith("text_")]
+    layers += network.get_layer("generator").layers
+    for pattern in patterns:
+        if not fnmatch.filter([layer.name for layer in layers], pattern):
+            raise UserError(f"frozen: {pattern!r} fits none of the student's layers")
+    for layer in layers:
+        layer.trainable = not any(fnmatch.fnmatchcase(layer.name, pattern) for pattern in patterns)
+    if not network.trainable_variables:
+        raise UserError("frozen: nothing is left to train")
+
+
+def whiten_text(network, features):
+    """Sets a student's `text_whitening` layer, where it has one, so that these captions' vectors become white.
+
+    Args:
+        network: an untrained student.
+        features: {input: text features of the training captions, [n, ...]}.
+    """
+    if any(layer.name == "text_whitening" for layer in network.layers):
+        vectors = predict(network.get_layer("text_encoder"), features, 32)
+        network.get_layer("text_whitening").set_weights(whitening_map(vectors))
