@@ -54,7 +54,7 @@ def check(context):
     """Raises `UserError`, see `catalogue.Metric`: a data set without attributes."""
     for split in ("test", "train"):
         if not context.split(split).attributes:
-            raise UserError(f"--dataset: {context.dataset} has no attributes, which attribute_accuracy needs")
+            raise UserError(f"--dataset: {context.dataset_name} has no attributes, which attribute_accuracy needs")
 
 
 def measure(context):
@@ -117,7 +117,7 @@ def _tested_judge(context, test):
     worst = min(judge.values, key=accuracy.get)
     if accuracy[worst] < REQUIRED_OF_CLASSIFIER:
         raise UserError(
-            f"--metrics: attribute_accuracy cannot judge {context.dataset}: its classifier gets {worst} right on "
+            f"--metrics: attribute_accuracy cannot judge {context.dataset_name}: its classifier gets {worst} right on "
             f"{accuracy[worst]:.1%} of the real test pictures, and {REQUIRED_OF_CLASSIFIER:.0%} is required"
         )
     return judge, accuracy

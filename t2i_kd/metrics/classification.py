@@ -41,9 +41,9 @@ def check(context):
     """Raises `UserError`, see `catalogue.Metric`: a data set without classes that its splits share."""
     train, test = context.split("train"), context.split("test")
     if test.attributes:
-        raise UserError(f"--dataset: {context.dataset} has attributes, not classes; ask for attribute_accuracy")
+        raise UserError(f"--dataset: {context.dataset_name} has attributes, not classes; ask for attribute_accuracy")
     if not np.isin(np.unique(test.labels), np.unique(train.labels)).all() or len(np.unique(test.labels)) < 2:
-        raise UserError(f"--dataset: {context.dataset} has no classes that its train and test splits share")
+        raise UserError(f"--dataset: {context.dataset_name} has no classes that its train and test splits share")
 
 
 def measure(context):

@@ -2,6 +2,7 @@
 
 import functools
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -12,6 +13,7 @@ from t2i_kd.metrics import held_out
 from t2i_kd.metrics.blocks import row_blocks
 from t2i_kd.metrics.cache import ArrayCache, digest, digest_of_images, scratch_array
 from t2i_kd.metrics.extractors import load_extractor, preview, view_name
+from t2i_kd.metrics.tap_errors import TapObjective
 from t2i_kd.recipe import TeacherRecipe
 from t2i_kd.teachers.catalogue import load_teacher
 
@@ -21,14 +23,15 @@ class EvaluationContext:
     """One student under judgement. A metric is a function from it to a `resampling.Measurement`.
 
     Attributes:
-        student: `.generate(captions, seeds)` -> uint8 [n, resolution, resolution, 3], `.resolution` and
-            `.data_resolution`; see `Runner`.
-        dataset: name of the data set, as in `--dataset`.
+        student: `.generate(captions, seeds)` -> uint8 [n, resolution, resolution, 3], `.resolution` and, where it
+            differs, `.data_resolution`; see `Runner`.
+        dataset: name of the data set, as in `--dataset`, or a data set object that `load_dataset` takes.
         data_dir: folder or zip of the data set, where it needs one.
         max_bad_examples: broken pictures and bad captions to leave out before stopping.
         num_captions: how many captions the student draws.
         seed: of the choice of captions, of the noise, and of what a metric trains.
         teacher: the network that compares pictures (`tap_distance`, `perceptual_distance`).
+        tap_objective: what the student learned to minimise in this teacher's taps; None where it did not.
         extractor: whose activations are compared. `inception`: InceptionV3's last pool. `teacher`: the teacher's
             pool4, averaged over the picture; SDN learns from VGG19, so this alone is no judge of it. `hub`: a TF-Hub
             image feature vector. `own`: a small classifier trained on the real training split.
@@ -41,12 +44,13 @@ class EvaluationContext:
     """
 
     student: Any
-    dataset: str
+    dataset: Any
     data_dir: str = ""
     max_bad_examples: int = 0
     num_captions: int = 300
     seed: int = 0
     teacher: TeacherRecipe = field(default_factory=TeacherRecipe)
+    tap_objective: TapObjective | None = None
     extractor: str = "own"
     inception_weights: str = "imagenet"
     extractor_handle: str = ""
@@ -56,9 +60,14 @@ class EvaluationContext:
     cache: dict = field(default_factory=dict)
 
     @property
+    def dataset_name(self):
+        """The data set's name, for messages."""
+        return getattr(self.dataset, "name", self.dataset)
+
+    @property
     def sides(self):
         """The side of the real pictures as they are read, and as they are compared with the student's."""
-        return self.student.data_resolution, self.student.resolution
+        return getattr(self.student, "data_resolution", self.student.resolution), self.student.resolution
 
     def split(self, name):
         """The split `train` or `test` at the student's resolution, loaded once.
@@ -221,10 +230,16 @@ class EvaluationContext:
         return view_name(extractor.name, extractor.side, self.student.resolution)
 
     @property
+    def teacher_called(self):
+        """The teacher as a part of names: `run:DIR` is `run_` and the folder's own name."""
+        kind, _, path = self.teacher.teacher.partition(":")
+        return f"{kind}_{Path(path).name}" if path else kind
+
+    @property
     def teacher_name(self):
-        """The teacher and its pooling, for the names of values."""
-        recipe = self.teacher
-        return recipe.teacher if recipe.teacher == "none" else f"{recipe.teacher}_{recipe.teacher_pooling}"
+        """The teacher and, where one can be chosen, its pooling, for the names of values."""
+        called = self.teacher_called
+        return f"{called}_{self.teacher.teacher_pooling}" if called.startswith("vgg19") else called
 
     def extractor_protocol(self):
         """What the protocol of a metric says that looks through the extractor."""

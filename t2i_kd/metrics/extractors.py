@@ -14,6 +14,7 @@ from t2i_kd.metrics.finite import require_finite
 from t2i_kd.teachers.catalogue import load_application
 
 BATCH = 32
+# Whose mean over the picture the extractor `teacher` gives; of a teacher without it, its last tap's.
 TAP = "pool4"
 INCEPTION_SIDE = 299
 INCEPTION_FILE = "inception_v3_weights_tf_dim_ordering_tf_kernels.h5"
@@ -149,8 +150,10 @@ def _teacher(context):
     protocol = {field: getattr(recipe, field) for field in ("teacher_weights", "teacher_pooling")}
     protocol["teacher_preprocessing"] = recipe.teacher_preprocessing
     teacher = context.loaded_teacher
-    features = ops.mean(teacher.output[TAP], axis=(1, 2))
-    return keras_extractor(f"{recipe.teacher}_{TAP}", protocol, keras.Model(teacher.input, {"features": features}))
+    tap = TAP if TAP in teacher.output else list(teacher.output)[-1]
+    features = ops.mean(teacher.output[tap], axis=tuple(range(1, len(teacher.output[tap].shape) - 1)))
+    network = keras.Model(teacher.input, {"features": features})
+    return keras_extractor(f"{context.teacher_called}_{tap}", protocol, network)
 
 
 def _hub(handle):

@@ -143,6 +143,17 @@ def test_no_picture_is_unrelated_to_itself(monkeypatch):
     assert unrelated > 1e-3
 
 
+def test_another_teachers_last_map_of_each_side_is_compared():
+    image = keras.Input((32, 32, 3), name="image")
+    half = keras.layers.AveragePooling2D(2)(image)
+    taps = {"image": image, "stem": half, "block": half * 2, "deep": keras.layers.AveragePooling2D(2)(half)}
+    taps["pooled"] = keras.layers.GlobalAveragePooling2D()(half)
+    assert perceptual_distance.compared_taps(keras.Model(image, taps)) == ("block", "deep")
+    assert perceptual_distance.compared_taps(build_vgg19(32, width=1 / 32)) == TAPS
+
+
 def test_without_a_teacher_nothing_is_measured(monkeypatch):
-    with pytest.raises(UserError, match="--teacher: none"):
-        perceptual_distance.measure(context(monkeypatch, 0, 5, "none"))
+    evaluated = context(monkeypatch, 0, 5, "none")
+    monkeypatch.undo()
+    with pytest.raises(UserError, match="--teacher: none has no feature maps"):
+        perceptual_distance.measure(evaluated)
