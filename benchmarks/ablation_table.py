@@ -12,9 +12,10 @@ import numpy as np
 from absl import flags
 
 from benchmarks.ablations import ROWS
-from t2i_kd import commands, evaluate
+from t2i_kd import commands
 from t2i_kd.data.catalogue import load_dataset
 from t2i_kd.errors import UserError
+from t2i_kd.evaluation import evaluate
 from t2i_kd.exporting.artifacts import load_artifact
 from t2i_kd.imaging import captioned_grid, encode_png, write_file_atomically
 from t2i_kd.recipe import TeacherRecipe
@@ -83,12 +84,13 @@ def main():
         raise UserError(f"--run_dir: {values.run_dir} holds no finished run")
     if values.sheet:
         write_sheet(Path(values.sheet), runs, values.data_dir)
-    report = evaluate.evaluate(
+    report = evaluate(
         [run for folders in runs.values() for run in folders],
         "image_folder",
         values.metrics,
-        TeacherRecipe(teacher="vgg19", teacher_weights=values.teacher_weights),
-        values.out,
+        teacher=TeacherRecipe(teacher="vgg19", teacher_weights=values.teacher_weights),
+        out=values.out,
+        report=print,
         data_dir=values.data_dir,
         num_captions=values.num_captions,
         cache_dir=values.cache_dir,

@@ -74,13 +74,13 @@ def main():
         raise UserError(f"--ranks: {','.join(values.ranks)!r} is no list of numbers")
     if not Path(RECIPE).is_file():
         raise UserError(f"{RECIPE} is not here; run this from the repository's root")
-    from t2i_kd import evaluate
+    from t2i_kd.evaluation import evaluate
 
     ranks = [int(rank) for rank in values.ranks]
     versions = [make(Path(values.run_dir), rank) for rank in ranks]
     models = [str(path) for version in versions for path in (version, version / EXTRA / FILES["litert_int8"])]
-    report = evaluate.evaluate(
-        models, "captioned_shapes", "attribute_accuracy", out=values.out, cache_dir=values.cache_dir
+    report = evaluate(
+        models, "captioned_shapes", "attribute_accuracy", out=values.out, cache_dir=values.cache_dir, report=print
     )
     manifests = [read_manifest(version / EXTRA / MANIFEST) for version in versions]
     print(markdown(rows(ranks, manifests, list(report["metrics"]["attribute_accuracy"].values()))))

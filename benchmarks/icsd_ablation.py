@@ -19,7 +19,7 @@ from scipy import stats
 from benchmarks.ablations import train
 from t2i_kd import commands
 from t2i_kd.errors import UserError
-from t2i_kd.evaluate import FINAL, evaluate
+from t2i_kd.evaluation import FINAL, evaluate
 from t2i_kd.imaging import write_file_atomically
 from t2i_kd.student import TEXT_WEIGHTS_FILE
 
@@ -53,7 +53,13 @@ def judge(folder, num_captions, cache_dir):
     kept = folder / "judged.json"
     if not kept.is_file():
         report = evaluate(
-            folder, "captioned_shapes", METRICS, num_captions=num_captions, cache_dir=cache_dir, bootstrap=0
+            folder,
+            "captioned_shapes",
+            METRICS,
+            num_captions=num_captions,
+            cache_dir=cache_dir,
+            bootstrap=0,
+            report=print,
         )
         found = {}
         for heading, (metric, beginning) in COLUMNS.items():

@@ -91,14 +91,15 @@ def quality(paths, values):
     """{kind: "value [low, high]"} of the metric's mean, or None without a metric."""
     if not values.metric:
         return None
-    from t2i_kd import evaluate
+    from t2i_kd.evaluation import evaluate
 
-    report = evaluate.evaluate(
+    report = evaluate(
         [str(path) for path in paths.values()],
         values.dataset,
         values.metric,
         data_dir=values.data_dir,
         cache_dir=values.cache_dir,
+        report=print,
     )
     cells = {}
     for kind, result in zip(paths, report["metrics"][values.metric].values(), strict=True):

@@ -33,6 +33,8 @@ PICTURE_METRICS = (
     "ssim",
     "tap_distance",
 )
+# What --extractor may say, the default first; see `EvaluationContext`.
+EXTRACTORS = ("own", "inception", "teacher", "hub")
 # Those that look through the teacher, and those that look through --extractor.
 TEACHER_METRICS = ("perceptual_distance", "tap_distance")
 EXTRACTOR_METRICS = ("diversity", "frechet", "inception_score", "kernel", "manifold", "r_precision")
@@ -60,7 +62,9 @@ def resolve_metrics(names):
     """The metrics that `--metrics=a,b` asks for.
 
     Args:
-        names: names of `METRICS` with commas between them.
+        names: a list, or one string with commas between them, of names of `METRICS` and of modules on the path with
+            dots in their names, such as `my_package.my_metric`, which have `measure(context)` and may have
+            `check(context)`, as in `Metric`.
 
     Returns:
         {name: `Metric`}, in the order asked for.
@@ -68,16 +72,33 @@ def resolve_metrics(names):
     Raises:
         UserError: for no name, or an unknown one; the known ones are listed.
     """
-    wanted = [name.strip() for name in names.split(",") if name.strip()]
-    known = ", ".join(METRICS)
+    names = names.split(",") if isinstance(names, str) else names
+    wanted = [name.strip() for name in names if name.strip()]
     if not wanted:
-        raise UserError(f"--metrics: missing; known: {known}")
-    for name in wanted:
-        if name not in METRICS:
-            raise UserError(f"--metrics: {name!r} is unknown; known: {known}")
-    found = {}
-    for name in wanted:
-        module, *functions = METRICS[name]
-        loaded = importlib.import_module(f"t2i_kd.metrics.{module}")
-        found[name] = Metric(*(getattr(loaded, function) for function in functions))
-    return found
+        raise UserError(f"--metrics: missing; known: {', '.join(METRICS)}")
+    return {name: _module_metric(name) if "." in name else _known_metric(name) for name in wanted}
+
+
+def may_rate_pictures(name):
+    """Whether a metric may give each picture a value of its own; of a module's it is known when it has measured."""
+    return name in PICTURE_METRICS or "." in name
+
+
+def _known_metric(name):
+    if name not in METRICS:
+        raise UserError(
+            f"--metrics: {name!r} is unknown; known: {', '.join(METRICS)}, or a module, my_package.my_metric"
+        )
+    module, *functions = METRICS[name]
+    loaded = importlib.import_module(f"t2i_kd.metrics.{module}")
+    return Metric(*(getattr(loaded, function) for function in functions))
+
+
+def _module_metric(name):
+    try:
+        loaded = importlib.import_module(name)
+    except ImportError as error:
+        raise UserError(f"--metrics: {name}: {error}; known: {', '.join(METRICS)}, or a module on the path") from None
+    if not callable(getattr(loaded, "measure", None)):
+        raise UserError(f"--metrics: {name}: the module has no function measure(context)")
+    return Metric(getattr(loaded, "check", lambda context: None), loaded.measure)
