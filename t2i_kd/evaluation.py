@@ -21,19 +21,19 @@ from t2i_kd.metrics.catalogue import (
     EXTRACTORS,
     PICTURE_METRICS,
     may_rate_pictures,
-    only_the_teacher_judges,
+    only_the_teacher_evaluates,
     resolve_metrics,
 )
 from t2i_kd.metrics.context import EvaluationContext
-from t2i_kd.metrics.held_out import Chosen
 from t2i_kd.metrics.page import Section, render_page
+from t2i_kd.metrics.sampling import Chosen
 from t2i_kd.metrics.table import format_comparisons, format_table
 from t2i_kd.metrics.tap_errors import TapObjective
 from t2i_kd.recipe import RECIPE_FILE, Recipe, TeacherRecipe
 from t2i_kd.student import WEIGHTS_FILE, load_student
 
 FINAL = "final student"
-TEACHER_NOTE = "every metric here looks through the teacher, whose view SDN is trained to match; ask for others too"
+TEACHER_NOTE = "every metric here compares features of the teacher, which SDN is trained to match; ask for others too"
 
 
 class Candidate(NamedTuple):
@@ -185,7 +185,7 @@ def evaluate(models, dataset, metrics, *, teacher=None, out="", page="", bootstr
 
     Returns:
         What the JSON report holds: {"model": [labels], "dataset": name, "metrics": {metric: {student: {"protocol",
-        "values", "intervals", "beside"}}}, "comparisons": {metric: {student: what `resampling.compare` gave}},
+        "values", "intervals", "baselines"}}}, "comparisons": {metric: {student: what `resampling.compare` gave}},
         "notes": [what to bear in mind]}.
 
     Raises:
@@ -229,7 +229,7 @@ def _check_page(names):
 
 
 def _notes(measures, extractor):
-    return [TEACHER_NOTE] if only_the_teacher_judges(measures, extractor) else []
+    return [TEACHER_NOTE] if only_the_teacher_evaluates(measures, extractor) else []
 
 
 class _Found:
@@ -288,7 +288,7 @@ def _result(measurement, rows):
         "protocol": measurement.protocol,
         "values": {line: float(values[0]) for line, values in rows.items()},
         "intervals": intervals | measurement.intervals,
-        "beside": measurement.beside,
+        "baselines": measurement.baselines,
     }
 
 
@@ -300,8 +300,8 @@ def _section(label, measurement, test):
         lower_is_better=measurement.lower_is_better,
         captions=[caption for _, caption in measurement.pairs],
         values=values,
-        made=measurement.pictures,
-        real=Chosen(test.images, [picture for picture, _ in measurement.pairs]),
+        generated=measurement.pictures,
+        reference=Chosen(test.images, [picture for picture, _ in measurement.pairs]),
     )
 
 

@@ -43,7 +43,7 @@ def run_dir(tmp_path_factory):
 
 
 class Recogniser:
-    """A judge that knows every real picture by heart and takes any other for the first value of all."""
+    """An evaluator that knows every real picture by heart and takes any other for the first value of all."""
 
     values = captioned_shapes.ATTRIBUTES
     fingerprint = "0" * 64
@@ -79,14 +79,14 @@ def test_every_stage_of_a_run_is_judged_by_one_classifier(run_dir, tmp_path, mon
     assert len(set(distances)) == 3
     printed = capsys.readouterr().out
     assert "tap_objective_l1_raw_none_32_n10" in report["metrics"]["tap_distance"]["final student"]["values"]
-    assert "looks through the teacher" not in printed
+    assert "compares features of the teacher" not in printed
     assert "one alone" in printed and "after two" in printed and "tap_normalised_sum_none_32_n10" in printed
     # The report says of which files and pictures its numbers are; the printed table spares them.
     protocols = [result["protocol"] for results in report["metrics"].values() for result in results.values()]
     weights = ("checkpoints/one/student.keras", "checkpoints/two/student.keras", "student.keras")
     digests = [hashlib.sha256((run_dir / file).read_bytes()).hexdigest() for file in weights]
     assert [protocol["model_sha256"] for protocol in protocols] == digests * 2
-    assert len({protocol["real_sha256"] for protocol in protocols}) == 1
+    assert len({protocol["reference_sha256"] for protocol in protocols}) == 1
     assert all(len(protocol["extractor_sha256"]) == 64 for protocol in protocols)
     assert "sha256" not in printed
 
@@ -97,7 +97,7 @@ def test_one_unsuitable_metric_ends_a_run_before_anything_is_drawn_or_trained(ru
     def never(*given, **more):
         raise AssertionError("drawn or trained")
 
-    monkeypatch.setattr("t2i_kd.metrics.held_out.generate", never)
+    monkeypatch.setattr("t2i_kd.metrics.sampling.generate", never)
     monkeypatch.setattr(attribute_accuracy, "train_attribute_classifier", never)
     monkeypatch.setattr("t2i_kd.metrics.image_classifier.train_image_classifier", never)
     absent = TeacherRecipe(teacher_weights="absent.weights.h5")
@@ -199,7 +199,7 @@ def test_two_runs_are_compared_on_the_same_captions_and_shown_on_a_page(run_dir,
     options |= {"bootstrap": 0, "num_captions": 4}
     capsys.readouterr()
     same = evaluation.evaluate(str(run_dir), "captioned_shapes", "tap_distance", **options)
-    assert "note: every metric here looks through the teacher" in capsys.readouterr().out
+    assert "note: every metric here compares features of the teacher" in capsys.readouterr().out
     assert same["notes"] == [evaluation.TEACHER_NOTE] and report["notes"] == []
     assert same["comparisons"] == {} and same["metrics"]["tap_distance"]["final student"]["intervals"] == {}
 
@@ -271,10 +271,10 @@ BRIGHTNESS = """
 from t2i_kd.metrics.resampling import Measurement, mean_of
 
 def measure(context):
-    values = {"brightness": context.made.mean((1, 2, 3))}
+    values = {"brightness": context.generated.mean((1, 2, 3))}
     return Measurement(
         context.protocol(), mean_of(values), len(context.pairs),
-        samples=values, pairs=context.pairs, pictures=context.made,
+        samples=values, pairs=context.pairs, pictures=context.generated,
     )
 """
 

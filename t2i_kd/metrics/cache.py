@@ -1,4 +1,4 @@
-"""What an evaluation computes once for all: activations of real pictures and trained judges, kept on disk."""
+"""What an evaluation computes once for all: features of reference pictures and trained evaluators, kept on disk."""
 
 import contextlib
 import hashlib
@@ -32,7 +32,7 @@ def digest(*parts):
 
 
 def digest_of_training(network, *parts):
-    """The digest of what a judge's training depends on: this package's version, the network's shapes, and `parts`."""
+    """The digest of all that an evaluator's weights depend on: the package's version, the network's shapes, `parts`."""
     return digest(t2i_kd.__version__, network.name, [weight.shape for weight in network.get_weights()], *parts)
 
 
@@ -106,7 +106,7 @@ def _read(path):
 
 
 def _mapped(file):
-    """The arrays from the file's place to its end, each read from the disk when it is looked at."""
+    """The arrays from the file's place to its end, each read from the disk when it is used."""
     size, arrays = os.fstat(file.fileno()).st_size, []
     while _align(file) < size:
         version = np.lib.format.read_magic(file)

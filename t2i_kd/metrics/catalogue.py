@@ -23,7 +23,7 @@ METRICS = {
     "tap_distance": ("tap_distance", "check", "measure"),
 }
 
-# Those that judge pictures one by one, so that a page can show the best and the worst.
+# Those that rate pictures one by one, so that a page can show the best and the worst.
 PICTURE_METRICS = (
     "attribute_accuracy",
     "classification",
@@ -35,7 +35,7 @@ PICTURE_METRICS = (
 )
 # What --extractor may say, the default first; see `EvaluationContext`.
 EXTRACTORS = ("own", "inception", "teacher", "hub")
-# Those that look through the teacher, and those that look through --extractor.
+# Those that compare the teacher's features, and those that compare --extractor's.
 TEACHER_METRICS = ("perceptual_distance", "tap_distance")
 EXTRACTOR_METRICS = ("diversity", "frechet", "inception_score", "kernel", "manifold", "r_precision")
 
@@ -45,7 +45,7 @@ class Metric(NamedTuple):
 
     Attributes:
         check: (EvaluationContext) -> None; raises `UserError` where it can be known, before any picture is drawn and
-            without training anything, that the metric does not suit the data, the captions or the judge.
+            without training anything, that the metric does not suit the data, the captions or the evaluators.
         measure: (EvaluationContext) -> Measurement.
     """
 
@@ -53,8 +53,8 @@ class Metric(NamedTuple):
     measure: Callable
 
 
-def only_the_teacher_judges(names, extractor):
-    """Whether all of these metrics see a student as its teacher taught it to be seen."""
+def only_the_teacher_evaluates(names, extractor):
+    """Whether all of these metrics compare the features that the student's teacher taught it to match."""
     return all(name in TEACHER_METRICS or (name in EXTRACTOR_METRICS and extractor == "teacher") for name in names)
 
 

@@ -109,12 +109,12 @@ def measure(context):
     return Measurement(
         protocol=context.teacher_protocol() | _protocol(context, weights),
         statistic=statistic,
-        made=len(context.pairs),
+        generated=len(context.pairs),
         lower_is_better=True,
         samples=named({"normalised sum": each_sum}),
         pairs=context.pairs,
-        pictures=context.made,
-        beside={"mean |real|": named(sizes)},
+        pictures=context.generated,
+        baselines={"mean |real|": named(sizes)},
     )
 
 
@@ -136,7 +136,7 @@ def _scales(context):
 
 def _over_batches(context, scales):
     """{"differences", "magnitudes", with scales "objective": {tap: float64 [pairs]}}, a batch in memory at a time."""
-    teacher, references, generated = context.loaded_teacher, context.real_of_pairs(), context.made
+    teacher, references, generated = context.loaded_teacher, context.reference_of_pairs(), context.generated
     found = []
     for start in range(0, len(references), BATCH):
         rows = range(start, min(start + BATCH, len(references)))

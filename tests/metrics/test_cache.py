@@ -6,7 +6,7 @@ from t2i_kd.errors import UserError
 from t2i_kd.metrics.cache import ArrayCache, digest, digest_of_images, digest_of_training, scratch_array
 
 
-def made(calls, value=1.0):
+def maker(calls, value=1.0):
     def make():
         calls.append(value)
         return [np.full((2, 3), value, np.float32), np.arange(4)]
@@ -16,12 +16,12 @@ def made(calls, value=1.0):
 
 def test_what_was_made_is_read_again(tmp_path):
     calls, cache = [], ArrayCache(tmp_path / "new" / "folder")
-    first, again = (cache.arrays("real", digest("key"), made(calls)) for _ in range(2))
+    first, again = (cache.arrays("reference", digest("key"), maker(calls)) for _ in range(2))
     assert len(calls) == 1
     for one, other in zip(first, again, strict=True):
         np.testing.assert_array_equal(one, other)
         assert one.dtype == other.dtype
-    cache.arrays("real", digest("another key"), made(calls))
+    cache.arrays("reference", digest("another key"), maker(calls))
     assert len(calls) == 2
 
 
@@ -30,25 +30,25 @@ def test_what_was_made_is_read_again(tmp_path):
 )
 def test_a_damaged_file_is_made_anew(tmp_path, damage, caplog):
     calls, cache = [], ArrayCache(tmp_path)
-    cache.arrays("real", digest("key"), made(calls))
+    cache.arrays("reference", digest("key"), maker(calls))
     (path,) = tmp_path.iterdir()
     path.write_bytes(damage(path.read_bytes()))
-    (found, _) = cache.arrays("real", digest("key"), made(calls, 2.0))
+    (found, _) = cache.arrays("reference", digest("key"), maker(calls, 2.0))
     assert calls == [1.0, 2.0] and found[0, 0] == 2
-    assert cache.arrays("real", digest("key"), made(calls, 3.0))[0][0, 0] == 2
+    assert cache.arrays("reference", digest("key"), maker(calls, 3.0))[0][0, 0] == 2
 
 
 def test_without_a_folder_nothing_is_kept():
     calls = []
     for _ in range(2):
-        ArrayCache(None).arrays("real", digest("key"), made(calls))
+        ArrayCache(None).arrays("reference", digest("key"), maker(calls))
     assert len(calls) == 2
 
 
 def test_a_folder_that_cannot_be_written_names_the_flag(tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(UserError, match=r"--cache_dir: .*file"):
-        ArrayCache(tmp_path / "file").arrays("real", digest("key"), made([]))
+        ArrayCache(tmp_path / "file").arrays("reference", digest("key"), maker([]))
 
 
 def test_a_digest_tells_apart_what_differs():
@@ -62,10 +62,10 @@ def test_a_digest_tells_apart_what_differs():
     assert digest_of_images(images) != before
 
 
-def test_another_network_or_version_is_another_judge(monkeypatch):
+def test_another_network_or_version_is_another_evaluator(monkeypatch):
     def network(width):
         image = keras.Input((2,))
-        return keras.Model(image, keras.layers.Dense(width)(image), name="judge")
+        return keras.Model(image, keras.layers.Dense(width)(image), name="evaluator")
 
     found = {digest_of_training(network(3), "key"), digest_of_training(network(4), "key")}
     assert len(found) == 2 and digest_of_training(network(3), "key") in found

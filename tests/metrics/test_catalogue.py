@@ -1,7 +1,7 @@
 import pytest
 
 from t2i_kd.errors import UserError
-from t2i_kd.metrics.catalogue import METRICS, only_the_teacher_judges, resolve_metrics
+from t2i_kd.metrics.catalogue import METRICS, only_the_teacher_evaluates, resolve_metrics
 
 
 def test_every_known_metric_can_be_asked_for():
@@ -26,7 +26,7 @@ def test_missing_or_unknown_metrics_list_the_known(names):
     ],
 )
 def test_a_student_is_not_judged_by_its_teacher_alone(names, extractor, alone):
-    assert only_the_teacher_judges(names, extractor) is alone
+    assert only_the_teacher_evaluates(names, extractor) is alone
 
 
 def test_a_module_may_lack_a_check_but_not_its_measure(tmp_path, monkeypatch):
