@@ -13,7 +13,7 @@ from t2i_kd import evaluation
 from t2i_kd.data import captioned_shapes
 from t2i_kd.errors import UserError
 from t2i_kd.exporting.exporter import export_student
-from t2i_kd.metrics import attribute_accuracy, tap_distance
+from t2i_kd.metrics import attribute_accuracy, context, tap_distance
 from t2i_kd.metrics.tap_errors import TapObjective
 from t2i_kd.recipe import DataRecipe, Recipe, StudentRecipe, TeacherRecipe, TextRecipe, parse_stage
 from t2i_kd.student import build_student, save_network
@@ -252,13 +252,14 @@ class Grey:
         return np.full((len(captions), 32, 32, 3), self.level, np.uint8)
 
 
-def test_objects_are_evaluated_on_a_data_set_object():
+def test_objects_are_evaluated_on_a_data_set_object(monkeypatch):
     class Shapes:
         name = "my shapes"
 
         def load(self, split, resolution, data_dir="", max_bad_examples=0):
             return captioned_shapes.load(split, resolution)
 
+    monkeypatch.setattr(context, "load_dataset", lambda dataset, *given: dataset.load(*given))
     options = {"teacher": RECIPE.teacher, "num_captions": 8, "bootstrap": 0}
     report = evaluation.evaluate([Grey(0), Grey(128)], Shapes(), ["tap_distance"], **options)
     assert report["model"] == ["student 1", "student 2"] and report["dataset"] == "my shapes"

@@ -97,8 +97,10 @@ def _known_metric(name):
 def _module_metric(name):
     try:
         loaded = importlib.import_module(name)
-    except ImportError as error:
-        raise UserError(f"--metrics: {name}: {error}; known: {', '.join(METRICS)}, or a module on the path") from None
+    except Exception as error:  # a module of the user's may fail in any way
+        raise UserError(
+            f"--metrics: {name} cannot be imported: {str(error) or type(error).__name__}; known: {', '.join(METRICS)}"
+        ) from None
     if not callable(getattr(loaded, "measure", None)):
-        raise UserError(f"--metrics: {name}: the module has no function measure(context)")
+        raise UserError(f"--metrics: {name} has no function measure(context)")
     return Metric(getattr(loaded, "check", lambda context: None), loaded.measure)
