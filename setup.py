@@ -18,7 +18,11 @@ setup(
     license_files=["LICENSE"],
     python_requires=">=3.11",
     packages=find_packages(include=["t2i_kd", "t2i_kd.*"]),
-    package_data={"t2i_kd.teachers": ["weights/*"], "t2i_kd.serving": ["page/*"]},
+    package_data={
+        "t2i_kd.metrics": ["page.html.j2"],
+        "t2i_kd.serving": ["page/*"],
+        "t2i_kd.teachers": ["weights/*"],
+    },
     # LiteRT and ONNX runtimes are here, not only extras, because every export is proven on them.
     install_requires=[
         "tensorflow>=2.20",
@@ -31,6 +35,7 @@ setup(
         "tensorboard>=2.20",
         "tf2onnx>=1.17",
         "absl-py>=2.1",
+        "jinja2>=3.1",
         "numpy>=2.0",
         "importlib_resources>=6",  # tensorflow-datasets needs it to prepare a set and does not declare it
         "pillow>=11",

@@ -1,4 +1,4 @@
-"""Judges the finished rows of `benchmarks.ablations` on the same held-out captions and prints them as one table.
+"""Evaluates the finished rows of `benchmarks.ablations` on the same held-out captions and prints them as one table.
 
     python -m benchmarks.ablation_table --run_dir=runs/ablations_flowers --data_dir=FLOWERS.zip --out=report.json
 
@@ -12,9 +12,10 @@ import numpy as np
 from absl import flags
 
 from benchmarks.ablations import ROWS
-from t2i_kd import commands, evaluate
+from t2i_kd import commands
 from t2i_kd.data.catalogue import load_dataset
 from t2i_kd.errors import UserError
+from t2i_kd.evaluation import evaluate
 from t2i_kd.exporting.artifacts import load_artifact
 from t2i_kd.imaging import captioned_grid, encode_png, write_file_atomically
 from t2i_kd.recipe import TeacherRecipe
@@ -41,7 +42,7 @@ def finished_runs(run_dir, seeds):
 
 
 def markdown(report, runs):
-    """The table: a line for each row, a column for each value, the runs' values in a cell; anchors at the end."""
+    """The table: a line for each row, a column for each value, the runs' values in a cell; baselines at the end."""
     lines = {}
     for metric, students in report["metrics"].items():
         first = next(iter(students.values()))
@@ -52,8 +53,8 @@ def markdown(report, runs):
                 for row in ROWS
                 if row in runs
             }
-            anchors = {what: f"{values[name]:.3g}" for what, values in first["beside"].items() if name in values}
-            lines[name] = cells | anchors
+            baselines = {what: f"{values[name]:.3g}" for what, values in first["baselines"].items() if name in values}
+            lines[name] = cells | baselines
     rows = list(dict.fromkeys(row for cells in lines.values() for row in cells))
     table = [["", *lines], ["---"] * (1 + len(lines))]
     table += [[row, *(cells.get(row, "") for cells in lines.values())] for row in rows]
@@ -83,12 +84,13 @@ def main():
         raise UserError(f"--run_dir: {values.run_dir} holds no finished run")
     if values.sheet:
         write_sheet(Path(values.sheet), runs, values.data_dir)
-    report = evaluate.evaluate(
+    report = evaluate(
         [run for folders in runs.values() for run in folders],
         "image_folder",
         values.metrics,
-        TeacherRecipe(teacher="vgg19", teacher_weights=values.teacher_weights),
-        values.out,
+        teacher=TeacherRecipe(teacher="vgg19", teacher_weights=values.teacher_weights),
+        out=values.out,
+        report=print,
         data_dir=values.data_dir,
         num_captions=values.num_captions,
         cache_dir=values.cache_dir,
@@ -99,7 +101,7 @@ def main():
 if __name__ == "__main__":
     flags.DEFINE_string("run_dir", "", "folder of the runs, as given to benchmarks.ablations")
     flags.DEFINE_string("data_dir", "", "folder or .zip of the pictures, with metadata.jsonl")
-    flags.DEFINE_string("teacher_weights", "imagenet", "of the VGG19 that tap_distance looks through")
+    flags.DEFINE_string("teacher_weights", "imagenet", "of tap_distance's VGG19")
     flags.DEFINE_list("seeds", ["0", "1"], "seeds with commas between them")
     flags.DEFINE_string("metrics", METRICS, "see t2i_kd.evaluate")
     flags.DEFINE_integer("num_captions", 500, "held-out captions that each student draws", 1)

@@ -12,6 +12,7 @@ from pathlib import Path
 
 from absl import flags
 
+from benchmarks.reports import line_of, with_interval
 from benchmarks.workers import markdown
 from t2i_kd import commands
 from t2i_kd.errors import UserError
@@ -59,8 +60,7 @@ def rows(ranks, manifests, metrics):
         line |= {"float16 MB": f"{sizes[KINDS[0]]:.2f}", "int8 MB": f"{sizes[KINDS[1]]:.2f}"}
         for name, result in zip(("float32", "int8"), metrics[2 * index : 2 * index + 2], strict=True):
             for value in ("shape", "mean"):
-                low, high = result["intervals"][value]
-                line[f"{value}, {name}"] = f"{result['values'][value]:.3f} [{low:.3f}, {high:.3f}]"
+                line[f"{value}, {name}"] = with_interval(result, line_of(result, f"attribute_{value}_"))
         lines.append(line)
     return lines
 
@@ -74,13 +74,13 @@ def main():
         raise UserError(f"--ranks: {','.join(values.ranks)!r} is no list of numbers")
     if not Path(RECIPE).is_file():
         raise UserError(f"{RECIPE} is not here; run this from the repository's root")
-    from t2i_kd import evaluate
+    from t2i_kd.evaluation import evaluate
 
     ranks = [int(rank) for rank in values.ranks]
     versions = [make(Path(values.run_dir), rank) for rank in ranks]
     models = [str(path) for version in versions for path in (version, version / EXTRA / FILES["litert_int8"])]
-    report = evaluate.evaluate(
-        models, "captioned_shapes", "attribute_accuracy", out=values.out, cache_dir=values.cache_dir
+    report = evaluate(
+        models, "captioned_shapes", "attribute_accuracy", out=values.out, cache_dir=values.cache_dir, report=print
     )
     manifests = [read_manifest(version / EXTRA / MANIFEST) for version in versions]
     print(markdown(rows(ranks, manifests, list(report["metrics"]["attribute_accuracy"].values()))))

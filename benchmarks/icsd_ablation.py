@@ -1,9 +1,9 @@
-"""Trains ICSD-GAN with several weights of its distillation and judges every stage's image.
+"""Trains ICSD-GAN with several weights of its distillation and evaluates every stage's image.
 
     python -m benchmarks.icsd_ablation --run_dir=runs/icsd_ablation [--weights=0,0.1,1,10] [--seeds=0,1,2]
 
 All runs are `pipelines/icsd_shapes.flags` and differ in lambda and seed alone; they share one text encoder, which is
-trained first. A finished run is not trained again, an interrupted one goes on. Then every run's images are judged on
+trained first. A finished run is not trained again, an interrupted one goes on. Then every run's images are evaluated on
 the same held-out captions, each stage at its own side, and printed as a table: the mean over the seeds, and the
 difference to the first lambda with the same seed, with a 95 % interval (Student's t over the seeds).
 """
@@ -17,9 +17,10 @@ from absl import flags
 from scipy import stats
 
 from benchmarks.ablations import train
+from benchmarks.reports import line_of
 from t2i_kd import commands
 from t2i_kd.errors import UserError
-from t2i_kd.evaluate import FINAL, evaluate
+from t2i_kd.evaluation import FINAL, evaluate
 from t2i_kd.imaging import write_file_atomically
 from t2i_kd.student import TEXT_WEIGHTS_FILE
 
@@ -48,19 +49,24 @@ def train_all(root, weights, seeds, options):
     return folders
 
 
-def judge(folder, num_captions, cache_dir):
+def evaluate_run(folder, num_captions, cache_dir):
     """{stage: {heading: value}} of a run, kept in its folder."""
-    kept = folder / "judged.json"
+    kept = folder / "evaluated.json"
     if not kept.is_file():
         report = evaluate(
-            folder, "captioned_shapes", METRICS, num_captions=num_captions, cache_dir=cache_dir, bootstrap=0
+            folder,
+            "captioned_shapes",
+            METRICS,
+            num_captions=num_captions,
+            cache_dir=cache_dir,
+            bootstrap=0,
+            report=print,
         )
         found = {}
         for heading, (metric, beginning) in COLUMNS.items():
             for label, result in report["metrics"][metric].items():
                 if label.startswith(FINAL):
-                    (value,) = [value for name, value in result["values"].items() if name.startswith(beginning)]
-                    found.setdefault(label, {})[heading] = value
+                    found.setdefault(label, {})[heading] = result["values"][line_of(result, beginning)]
         write_file_atomically(kept, json.dumps(found, indent=2).encode("utf-8"))
     return json.loads(kept.read_text("utf-8"))
 
@@ -73,15 +79,17 @@ def difference(values, reference):
     return float(found.mean()), float(stats.t.ppf(0.975, len(found) - 1) * stats.sem(found))
 
 
-def markdown(judged, weights, seeds):
+def markdown(evaluated, weights, seeds):
     """The table of {(lambda, seed): {stage: {heading: value}}}: for each stage a line for each lambda."""
     lines = [["image", "lambda", *COLUMNS]]
     lines.append(["---"] * len(lines[0]))
-    for stage in judged[weights[0], seeds[0]]:
+    for stage in evaluated[weights[0], seeds[0]]:
         for weight in weights:
             cells = []
             for heading in COLUMNS:
-                values, reference = ([judged[w, seed][stage][heading] for seed in seeds] for w in (weight, weights[0]))
+                values, reference = (
+                    [evaluated[w, seed][stage][heading] for seed in seeds] for w in (weight, weights[0])
+                )
                 cell = f"{np.mean(values):.3g}"
                 if weight != weights[0]:
                     mean, half = difference(values, reference)
@@ -92,7 +100,7 @@ def markdown(judged, weights, seeds):
 
 
 def main():
-    """Trains, judges and prints the table."""
+    """Trains, evaluates and prints the table."""
     values = flags.FLAGS
     if not values.run_dir:
         raise UserError("--run_dir: say where the runs are kept")
@@ -103,8 +111,8 @@ def main():
             raise UserError(f"--weights: {weight!r} is no number") from None
     options = [f"--{name}" for name in values.options]
     folders = train_all(Path(values.run_dir), values.weights, values.seeds, options)
-    judged = {key: judge(folder, values.num_captions, values.cache_dir) for key, folder in folders.items()}
-    print(markdown(judged, values.weights, values.seeds))
+    evaluated = {key: evaluate_run(folder, values.num_captions, values.cache_dir) for key, folder in folders.items()}
+    print(markdown(evaluated, values.weights, values.seeds))
 
 
 if __name__ == "__main__":
@@ -112,6 +120,6 @@ if __name__ == "__main__":
     flags.DEFINE_list("weights", ["0", "0.1", "1", "10"], "lambdas; the first is what the others are compared with")
     flags.DEFINE_list("seeds", ["0", "1", "2"], "seeds with commas between them")
     flags.DEFINE_list("options", [], "further flags of t2i_kd.train for all runs, without the dashes")
-    flags.DEFINE_integer("num_captions", 500, "held-out captions that each image is judged by", 1)
+    flags.DEFINE_integer("num_captions", 500, "held-out captions that each image is evaluated by", 1)
     flags.DEFINE_string("cache_dir", "~/.cache/t2i_kd", "see t2i_kd.evaluate")
     commands.run(main)

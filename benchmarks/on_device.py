@@ -11,6 +11,7 @@ from pathlib import Path
 
 from absl import flags
 
+from benchmarks.reports import line_of, with_interval
 from benchmarks.workers import Worker, by_turns, markdown
 from t2i_kd import commands
 from t2i_kd.errors import UserError
@@ -25,6 +26,9 @@ NAMES = {
     "litert_int8": "LiteRT int8",
     "onnx": "ONNX",
 }
+
+# The line that stands for a metric of several, by how it begins.
+LINES = {"attribute_accuracy": "attribute_mean_", "manifold": "coverage_", "tap_distance": "tap_normalised_sum_"}
 
 
 def define_flags():
@@ -91,19 +95,19 @@ def quality(paths, values):
     """{kind: "value [low, high]"} of the metric's mean, or None without a metric."""
     if not values.metric:
         return None
-    from t2i_kd import evaluate
+    from t2i_kd.evaluation import evaluate
 
-    report = evaluate.evaluate(
+    report = evaluate(
         [str(path) for path in paths.values()],
         values.dataset,
         values.metric,
         data_dir=values.data_dir,
         cache_dir=values.cache_dir,
+        report=print,
     )
     cells = {}
     for kind, result in zip(paths, report["metrics"][values.metric].values(), strict=True):
-        name = "mean" if "mean" in result["values"] else next(iter(result["values"]))
-        cells[kind] = f"{result['values'][name]:.3f} [{', '.join(f'{end:.3f}' for end in result['intervals'][name])}]"
+        cells[kind] = with_interval(result, line_of(result, LINES.get(values.metric, "")))
     return cells
 
 

@@ -15,9 +15,10 @@ import numpy as np
 
 from benchmarks.steps import CLIPNORM, LEARNING_RATE, PEAK_SHAPE, Turn, answer, peak
 from t2i_kd.data.batches import Batches
+from t2i_kd.metrics.tap_errors import tap_scales
 from t2i_kd.recipe import Stage, TrainingRecipe
 from t2i_kd.sdn.networks import build_generator
-from t2i_kd.sdn.trainer import SDNTrainer, tap_scales
+from t2i_kd.sdn.trainer import SDNTrainer
 from t2i_kd.sdn.upsampling import pays
 from t2i_kd.teachers.vgg19 import CONVOLUTIONS, build_vgg19
 from t2i_kd.teachers.views import Views
@@ -130,7 +131,7 @@ def main(options):
         resolution, options["text_dim"], width, initializer="looks_linear", image_output="centred"
     )
     dataset = random_images(IMAGES, resolution)
-    scales = tap_scales(teacher, np.stack(dataset.images))
+    scales = tap_scales(teacher, dataset.images)
     stage = Stage(
         "stage", options["objective"], 10**6, learning_rate=LEARNING_RATE, error="squared", scaling="normalised"
     )

@@ -4,19 +4,21 @@ import json
 import shutil
 import subprocess
 import sys
-import types
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from t2i_kd import evaluate as command
+from t2i_kd import evaluation
 from t2i_kd.data import captioned_shapes
 from t2i_kd.errors import UserError
-from t2i_kd.metrics import attribute_accuracy, tap_distance
+from t2i_kd.exporting.exporter import export_student
+from t2i_kd.metrics import attribute_accuracy, context, tap_distance
+from t2i_kd.metrics.tap_errors import TapObjective
 from t2i_kd.recipe import DataRecipe, Recipe, StudentRecipe, TeacherRecipe, TextRecipe, parse_stage
 from t2i_kd.student import build_student, save_network
 from t2i_kd.text.front_end import build_front_end
+from tests.exporting.tiny_student import CAPTIONS, make_student
 
 RECIPE = Recipe(
     data=DataRecipe(resolution=32),
@@ -25,7 +27,6 @@ RECIPE = Recipe(
     student=StudentRecipe(width=1 / 32, initializer="he", image_output="centred"),
     stages=(parse_stage("one: objective=mirrored steps=1"), parse_stage("two: objective=perceptual steps=1")),
 )
-NO_FLAGS = dict.fromkeys(command.TEACHER_FLAGS)
 
 
 @pytest.fixture(scope="module")
@@ -42,7 +43,7 @@ def run_dir(tmp_path_factory):
 
 
 class Recogniser:
-    """A judge that knows every real picture by heart and takes any other for the first value of all."""
+    """An evaluator that knows every real picture by heart and takes any other for the first value of all."""
 
     values = captioned_shapes.ATTRIBUTES
     fingerprint = "0" * 64
@@ -63,8 +64,8 @@ def test_every_stage_of_a_run_is_judged_by_one_classifier(run_dir, tmp_path, mon
     )
     out = tmp_path / "report.json"
     metrics = "attribute_accuracy,tap_distance"
-    report = command.evaluate(
-        str(run_dir), "captioned_shapes", metrics, RECIPE.teacher, str(out), num_captions=10, seed=2, bootstrap=5
+    report = evaluation.evaluate(
+        str(run_dir), "captioned_shapes", metrics, out=str(out), num_captions=10, seed=2, bootstrap=5, report=print
     )
     assert len(trained) == 1
     assert json.loads(out.read_text()) == json.loads(json.dumps(report))
@@ -77,14 +78,15 @@ def test_every_stage_of_a_run_is_judged_by_one_classifier(run_dir, tmp_path, mon
     distances = [row["values"]["tap_image_none_32_n10"] for row in report["metrics"]["tap_distance"].values()]
     assert len(set(distances)) == 3
     printed = capsys.readouterr().out
-    assert "looks through the teacher" not in printed
+    assert "tap_objective_l1_raw_none_32_n10" in report["metrics"]["tap_distance"]["final student"]["values"]
+    assert "compares features of the teacher" not in printed
     assert "one alone" in printed and "after two" in printed and "tap_normalised_sum_none_32_n10" in printed
     # The report says of which files and pictures its numbers are; the printed table spares them.
     protocols = [result["protocol"] for results in report["metrics"].values() for result in results.values()]
     weights = ("checkpoints/one/student.keras", "checkpoints/two/student.keras", "student.keras")
     digests = [hashlib.sha256((run_dir / file).read_bytes()).hexdigest() for file in weights]
     assert [protocol["model_sha256"] for protocol in protocols] == digests * 2
-    assert len({protocol["real_sha256"] for protocol in protocols}) == 1
+    assert len({protocol["reference_sha256"] for protocol in protocols}) == 1
     assert all(len(protocol["extractor_sha256"]) == 64 for protocol in protocols)
     assert "sha256" not in printed
 
@@ -95,7 +97,7 @@ def test_one_unsuitable_metric_ends_a_run_before_anything_is_drawn_or_trained(ru
     def never(*given, **more):
         raise AssertionError("drawn or trained")
 
-    monkeypatch.setattr("t2i_kd.metrics.held_out.generate", never)
+    monkeypatch.setattr("t2i_kd.metrics.sampling.generate", never)
     monkeypatch.setattr(attribute_accuracy, "train_attribute_classifier", never)
     monkeypatch.setattr("t2i_kd.metrics.image_classifier.train_image_classifier", never)
     absent = TeacherRecipe(teacher_weights="absent.weights.h5")
@@ -114,25 +116,27 @@ def test_one_unsuitable_metric_ends_a_run_before_anything_is_drawn_or_trained(ru
             "--inception_weights: no file absent.h5",
         ),
         ("tap_distance", {"teacher": absent}, "--teacher_weights: no file absent"),
-        ("perceptual_distance", {}, "--teacher: none sees nothing"),
+        ("perceptual_distance", {}, "--teacher: none has no feature maps"),
         ("r_precision", {"retrieval_handle": "somewhere"}, "--retrieval_handle: needs --extractor=hub"),
     ):
         given = {"teacher": RECIPE.teacher, "num_captions": 120} | options
         with pytest.raises(UserError, match=message):
-            command.evaluate(str(run_dir), "captioned_shapes", f"attribute_accuracy,ssim,{last}", **given)
+            evaluation.evaluate(str(run_dir), "captioned_shapes", f"attribute_accuracy,ssim,{last}", **given)
     assert capsys.readouterr().out == ""
 
 
 def test_a_table_is_printed_before_the_next_metric_is_measured(run_dir, monkeypatch, capsys):
     monkeypatch.setattr(tap_distance, "tap_differences", lambda *taps: pytest.fail("reached"))
     with pytest.raises(pytest.fail.Exception, match="reached"):
-        command.evaluate(
-            [str(run_dir)], "captioned_shapes", "ssim,tap_distance", RECIPE.teacher, num_captions=2, bootstrap=0
+        evaluation.evaluate(
+            [str(run_dir)], "captioned_shapes", "ssim,tap_distance", num_captions=2, bootstrap=0, report=print
         )
     assert "ssim_32_n2" not in capsys.readouterr().out  # the first stage of three
     model = Path(__file__).resolve().parents[1] / "saved_models/shapes32/1"
     with pytest.raises(pytest.fail.Exception, match="reached"):
-        command.evaluate(model, "captioned_shapes", "ssim,tap_distance", RECIPE.teacher, num_captions=2, bootstrap=0)
+        evaluation.evaluate(
+            model, "captioned_shapes", ["ssim", "tap_distance"], num_captions=2, bootstrap=0, report=print
+        )
     assert "ssim_32_n2" in capsys.readouterr().out
 
 
@@ -140,13 +144,13 @@ def test_a_running_run_shows_the_stages_that_it_has_finished(run_dir, tmp_path):
     for file in ("recipe.json", "vocabulary.txt", "checkpoints/one/student.keras"):
         (tmp_path / file).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / file).write_bytes((run_dir / file).read_bytes())
-    assert [(found.label, found.is_last) for found in command.students(tmp_path)] == [("one alone", True)]
+    assert [(found.label, found.is_last) for found in evaluation.students(tmp_path)] == [("one alone", True)]
 
 
 def test_a_run_without_a_finished_stage_is_refused(tmp_path):
     (tmp_path / "recipe.json").write_text(RECIPE.to_json())
     with pytest.raises(UserError, match="no finished stage"):
-        list(command.students(tmp_path))
+        list(evaluation.students(tmp_path))
 
 
 @pytest.mark.parametrize(
@@ -157,17 +161,18 @@ def test_a_run_without_a_finished_stage_is_refused(tmp_path):
         ({"models": ["setup.py", "setup.py"]}, "--model: the same path twice"),
         ({"bootstrap": 1}, "--bootstrap: one resample"),
         ({"page": "nowhere/page.html"}, "--page: nowhere"),
-        ({"metrics": "kernel", "page": "page.html"}, "--page: none of --metrics judges pictures one by one"),
+        ({"metrics": "kernel", "page": "page.html"}, "--page: none of --metrics rates pictures one by one"),
         ({"models": "nowhere"}, "--model: nowhere"),
         ({"dataset": "squares"}, "--dataset: 'squares'"),
         ({"metrics": "beauty"}, "--metrics: 'beauty' is unknown"),
         ({"out": "nowhere/report.json"}, "--out: nowhere"),
+        ({"extractor": "beauty"}, "--extractor: 'beauty' is none of own"),
     ],
 )
 def test_wrong_input_names_its_flag(run_dir, changed, message):
     given = {"models": str(run_dir), "dataset": "captioned_shapes", "metrics": "tap_distance", "out": ""}
     with pytest.raises(UserError, match=message):
-        command.evaluate(**(given | changed))
+        evaluation.evaluate(**(given | changed))
 
 
 def test_two_runs_are_compared_on_the_same_captions_and_shown_on_a_page(run_dir, tmp_path, capsys):
@@ -177,8 +182,8 @@ def test_two_runs_are_compared_on_the_same_captions_and_shown_on_a_page(run_dir,
     shutil.copy(run_dir / "checkpoints/one/student.keras", other / "student.keras")
     page = tmp_path / "page.html"
     models = [str(run_dir), str(other)]
-    options = {"teacher": RECIPE.teacher, "num_captions": 12, "bootstrap": 50}
-    report = command.evaluate(models, "captioned_shapes", "tap_distance,ssim", page=str(page), **options)
+    options = {"num_captions": 12, "bootstrap": 50, "report": print}
+    report = evaluation.evaluate(models, "captioned_shapes", "tap_distance,ssim", page=str(page), **options)
     assert list(report["metrics"]["tap_distance"]) == models
     line = "tap_image_none_32_n12"
     first, second = (report["metrics"]["tap_distance"][model]["values"][line] for model in models)
@@ -189,13 +194,13 @@ def test_two_runs_are_compared_on_the_same_captions_and_shown_on_a_page(run_dir,
     text = page.read_text("utf-8")
     assert text.count("<img") >= 2 * 3 * 8 and "http" not in text
     # The same evaluation, the same page.
-    command.evaluate(models, "captioned_shapes", "tap_distance,ssim", page=str(page), **options)
+    evaluation.evaluate(models, "captioned_shapes", "tap_distance,ssim", page=str(page), **options)
     assert page.read_text("utf-8") == text
     options |= {"bootstrap": 0, "num_captions": 4}
     capsys.readouterr()
-    same = command.evaluate(str(run_dir), "captioned_shapes", "tap_distance", **options)
-    assert "note: every metric here looks through the teacher" in capsys.readouterr().out
-    assert same["notes"] == [command.TEACHER_NOTE] and report["notes"] == []
+    same = evaluation.evaluate(str(run_dir), "captioned_shapes", "tap_distance", **options)
+    assert "note: every metric here compares features of the teacher" in capsys.readouterr().out
+    assert same["notes"] == [evaluation.TEACHER_NOTE] and report["notes"] == []
     assert same["comparisons"] == {} and same["metrics"]["tap_distance"]["final student"]["intervals"] == {}
 
 
@@ -204,16 +209,104 @@ def test_a_run_that_is_not_finished_is_not_compared(run_dir, tmp_path):
     shutil.copytree(run_dir, unfinished)
     (unfinished / "student.keras").unlink()
     with pytest.raises(UserError, match=r"--model: .*unfinished is not finished; its last stage is after two"):
-        list(command.finished_students([run_dir, unfinished]))
+        list(evaluation.finished_students([run_dir, unfinished]))
 
 
 def test_the_teacher_is_the_runs_own_unless_flags_say_otherwise(tmp_path):
     own = TeacherRecipe(teacher="vgg19", teacher_weights="own.npz", teacher_weights_sha256="abc", teacher_pooling="max")
     (tmp_path / "recipe.json").write_text(dataclasses.replace(RECIPE, teacher=own).to_json())
-    assert command.chosen_teacher(tmp_path, types.SimpleNamespace(**NO_FLAGS)) == own
-    slim = command.chosen_teacher(tmp_path, types.SimpleNamespace(**(NO_FLAGS | {"teacher": "vgg19_slim"})))
+    assert evaluation.chosen_teacher(tmp_path) == own
+    slim = evaluation.chosen_teacher(tmp_path, teacher="vgg19_slim")
     assert slim == TeacherRecipe(teacher="vgg19_slim", teacher_pooling="max")
-    assert command.chosen_teacher("model.onnx", types.SimpleNamespace(**NO_FLAGS)) == TeacherRecipe()
+    assert evaluation.chosen_teacher("model.onnx") == TeacherRecipe()
+
+
+@pytest.mark.parametrize("place", ["1", "1/assets.extra/student.tflite", "1/assets.extra/student.onnx"])
+def test_an_export_is_evaluated_by_the_teacher_that_it_learned_from(export, place):
+    report = evaluation.evaluate(export / place, "captioned_shapes", "tap_distance", num_captions=2, bootstrap=0)
+    (result,) = report["metrics"]["tap_distance"].values()
+    assert result["protocol"]["teacher"] == "vgg19_slim"
+    assert "tap_pool4_vgg19_slim_average_32_n2" in result["values"]
+
+
+@pytest.fixture(scope="module")
+def export(tmp_path_factory):
+    """The parent of a version that a student of vgg19_slim was exported to."""
+    student = make_student()
+    recipe = dataclasses.replace(student.recipe, teacher=TeacherRecipe(teacher="vgg19_slim"))
+    folder = tmp_path_factory.mktemp("saved_models") / "tiny"
+    student = dataclasses.replace(student, recipe=recipe)
+    export_student(student, folder, CAPTIONS, CAPTIONS, artifacts=("litert", "onnx"), report=lambda line: None)
+    return folder
+
+
+class Grey:
+    """What a notebook may evaluate: no file, no seed, grey pictures of brightness `level`."""
+
+    resolution = 32
+
+    def __init__(self, level):
+        self.level = level
+
+    def generate(self, captions, seeds):
+        return np.full((len(captions), 32, 32, 3), self.level, np.uint8)
+
+
+def test_objects_are_evaluated_on_a_data_set_object(monkeypatch):
+    class Shapes:
+        name = "my shapes"
+
+        def load(self, split, resolution, data_dir="", max_bad_examples=0):
+            return captioned_shapes.load(split, resolution)
+
+    monkeypatch.setattr(context, "load_dataset", lambda dataset, *given: dataset.load(*given))
+    options = {"teacher": RECIPE.teacher, "num_captions": 8, "bootstrap": 0}
+    report = evaluation.evaluate([Grey(0), Grey(128)], Shapes(), ["tap_distance"], **options)
+    assert report["model"] == ["student 1", "student 2"] and report["dataset"] == "my shapes"
+    black, grey = (report["metrics"]["tap_distance"][label]["values"] for label in report["model"])
+    difference = report["comparisons"]["tap_distance"]["student 2"]["tap_image_none_32_n8"]["difference"]
+    assert difference == pytest.approx(grey["tap_image_none_32_n8"] - black["tap_image_none_32_n8"])
+
+
+BRIGHTNESS = """
+from t2i_kd.metrics.resampling import Measurement, mean_of
+
+def measure(context):
+    values = {"brightness": context.generated.mean((1, 2, 3))}
+    return Measurement(
+        context.protocol(), mean_of(values), len(context.pairs),
+        samples=values, pairs=context.pairs, pictures=context.generated,
+    )
+"""
+
+
+@pytest.fixture
+def brightness(tmp_path, monkeypatch):
+    """The name of a metric in a module outside of the package."""
+    (tmp_path / "strangers").mkdir()
+    (tmp_path / "strangers" / "brightness.py").write_text(BRIGHTNESS)
+    monkeypatch.syspath_prepend(tmp_path)
+    return "strangers.brightness"
+
+
+def test_a_module_on_the_path_is_a_metric(brightness, tmp_path):
+    options = {"num_captions": 4, "bootstrap": 0, "page": str(tmp_path / "page.html")}
+    report = evaluation.evaluate(Grey(7), "captioned_shapes", brightness, **options)
+    assert report["metrics"][brightness]["student 1"]["values"] == {"brightness": 7}
+    assert "Best 4 of 4" in (tmp_path / "page.html").read_text("utf-8")
+
+
+def test_nothing_is_printed_unless_asked_for(capsys):
+    found = evaluation.evaluate(Grey(0), "captioned_shapes", "ssim", num_captions=2, bootstrap=0)
+    assert list(found["metrics"]["ssim"]) == ["student 1"] and capsys.readouterr().out == ""
+
+
+def test_the_objective_is_the_last_stages_that_compares_pictures():
+    stages = ("a: objective=mirrored steps=1", "b: objective=perceptual steps=1 error=squared scaling=normalised")
+    recipe = dataclasses.replace(RECIPE, stages=tuple(map(parse_stage, stages)))
+    assert evaluation.tap_objective_of(recipe) == TapObjective("squared", "normalised", ())
+    assert evaluation.tap_objective_of(dataclasses.replace(recipe, stages=recipe.stages[:1])) is None
+    assert evaluation.tap_objective_of(dataclasses.replace(recipe, system="icsd_gan")) is None
 
 
 def test_the_command_ends_in_one_line_and_exit_code_2():

@@ -17,7 +17,7 @@ from PIL import Image
 
 from t2i_kd import recipe as recipe_module
 from t2i_kd import train
-from t2i_kd.evaluate import evaluate
+from t2i_kd.evaluation import evaluate
 from t2i_kd.export import export
 from t2i_kd.generate import draw
 from t2i_kd.recipe import Recipe, Stage, TeacherRecipe, TextRecipe, TrainingRecipe, define_flags, from_flags

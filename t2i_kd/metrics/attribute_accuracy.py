@@ -1,6 +1,6 @@
 """Does the picture show what the caption asked for? Each attribute's accuracy on unseen attribute combinations.
 
-Our own metric. Every number comes with what the judge itself gets right on real held-out pictures, with what
+Our own metric. Every number comes with what the classifier itself gets right on real held-out pictures, with what
 guessing would get, and with a 95 % interval.
 """
 
@@ -9,9 +9,9 @@ import math
 import numpy as np
 
 from t2i_kd.errors import UserError
-from t2i_kd.metrics import held_out
+from t2i_kd.metrics import sampling
 from t2i_kd.metrics.attribute_classifier import SIDE, train_attribute_classifier
-from t2i_kd.metrics.extractors import view_name
+from t2i_kd.metrics.extractors import features_name
 from t2i_kd.metrics.resampling import Measurement, clusters_of, mean_of
 
 REQUIRED_OF_CLASSIFIER = 0.98
@@ -54,7 +54,7 @@ def check(context):
     """Raises `UserError`, see `catalogue.Metric`: a data set without attributes."""
     for split in ("test", "train"):
         if not context.split(split).attributes:
-            raise UserError(f"--dataset: {context.dataset} has no attributes, which attribute_accuracy needs")
+            raise UserError(f"--dataset: {context.dataset_name} has no attributes, which attribute_accuracy needs")
 
 
 def measure(context):
@@ -73,18 +73,20 @@ def measure(context):
 
     Raises:
         UserError: where the data set has no attributes, or the classifier gets an attribute right on less than
-            98 % of the real test pictures, so that it cannot judge.
+            98 % of the real test pictures, so that it cannot evaluate.
     """
     check(context)
     test = context.split("test")
-    judge, real_accuracy = context.shared(("attribute_classifier", context.sides), lambda: _tested_judge(context, test))
+    evaluator, reference_accuracy = context.shared(
+        ("attribute_classifier", context.sides), lambda: _tested_evaluator(context, test)
+    )
     combinations = _pictures_by_combination(test.attributes)
-    pairs = held_out.draw_pairs(test.captions, list(combinations.values()), context.num_captions, context.seed)
+    pairs = sampling.draw_pairs(test.captions, list(combinations.values()), context.num_captions, context.seed)
     captions, trials = [caption for _, caption in pairs], int(clusters_of(pairs).max()) + 1
-    made = held_out.generate(context.student, captions, context.seed)
+    generated = sampling.generate(context.student, captions, context.seed)
     wanted = [test.attributes[picture] for picture, _ in pairs]
-    right = attribute_hits(judge.predict(made), wanted)
-    suffix = f"{view_name('classifier', SIDE, context.student.resolution)}_n{len(pairs)}"
+    right = attribute_hits(evaluator.predict(generated), wanted)
+    suffix = f"{features_name('classifier', SIDE, context.student.resolution)}_n{len(pairs)}"
 
     def named(values):
         return {f"attribute_{what}_{suffix}": each for what, each in values.items()}
@@ -93,34 +95,34 @@ def measure(context):
         protocol=context.protocol()
         | {
             "classifier": CLASSIFIER,
-            "extractor_sha256": judge.fingerprint,
+            "extractor_sha256": evaluator.fingerprint,
             "distinct_captions": len(set(captions)),
             "trials": trials,
             "combinations": len({_combination(values) for values in wanted}),
         },
         statistic=mean_of(named(right)),
-        made=len(pairs),
+        generated=len(pairs),
         samples=named({"mean": right["mean"]}),
         pairs=pairs,
-        pictures=made,
-        intervals=named({name: wilson_interval(float(right[name].mean()), trials) for name in judge.values}),
-        beside={"classifier on real": named(real_accuracy), "chance": named(_chance(judge.values))},
+        pictures=generated,
+        intervals=named({name: wilson_interval(float(right[name].mean()), trials) for name in evaluator.values}),
+        baselines={"classifier on real": named(reference_accuracy), "chance": named(_chance(evaluator.values))},
     )
 
 
-def _tested_judge(context, test):
-    judge = train_attribute_classifier(
+def _tested_evaluator(context, test):
+    evaluator = train_attribute_classifier(
         context.split("train"), context.seed, cache=context.arrays, key=context.digest_of("train")
     )
-    hits = attribute_hits(judge.predict(test.images), test.attributes)
+    hits = attribute_hits(evaluator.predict(test.images), test.attributes)
     accuracy = {name: float(values.mean()) for name, values in hits.items()}
-    worst = min(judge.values, key=accuracy.get)
+    worst = min(evaluator.values, key=accuracy.get)
     if accuracy[worst] < REQUIRED_OF_CLASSIFIER:
         raise UserError(
-            f"--metrics: attribute_accuracy cannot judge {context.dataset}: its classifier gets {worst} right on "
-            f"{accuracy[worst]:.1%} of the real test pictures, and {REQUIRED_OF_CLASSIFIER:.0%} is required"
+            f"--metrics: attribute_accuracy cannot evaluate {context.dataset_name}: its classifier gets {worst} right "
+            f"on {accuracy[worst]:.1%} of the real test pictures, and {REQUIRED_OF_CLASSIFIER:.0%} is required"
         )
-    return judge, accuracy
+    return evaluator, accuracy
 
 
 def _combination(attributes):

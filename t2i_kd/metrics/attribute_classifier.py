@@ -1,9 +1,9 @@
-"""The judge of `attribute_accuracy`: a small network that reads colour, shape, place, ... off a picture.
+"""The evaluator of `attribute_accuracy`: a small network that reads colour, shape, place, ... off a picture.
 
-It learns from real training pictures only. Since the pictures that it judges show combinations that it has never
-seen, no head may guess one attribute from another: shape and size are read off a matte, which knows neither colour
-nor background. Training pictures are blurred, faded and made noisy at random, because made pictures are softer than
-real ones and softness is not what is asked. Our own construction.
+It learns from real training pictures only. Since the pictures that it classifies show combinations that it has never
+met, no head may guess one attribute from another: shape and size are read off a matte, which knows neither colour nor
+background. Training pictures are blurred, faded and made noisy at random, because generated pictures are softer than
+real ones and softness is not what is measured. Our own construction.
 """
 
 import functools
@@ -29,10 +29,10 @@ MATTE_ATTRIBUTES = ("shape", "size")
 
 @dataclass(frozen=True)
 class AttributeClassifier:
-    """A trained judge.
+    """A trained evaluator.
 
     Attributes:
-        network: {"picture", "matte"} as `views` gives them -> {attribute: logits [batch, values]}.
+        network: {"picture", "matte"} as `network_inputs` gives them -> {attribute: logits [batch, values]}.
         values: for each attribute its possible values, in the order of the logits.
     """
 
@@ -58,7 +58,7 @@ class AttributeClassifier:
         """
         small, predicted = shrink(images), []
         for start in range(0, len(small), PREDICTION_BATCH):
-            logits = self.network(views(small[start : start + PREDICTION_BATCH]), training=False)
+            logits = self.network(network_inputs(small[start : start + PREDICTION_BATCH]), training=False)
             found = {name: ops.convert_to_numpy(logits[name]) for name in self.values}
             for name, values in found.items():
                 require_finite("--metrics: attribute_accuracy", f"its classifier's logits of {name}", values)
@@ -71,7 +71,7 @@ class AttributeClassifier:
 
 
 def build_attribute_classifier(values, seed=0):
-    """The judge's network, untrained: a softmax head per attribute on two small stacks of convolutions.
+    """The evaluator's network, untrained: a softmax head per attribute on two small stacks of convolutions.
 
     The matte's stack ends in maxima and means over all places, so that shape and size are the same everywhere; the
     picture's stack keeps its 4x4 places.
@@ -111,11 +111,11 @@ def _initializer(seed):
 
 
 def train_attribute_classifier(dataset, seed=0, steps=STEPS, cache=None, key=""):
-    """Trains the judge on real pictures: softmax cross-entropy summed over attributes, Adam, cosine decay to 0.
+    """Trains the evaluator on real pictures: softmax cross-entropy summed over attributes, Adam, cosine decay to 0.
 
     Args:
         dataset: the training split, a `CaptionedImages` with `attributes`.
-        seed: of weights, order and augmentation; the same seed gives the same judge.
+        seed: of weights, order and augmentation; the same seed gives the same evaluator.
         steps: batches of 64 pictures.
         cache: an `ArrayCache` that keeps the weights, or None.
         key: digest of the pictures, for the cache.
@@ -171,11 +171,11 @@ class _AugmentedPictures(keras.utils.PyDataset):
     def __getitem__(self, step):
         chosen = self.order[step * BATCH : (step + 1) * BATCH]
         images = soften(self.images[chosen], np.random.default_rng([self.seed, 1, step]))
-        return views(images), {name: target[chosen] for name, target in self.targets.items()}
+        return network_inputs(images), {name: target[chosen] for name, target in self.targets.items()}
 
 
 def shrink(images):
-    """Pictures of 32 px, so that a judge costs the same at every resolution: means over the area that a pixel covers.
+    """Pictures of 32 px, so that every resolution costs the same: each pixel is the mean over the area that it covers.
 
     Pixel (a, b) is the mean over [a s, (a + 1) s] x [b s, (b + 1) s], s = resolution / 32, of the picture, whose pixels
     are squares of one colour: the mean of s x s pixels, or, where s is 1 / n, one pixel n x n times.
@@ -202,8 +202,8 @@ def _area_means(side):
     return (np.maximum(overlap, 0) * SIDE / side).astype("float32")
 
 
-def views(images):
-    """What the judge's network reads of float32 pictures [n, 32, 32, 3]: the pictures and their mattes."""
+def network_inputs(images):
+    """The inputs of the evaluator's network for float32 pictures [n, 32, 32, 3]: the pictures and their mattes."""
     return {"picture": images, "matte": matte(images)}
 
 

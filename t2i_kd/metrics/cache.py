@@ -1,9 +1,8 @@
-"""What an evaluation computes once for all: activations of real pictures and trained judges, kept on disk."""
+"""What an evaluation computes once for all: features of reference pictures and trained evaluators, kept on disk."""
 
-import contextlib
 import hashlib
-import math
 import os
+import shutil
 import tempfile
 from pathlib import Path
 
@@ -13,9 +12,7 @@ from absl import logging
 import t2i_kd
 from t2i_kd.errors import UserError
 
-DIGEST_BYTES = hashlib.sha256().digest_size
-# What the `.npy` format pads its headers to, so that mapped numbers lie at multiples of their size.
-ALIGNMENT = 64
+CHECKSUMS = "sha256.txt"
 
 
 def digest(*parts):
@@ -32,7 +29,7 @@ def digest(*parts):
 
 
 def digest_of_training(network, *parts):
-    """The digest of what a judge's training depends on: this package's version, the network's shapes, and `parts`."""
+    """The digest of all that an evaluator's weights depend on: the package's version, the network's shapes, `parts`."""
     return digest(t2i_kd.__version__, network.name, [weight.shape for weight in network.get_weights()], *parts)
 
 
@@ -53,11 +50,11 @@ def scratch_array(shape, dtype):
 class ArrayCache:
     """Arrays on disk by what they were made from.
 
-    A file is the SHA-256 of what follows, then one `.npy` after the other, each beginning at a multiple of 64 bytes. A
-    file that does not match, or cannot be read, is made anew and replaced, with a warning.
+    A folder KIND-KEY holds `0.npy`, `1.npy`, ... and their checksums in `sha256.txt`, as `sha256sum -c` reads them. It
+    appears whole or not at all. One that does not match, or cannot be read, is made anew and replaced, with a warning.
 
     Args:
-        folder: where the files are kept, made when it is first needed; None keeps nothing.
+        folder: where the folders are kept, made when it is first needed; None keeps nothing.
     """
 
     def __init__(self, folder):
@@ -67,9 +64,9 @@ class ArrayCache:
         """The arrays that `make()` gives, or gave before for the same key.
 
         Args:
-            kind: what they are, the beginning of the file's name.
+            kind: what they are, the beginning of the folder's name.
             key: a `digest` of everything that they depend on.
-            make: function to a list of arrays.
+            make: function to a list of arrays, one at least.
 
         Returns:
             A list of arrays; what was kept is mapped from the disk, not read into memory, and cannot be written to.
@@ -79,71 +76,64 @@ class ArrayCache:
         """
         if self.folder is None:
             return make()
-        path = self.folder / f"{kind}-{key[:32]}.npys.sha256"
-        found = _read(path)
+        folder = self.folder / f"{kind}-{key[:32]}"
+        found = _read(folder)
         if found is None:
             found = make()
-            _write(path, found)
+            _write(folder, found)
         return found
 
 
-def _read(path):
+def _read(folder):
+    """The folder's arrays; None where there is none, or it is damaged."""
     try:
-        with path.open("rb") as file:
-            wanted = file.read(DIGEST_BYTES)
-            if hashlib.file_digest(file, "sha256").digest() == wanted:
-                file.seek(DIGEST_BYTES)
-                return _mapped(file)
+        if not folder.exists():
+            return None
+        lines = [line.split() for line in (folder / CHECKSUMS).read_text("utf-8").splitlines()]
+        wanted = {name: checksum for checksum, name in lines}
+        found = {path.name: _sha256(path) for path in folder.glob("*.npy")}
+        if wanted and wanted == found:
+            return [np.load(folder / name, mmap_mode="r") for name in wanted]
     except FileNotFoundError:
-        return None
-    except OSError as error:
-        raise UserError(f"--cache_dir: {path}: {error.strerror or error}") from None
-    except ValueError:
-        # Whole, but no arrays.
         pass
-    logging.warning("%s: damaged, made anew", path)
+    except OSError as error:
+        raise UserError(f"--cache_dir: {folder}: {error.strerror or error}") from None
+    except ValueError:
+        # No text, or whole, but no arrays.
+        pass
+    logging.warning("%s: damaged, made anew", folder)
     return None
 
 
-def _mapped(file):
-    """The arrays from the file's place to its end, each read from the disk when it is looked at."""
-    size, arrays = os.fstat(file.fileno()).st_size, []
-    while _align(file) < size:
-        version = np.lib.format.read_magic(file)
-        read_header = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
-        shape, fortran, dtype = read_header(file)
-        order, count, start = "F" if fortran else "C", math.prod(shape), file.tell()
-        # Nothing cannot be mapped.
-        arrays.append(np.memmap(file, dtype, "r", start, shape, order) if count else np.empty(shape, dtype, order))
-        file.seek(start + count * dtype.itemsize)
-    return arrays
-
-
-def _align(file):
-    """Goes on to the next place at which an array may begin, and says which."""
-    return file.seek(-file.tell() % ALIGNMENT, os.SEEK_CUR)
-
-
-def _write(path, arrays):
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+def _write(folder, arrays):
+    temporary = folder.with_name(f".{folder.name}.{os.getpid()}.tmp")
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        # Opened for writing alone, NumPy copies no array on its way to the disk.
-        with temporary.open("wb") as file:
-            file.write(bytes(DIGEST_BYTES))
-            for array in arrays:
-                file.write(bytes(-file.tell() % ALIGNMENT))
-                np.lib.format.write_array(file, np.asarray(array), allow_pickle=False)
-        with temporary.open("rb") as file:
-            file.seek(DIGEST_BYTES)
-            total = hashlib.file_digest(file, "sha256").digest()
-        with temporary.open("r+b") as file:
-            file.write(total)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
+        temporary.mkdir(parents=True, exist_ok=True)
+        names = [f"{index}.npy" for index in range(len(arrays))]
+        for name, array in zip(names, arrays, strict=True):
+            with (temporary / name).open("wb") as file:
+                np.save(file, np.asarray(array), allow_pickle=False)
+                file.flush()
+                os.fsync(file.fileno())
+        lines = [f"{_sha256(temporary / name)}  {name}\n" for name in names]
+        (temporary / CHECKSUMS).write_text("".join(lines), "utf-8")
+        _publish(temporary, folder)
     except OSError as error:
-        raise UserError(f"--cache_dir: cannot write {path}: {error.strerror or error}") from None
+        raise UserError(f"--cache_dir: cannot write {folder}: {error.strerror or error}") from None
     finally:
-        with contextlib.suppress(OSError):
-            temporary.unlink(missing_ok=True)
+        shutil.rmtree(temporary, ignore_errors=True)
+
+
+def _publish(temporary, folder):
+    shutil.rmtree(folder, ignore_errors=True)
+    try:
+        temporary.rename(folder)
+    except OSError:
+        # Another process has just made the same.
+        if not (folder / CHECKSUMS).is_file():
+            raise
+
+
+def _sha256(path):
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

@@ -23,7 +23,7 @@ METRICS = {
     "tap_distance": ("tap_distance", "check", "measure"),
 }
 
-# Those that judge pictures one by one, so that a page can show the best and the worst.
+# Those that rate pictures one by one, so that a page can show the best and the worst.
 PICTURE_METRICS = (
     "attribute_accuracy",
     "classification",
@@ -33,7 +33,9 @@ PICTURE_METRICS = (
     "ssim",
     "tap_distance",
 )
-# Those that look through the teacher, and those that look through --extractor.
+# What --extractor may say, the default first; see `EvaluationContext`.
+EXTRACTORS = ("own", "inception", "teacher", "hub")
+# Those that compare the teacher's features, and those that compare --extractor's.
 TEACHER_METRICS = ("perceptual_distance", "tap_distance")
 EXTRACTOR_METRICS = ("diversity", "frechet", "inception_score", "kernel", "manifold", "r_precision")
 
@@ -43,7 +45,7 @@ class Metric(NamedTuple):
 
     Attributes:
         check: (EvaluationContext) -> None; raises `UserError` where it can be known, before any picture is drawn and
-            without training anything, that the metric does not suit the data, the captions or the judge.
+            without training anything, that the metric does not suit the data, the captions or the evaluators.
         measure: (EvaluationContext) -> Measurement.
     """
 
@@ -51,8 +53,8 @@ class Metric(NamedTuple):
     measure: Callable
 
 
-def only_the_teacher_judges(names, extractor):
-    """Whether all of these metrics see a student as its teacher taught it to be seen."""
+def only_the_teacher_evaluates(names, extractor):
+    """Whether all of these metrics compare the features that the student's teacher taught it to match."""
     return all(name in TEACHER_METRICS or (name in EXTRACTOR_METRICS and extractor == "teacher") for name in names)
 
 
@@ -60,7 +62,9 @@ def resolve_metrics(names):
     """The metrics that `--metrics=a,b` asks for.
 
     Args:
-        names: names of `METRICS` with commas between them.
+        names: a list, or one string with commas between them, of names of `METRICS` and of modules on the path with
+            dots in their names, such as `my_package.my_metric`, which have `measure(context)` and may have
+            `check(context)`, as in `Metric`.
 
     Returns:
         {name: `Metric`}, in the order asked for.
@@ -68,16 +72,35 @@ def resolve_metrics(names):
     Raises:
         UserError: for no name, or an unknown one; the known ones are listed.
     """
-    wanted = [name.strip() for name in names.split(",") if name.strip()]
-    known = ", ".join(METRICS)
+    names = names.split(",") if isinstance(names, str) else names
+    wanted = [name.strip() for name in names if name.strip()]
     if not wanted:
-        raise UserError(f"--metrics: missing; known: {known}")
-    for name in wanted:
-        if name not in METRICS:
-            raise UserError(f"--metrics: {name!r} is unknown; known: {known}")
-    found = {}
-    for name in wanted:
-        module, *functions = METRICS[name]
-        loaded = importlib.import_module(f"t2i_kd.metrics.{module}")
-        found[name] = Metric(*(getattr(loaded, function) for function in functions))
-    return found
+        raise UserError(f"--metrics: missing; known: {', '.join(METRICS)}")
+    return {name: _module_metric(name) if "." in name else _known_metric(name) for name in wanted}
+
+
+def may_rate_pictures(name):
+    """Whether a metric may give each picture a value of its own; of a module's it is known when it has measured."""
+    return name in PICTURE_METRICS or "." in name
+
+
+def _known_metric(name):
+    if name not in METRICS:
+        raise UserError(
+            f"--metrics: {name!r} is unknown; known: {', '.join(METRICS)}, or a module, my_package.my_metric"
+        )
+    module, *functions = METRICS[name]
+    loaded = importlib.import_module(f"t2i_kd.metrics.{module}")
+    return Metric(*(getattr(loaded, function) for function in functions))
+
+
+def _module_metric(name):
+    try:
+        loaded = importlib.import_module(name)
+    except Exception as error:  # a module of the user's may fail in any way
+        raise UserError(
+            f"--metrics: {name} cannot be imported: {str(error) or type(error).__name__}; known: {', '.join(METRICS)}"
+        ) from None
+    if not callable(getattr(loaded, "measure", None)):
+        raise UserError(f"--metrics: {name} has no function measure(context)")
+    return Metric(getattr(loaded, "check", lambda context: None), loaded.measure)

@@ -1,7 +1,7 @@
-"""Do made pictures show their captions' classes, and can a classifier learn the classes from them?
+"""Do generated pictures show their captions' classes, and can a classifier learn the classes from them?
 
-`classification`: the share of made pictures that a classifier of real pictures gives the class of their caption.
-`classification_reverse`: the share of real test pictures that a classifier of made pictures names right.
+`classification`: the share of generated pictures that a classifier of real pictures gives the class of their caption.
+`classification_reverse`: the share of real test pictures that a classifier of generated pictures names right.
 Source: the second is Ravuri & Vinyals' "Classification Accuracy Score" (NeurIPS 2019); the network is our own.
 """
 
@@ -10,8 +10,8 @@ import dataclasses
 import numpy as np
 
 from t2i_kd.errors import UserError
-from t2i_kd.metrics import held_out
-from t2i_kd.metrics.extractors import view_name
+from t2i_kd.metrics import sampling
+from t2i_kd.metrics.extractors import features_name
 from t2i_kd.metrics.image_classifier import train_image_classifier
 from t2i_kd.metrics.resampling import Measurement, mean_of
 
@@ -41,13 +41,13 @@ def check(context):
     """Raises `UserError`, see `catalogue.Metric`: a data set without classes that its splits share."""
     train, test = context.split("train"), context.split("test")
     if test.attributes:
-        raise UserError(f"--dataset: {context.dataset} has attributes, not classes; ask for attribute_accuracy")
+        raise UserError(f"--dataset: {context.dataset_name} has attributes, not classes; ask for attribute_accuracy")
     if not np.isin(np.unique(test.labels), np.unique(train.labels)).all() or len(np.unique(test.labels)) < 2:
-        raise UserError(f"--dataset: {context.dataset} has no classes that its train and test splits share")
+        raise UserError(f"--dataset: {context.dataset_name} has no classes that its train and test splits share")
 
 
 def measure(context):
-    """The share of made pictures in which a classifier trained on real ones sees their caption's class.
+    """The share of generated pictures that a classifier trained on real ones gives their caption's class.
 
     Args:
         context: an `EvaluationContext` whose data set has classes that train and test share.
@@ -63,29 +63,29 @@ def measure(context):
     classifier = context.own_classifier
     labels = test.labels[[picture for picture, _ in context.pairs]]
     name = f"classification_{_view(classifier)}_n{len(labels)}"
-    real = context.shared(
+    reference = context.shared(
         ("classification", context.sides),
         lambda: float(hits(classifier.logits(test.images), test.labels).mean()),
     )
-    samples = {name: hits(classifier.logits(context.made), labels)}
+    samples = {name: hits(classifier.logits(context.generated), labels)}
     return Measurement(
         protocol=context.protocol()
         | PROTOCOL
         | {"trained on": "the real training split", "extractor_sha256": classifier.extractor().fingerprint},
         statistic=mean_of(samples),
-        made=len(labels),
+        generated=len(labels),
         samples=samples,
         pairs=context.pairs,
-        pictures=context.made,
-        beside={"real test pictures": {name: real}, "chance": {name: 1 / len(np.unique(test.labels))}},
+        pictures=context.generated,
+        baselines={"real test pictures": {name: reference}, "chance": {name: 1 / len(np.unique(test.labels))}},
     )
 
 
 def measure_reverse(context):
-    """The share of real test pictures that a classifier trained on made ones names right.
+    """The share of real test pictures that a classifier trained on generated ones names right.
 
     The student draws captions of the training split, its pictures taken in turn; beside it stands a classifier trained
-    as long on the real pictures of the same captions.
+    as long on the reference pictures of the same captions.
 
     Args:
         context: as for `measure`.
@@ -99,34 +99,36 @@ def measure_reverse(context):
     check(context)
     train, test = context.split("train"), context.split("test")
     count = min(REVERSE_PICTURES, len(train))
-    pairs = held_out.draw_pairs(train.captions, [[i] for i in range(len(train))], count, context.seed)
+    pairs = sampling.draw_pairs(train.captions, [[i] for i in range(len(train))], count, context.seed)
     chosen = [picture for picture, _ in pairs]
     learnt = dataclasses.replace(
         train,
-        images=held_out.generate(context.student, [caption for _, caption in pairs], context.seed),
+        images=sampling.generate(context.student, [caption for _, caption in pairs], context.seed),
         captions=tuple((caption,) for _, caption in pairs),
         labels=train.labels[chosen],
         file_names=(),
     )
 
-    def of_real():
-        real = dataclasses.replace(learnt, images=held_out.Chosen(train.images, chosen))
-        judge = train_image_classifier(real, context.seed, REVERSE_STEPS)
-        return float(hits(judge.logits(test.images), test.labels).mean())
+    def of_reference():
+        reference = dataclasses.replace(learnt, images=sampling.Chosen(train.images, chosen))
+        evaluator = train_image_classifier(reference, context.seed, REVERSE_STEPS)
+        return float(hits(evaluator.logits(test.images), test.labels).mean())
 
     classifier = train_image_classifier(learnt, context.seed, REVERSE_STEPS)
     name = f"classification_reverse_{_view(classifier)}_n{count}_n{len(test)}"
     found = hits(classifier.logits(test.images), test.labels)
-    real = context.shared(("classification_reverse", context.sides, count), of_real)
+    reference = context.shared(("classification_reverse", context.sides, count), of_reference)
     return Measurement(
-        protocol=context.protocol() | PROTOCOL | {"trained on": f"{count} made pictures of training captions"},
-        statistic=lambda made_weights, real_weights: {name: real_weights @ found / real_weights.sum(1)},
-        made=0,
-        real=len(test),
-        beside={"trained on real": {name: real}, "chance": {name: 1 / len(np.unique(test.labels))}},
+        protocol=context.protocol() | PROTOCOL | {"trained on": f"{count} generated pictures of training captions"},
+        statistic=lambda generated_weights, reference_weights: {
+            name: reference_weights @ found / reference_weights.sum(1)
+        },
+        generated=0,
+        reference=len(test),
+        baselines={"trained on real": {name: reference}, "chance": {name: 1 / len(np.unique(test.labels))}},
     )
 
 
 def _view(classifier):
     side, own_side = classifier.sides
-    return view_name("own", own_side, side)
+    return features_name("own", own_side, side)

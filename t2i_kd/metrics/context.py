@@ -1,52 +1,56 @@
-"""What a metric is given: one student to judge, the held-out data, and what was made for the students before it."""
+"""What a metric is given: a student to evaluate, the held-out data, and what was computed for the students before."""
 
 import functools
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from t2i_kd.data.catalogue import load_dataset
 from t2i_kd.errors import UserError
-from t2i_kd.metrics import held_out
+from t2i_kd.metrics import sampling
 from t2i_kd.metrics.blocks import row_blocks
 from t2i_kd.metrics.cache import ArrayCache, digest, digest_of_images, scratch_array
-from t2i_kd.metrics.extractors import load_extractor, preview, view_name
+from t2i_kd.metrics.extractors import features_name, load_extractor, preview
+from t2i_kd.metrics.tap_errors import TapObjective
 from t2i_kd.recipe import TeacherRecipe
 from t2i_kd.teachers.catalogue import load_teacher
 
 
 @dataclass(frozen=True)
 class EvaluationContext:
-    """One student under judgement. A metric is a function from it to a `resampling.Measurement`.
+    """One student to evaluate. A metric is a function from it to a `resampling.Measurement`.
 
     Attributes:
-        student: `.generate(captions, seeds)` -> uint8 [n, resolution, resolution, 3], `.resolution` and
-            `.data_resolution`; see `Runner`.
-        dataset: name of the data set, as in `--dataset`.
+        student: `.generate(captions, seeds)` -> uint8 [n, resolution, resolution, 3], `.resolution` and, where it
+            differs, `.data_resolution`; see `Runner`.
+        dataset: name of the data set, as in `--dataset`, or a data set object that `load_dataset` takes.
         data_dir: folder or zip of the data set, where it needs one.
         max_bad_examples: broken pictures and bad captions to leave out before stopping.
         num_captions: how many captions the student draws.
         seed: of the choice of captions, of the noise, and of what a metric trains.
         teacher: the network that compares pictures (`tap_distance`, `perceptual_distance`).
+        tap_objective: what the student learned to minimise in this teacher's taps; None where it did not.
         extractor: whose activations are compared. `inception`: InceptionV3's last pool. `teacher`: the teacher's
-            pool4, averaged over the picture; SDN learns from VGG19, so this alone is no judge of it. `hub`: a TF-Hub
+            pool4, averaged over the picture; SDN learns from VGG19, so this alone says little of it. `hub`: a TF-Hub
             image feature vector. `own`: a small classifier trained on the real training split.
         inception_weights: for `extractor=inception`; see `extractors.load_inception`.
         extractor_handle: for `extractor=hub`, a TF-Hub handle or folder.
         retrieval_handle: of a TF-Hub sentence encoder, for `r_precision`; see there.
-        cache_dir: folder that keeps trained judges and activations of real pictures; None: nothing is kept.
+        cache_dir: folder that keeps trained evaluators and features of reference pictures; None: nothing is kept.
         model_sha256: of the file that holds or lists the student's weights.
-        cache: what all students of one `evaluate` share: data, networks, trained judges.
+        cache: what all students of one `evaluate` share: data, networks, trained evaluators.
     """
 
     student: Any
-    dataset: str
+    dataset: Any
     data_dir: str = ""
     max_bad_examples: int = 0
     num_captions: int = 300
     seed: int = 0
     teacher: TeacherRecipe = field(default_factory=TeacherRecipe)
+    tap_objective: TapObjective | None = None
     extractor: str = "own"
     inception_weights: str = "imagenet"
     extractor_handle: str = ""
@@ -56,9 +60,14 @@ class EvaluationContext:
     cache: dict = field(default_factory=dict)
 
     @property
+    def dataset_name(self):
+        """The data set's name, for messages."""
+        return getattr(self.dataset, "name", self.dataset)
+
+    @property
     def sides(self):
-        """The side of the real pictures as they are read, and as they are compared with the student's."""
-        return self.student.data_resolution, self.student.resolution
+        """The side of the reference pictures as they are read, and as they are compared with the student's."""
+        return getattr(self.student, "data_resolution", self.student.resolution), self.student.resolution
 
     def split(self, name):
         """The split `train` or `test` at the student's resolution, loaded once.
@@ -70,7 +79,7 @@ class EvaluationContext:
             ("split", name, read, read),
             lambda: load_dataset(self.dataset, name, read, self.data_dir, self.max_bad_examples),
         )
-        return self.shared(("split", name, read, compared), lambda: held_out.reduced(dataset, read // compared))
+        return self.shared(("split", name, read, compared), lambda: sampling.reduced(dataset, read // compared))
 
     @property
     def loaded_teacher(self):
@@ -130,45 +139,45 @@ class EvaluationContext:
     def pairs(self):
         """`num_captions` (picture index, caption) pairs of the test split, its pictures taken in turn."""
         test = self.split("test")
-        return held_out.draw_pairs(test.captions, [[i] for i in range(len(test))], self.num_captions, self.seed)
+        return sampling.draw_pairs(test.captions, [[i] for i in range(len(test))], self.num_captions, self.seed)
 
     @functools.cached_property
-    def made(self):
+    def generated(self):
         """The student's pictures of the captions of `pairs`, drawn once for all metrics: uint8 on disk."""
-        return held_out.generate(self.student, [caption for _, caption in self.pairs], self.seed)
+        return sampling.generate(self.student, [caption for _, caption in self.pairs], self.seed)
 
-    def real_of_pairs(self):
+    def reference_of_pairs(self):
         """The real picture of each of `pairs`, a reader."""
-        return held_out.Chosen(self.split("test").images, [picture for picture, _ in self.pairs])
+        return sampling.Chosen(self.split("test").images, [picture for picture, _ in self.pairs])
 
     def features_of(self, images):
-        """What the extractor sees in uint8 pictures: float32 [n, dim], on disk."""
-        return self._seen(images)["features"]
+        """The extractor's features of uint8 pictures: float32 [n, dim], on disk."""
+        return self._forward(images)["features"]
 
     def activations(self, kind):
-        """What the extractor sees in the `made` pictures, the `real` ones, which are the whole test split, or, as an
-        anchor for distances, in as many pictures of the `train` split as are made, evenly spread over it.
+        """The extractor's features of the `generated` pictures, of the `reference` ones, which are the whole test
+        split, or, as an anchor for distances, of as many of the `train` split as are generated, evenly spread.
 
         Returns:
-            float32 [n, dim], mapped from the disk; those of the `real` and `train` ones are kept in `cache_dir`.
+            float32 [n, dim], mapped from the disk; those of the `reference` and `train` ones are kept in `cache_dir`.
         """
-        return self._seen_kind(kind)["features"]
+        return self._activations(kind)["features"]
 
-    def real_halves(self):
-        """The activations of one half of the `real` pictures and of the other, drawn with `seed`.
+    def reference_halves(self):
+        """The activations of one half of the `reference` pictures and of the other, drawn with `seed`.
 
         Of what a metric says of them, two sets of one distribution, a student that is perfect could not do better.
 
         Returns:
-            (heading for the metric's `beside`, float32 [n // 2, dim], float32 [n - n // 2, dim]), on disk.
+            (heading for the metric's `baselines`, float32 [n // 2, dim], float32 [n - n // 2, dim]), on disk.
         """
-        real = self.activations("real")
-        order = np.random.default_rng([self.seed, len(real)]).permutation(len(real))
+        reference = self.activations("reference")
+        order = np.random.default_rng([self.seed, len(reference)]).permutation(len(reference))
         halves = []
-        for chosen in (np.sort(order[: len(real) // 2]), np.sort(order[len(real) // 2 :])):
-            half = scratch_array((len(chosen), real.shape[1]), np.float32)
+        for chosen in (np.sort(order[: len(reference) // 2]), np.sort(order[len(reference) // 2 :])):
+            half = scratch_array((len(chosen), reference.shape[1]), np.float32)
             for rows in row_blocks(half):
-                half[rows] = real[chosen[rows]]
+                half[rows] = reference[chosen[rows]]
             halves.append(half)
         return f"{len(halves[0])} real test pictures against the other {len(halves[1])}", *halves
 
@@ -179,32 +188,32 @@ class EvaluationContext:
             UserError: naming the flag, where the extractor is no classifier.
         """
         self.check_extractor(probabilities=True)
-        return self._seen_kind(kind)["probabilities"]
+        return self._activations(kind)["probabilities"]
 
     @functools.cached_property
-    def _made_seen(self):
-        return self._seen(self.made)
+    def _of_generated(self):
+        return self._forward(self.generated)
 
-    def _seen_kind(self, kind):
-        if kind == "made":
-            return self._made_seen
-        extractor, split = self.extractor_network, {"real": "test", "train": "train"}[kind]
+    def _activations(self, kind):
+        if kind == "generated":
+            return self._of_generated
+        extractor, split = self.extractor_network, {"reference": "test", "train": "train"}[kind]
         names = ["features", "probabilities"] if extractor.has_probabilities else ["features"]
         size = len(self.split(split))
-        count = size if kind == "real" else min(size, len(self.pairs))
+        count = size if kind == "reference" else min(size, len(self.pairs))
 
-        def look():
+        def compute():
             chosen = np.linspace(0, size - 1, count).astype(int)
-            found = self._seen(held_out.Chosen(self.split(split).images, chosen))
+            found = self._forward(sampling.Chosen(self.split(split).images, chosen))
             return [np.asarray(found[name]) for name in names]
 
         def load():
             key = digest(extractor.fingerprint, str(extractor.protocol), self.digest_of(split), count)
-            return dict(zip(names, self.arrays.arrays(f"{kind}-{extractor.name}", key, look), strict=True))
+            return dict(zip(names, self.arrays.arrays(f"{kind}-{extractor.name}", key, compute), strict=True))
 
         return self.shared((kind, extractor.fingerprint, self.sides, count), load)
 
-    def _seen(self, images):
+    def _forward(self, images):
         found, start = {}, 0
         for batch in self.extractor_network.batches(images):
             for name, values in batch.items():
@@ -215,25 +224,31 @@ class EvaluationContext:
         return found
 
     @property
-    def view(self):
-        """Whose activations of pictures of what size a value is about, as `extractors.view_name` has it."""
+    def features_name(self):
+        """Whose activations of pictures of what size a value is about, as `extractors.features_name` has it."""
         extractor = self.extractor_network
-        return view_name(extractor.name, extractor.side, self.student.resolution)
+        return features_name(extractor.name, extractor.side, self.student.resolution)
+
+    @property
+    def teacher_called(self):
+        """The teacher as a part of names: `run:DIR` is `run_` and the folder's own name."""
+        kind, _, path = self.teacher.teacher.partition(":")
+        return f"{kind}_{Path(path).name}" if path else kind
 
     @property
     def teacher_name(self):
-        """The teacher and its pooling, for the names of values."""
-        recipe = self.teacher
-        return recipe.teacher if recipe.teacher == "none" else f"{recipe.teacher}_{recipe.teacher_pooling}"
+        """The teacher and, where one can be chosen, its pooling, for the names of values."""
+        called = self.teacher_called
+        return f"{called}_{self.teacher.teacher_pooling}" if called.startswith("vgg19") else called
 
     def extractor_protocol(self):
-        """What the protocol of a metric says that looks through the extractor."""
+        """What the protocol of a metric says that compares the extractor's features."""
         extractor = self.extractor_network
         names = {"extractor": extractor.name, **extractor.protocol}
         return self.protocol() | names | {"extractor_sha256": extractor.fingerprint}
 
     def teacher_protocol(self):
-        """What the protocol of a metric says that looks through the teacher."""
+        """What the protocol of a metric says that compares the teacher's features."""
         fields = ("teacher", "teacher_weights", "teacher_pooling", "teacher_preprocessing")
         weights = self.loaded_teacher.get_weights()
         key = ("teacher_sha256", self.teacher, self.student.resolution)
@@ -241,14 +256,14 @@ class EvaluationContext:
         return self.protocol() | {name: getattr(self.teacher, name) for name in fields} | {"extractor_sha256": found}
 
     def protocol(self):
-        """What every protocol says: the student and its resolution, the real pictures, and the seed."""
+        """What every protocol says: the student and its resolution, the reference pictures, and the seed."""
         return {
             "resolution": self.student.resolution,
             "split": self.split("test").name,
             "captions": len(self.pairs),
             "seed": self.seed,
             "model_sha256": self.model_sha256,
-            "real_sha256": self.digest_of("test"),
+            "reference_sha256": self.digest_of("test"),
         }
 
     def shared(self, key, make):

@@ -14,7 +14,7 @@ from t2i_kd.metrics.resampling import Measurement
 
 CAPTIONS_OVER_SEEDS = 50
 SEEDS = 4
-# More than anyone's captions, so that no seed is one of those that `context.made` was drawn with.
+# More than anyone's captions, so that no seed is one of those that `context.generated` was drawn with.
 SEED_STRIDE = 1_000_003
 
 
@@ -81,36 +81,36 @@ def check(context):
 
 
 def measure(context):
-    """How far apart the pictures of different captions are, beside the real ones, and those of one caption.
+    """How far apart the pictures of different captions are, beside the reference ones, and those of one caption.
 
     Over seeds: the first 50 captions, or all of fewer, the i-th drawn with seed + i + 1000003 s for s = 1 to 4.
 
     Args:
-        context: an `EvaluationContext`; all pictures of the test split are the real ones.
+        context: an `EvaluationContext`; all pictures of the test split are the reference ones.
 
     Returns:
-        A `Measurement` with lines diversity_captions_{view}_n{made} and
-        diversity_seeds_{view}_n{captions}x4, which is 0 for a student without noise.
+        A `Measurement` with lines diversity_captions_{features}_n{generated} and
+        diversity_seeds_{features}_n{captions}x4, which is 0 for a student without noise.
 
     Raises:
         UserError: naming `--num_captions` or the data set, where there are too few pictures.
     """
     check(context)
-    made, real = context.num_captions, len(context.split("test"))
-    captions = min(CAPTIONS_OVER_SEEDS, made)
-    of_made, over_seeds = context.activations("made"), distance_over_seeds(_drawn_again(context, captions))
-    between = f"diversity_captions_{context.view}_n{made}"
-    within = f"diversity_seeds_{context.view}_n{captions}x{SEEDS}"
+    generated, reference = context.num_captions, len(context.split("test"))
+    captions = min(CAPTIONS_OVER_SEEDS, generated)
+    of_generated, over_seeds = context.activations("generated"), distance_over_seeds(_drawn_again(context, captions))
+    between = f"diversity_captions_{context.features_name}_n{generated}"
+    within = f"diversity_seeds_{context.features_name}_n{captions}x{SEEDS}"
 
-    def statistic(made_weights, real_weights):
-        first = made_weights[:, :captions]
-        return {between: mean_pair_distance(of_made, made_weights), within: first @ over_seeds / first.sum(1)}
+    def statistic(generated_weights, reference_weights):
+        first = generated_weights[:, :captions]
+        return {between: mean_pair_distance(of_generated, generated_weights), within: first @ over_seeds / first.sum(1)}
 
-    of_real = mean_pair_distance(context.activations("real"), np.ones((1, real)))
-    counts = {"made": made, "real": real, "captions over seeds": captions, "seeds a caption": SEEDS}
+    of_reference = mean_pair_distance(context.activations("reference"), np.ones((1, reference)))
+    counts = {"generated": generated, "reference": reference, "captions over seeds": captions, "seeds a caption": SEEDS}
     protocol = context.extractor_protocol() | counts
-    beside = {"real pictures": {between: float(of_real[0])}}
-    return Measurement(protocol, statistic, made, pairs=context.pairs, beside=beside)
+    baselines = {"real pictures": {between: float(of_reference[0])}}
+    return Measurement(protocol, statistic, generated, pairs=context.pairs, baselines=baselines)
 
 
 def _drawn_again(context, count):
@@ -118,7 +118,7 @@ def _drawn_again(context, count):
     asked = [(caption, i, s) for i, (_, caption) in enumerate(context.pairs[:count]) for s in range(1, SEEDS + 1)]
     seeds = [context.seed + i + SEED_STRIDE * s for _, i, s in asked]
     images = context.student.generate([caption for caption, _, _ in asked], seeds)
-    # Equal pictures are looked at once: their place in a batch must not tell them apart.
+    # Equal pictures go through the network once: their place in a batch must not tell them apart.
     flat = images.reshape(len(images), -1)
     _, first, inverse = np.unique(flat, axis=0, return_index=True, return_inverse=True)
     return np.asarray(context.features_of(images[first]))[inverse.ravel()].reshape(count, SEEDS, -1)

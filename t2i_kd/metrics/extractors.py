@@ -1,4 +1,4 @@
-"""The networks that look at pictures for a metric: InceptionV3, the teacher, a TF-Hub module, or one of our own."""
+"""The networks whose features of pictures are compared: InceptionV3, the teacher, a TF-Hub module, one of our own."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -14,28 +14,29 @@ from t2i_kd.metrics.finite import require_finite
 from t2i_kd.teachers.catalogue import load_application
 
 BATCH = 32
+# Whose mean over the picture the extractor `teacher` gives; of a teacher without it, its last tap's.
 TAP = "pool4"
 INCEPTION_SIDE = 299
 INCEPTION_FILE = "inception_v3_weights_tf_dim_ordering_tf_kernels.h5"
 
 
-def view_name(judge, own_side, side):
-    """Who looked at pictures of what size, for the names of values: `own_32`, or `inception299_32` where it resizes.
+def features_name(network, own_side, side):
+    """Whose features of pictures of what size, for names of values: `own_32`, or `inception299_32` where it resizes.
 
     Args:
-        judge: its short name.
+        network: its short name.
         own_side: the side that it resizes pictures to; 0: none.
         side: of the pictures.
     """
-    return f"{judge}{own_side}_{side}" if own_side not in (0, side) else f"{judge}_{side}"
+    return f"{network}{own_side}_{side}" if own_side not in (0, side) else f"{network}_{side}"
 
 
 @dataclass(frozen=True)
 class Extractor:
-    """A network that looks at pictures.
+    """A network that turns pictures into features.
 
     Attributes:
-        name: short, part of the names of the values that it judges.
+        name: short, part of the names of the values that depend on it.
         protocol: what it is.
         look: float32 RGB [batch, side, side, 3] in 0-255 -> {"features": float32 [batch, dim]} and, where
             `has_probabilities`, "probabilities" [batch, classes].
@@ -46,20 +47,20 @@ class Extractor:
 
     name: str
     protocol: dict
-    look: Callable
+    forward: Callable
     has_probabilities: bool
     fingerprint: str
     side: int = 0
 
     def batches(self, images):
-        """What `look` sees of uint8 pictures [n, side, side, 3], an array or a reader, a batch in memory at a time.
+        """What `forward` gives of uint8 pictures [n, side, side, 3], an array or a reader, a batch in memory at a time.
 
         Raises:
             UserError: naming `--extractor`, where it gives NaN or infinity.
         """
         for start in range(0, len(images), BATCH):
             batch = np.stack([images[i] for i in range(start, min(start + BATCH, len(images)))])
-            found = self.look(batch.astype("float32"))
+            found = self.forward(batch.astype("float32"))
             for name, values in found.items():
                 require_finite(f"--extractor: {self.name}", name, values)
             yield found
@@ -68,11 +69,11 @@ class Extractor:
 def keras_extractor(name, protocol, network, side=0):
     """An `Extractor` of a `keras.Model` from pictures to {"features", ["probabilities"]}."""
 
-    def look(images):
+    def forward(images):
         return {key: ops.convert_to_numpy(value) for key, value in network(images, training=False).items()}
 
     fingerprint = digest(name, *(np.asarray(weights) for weights in network.get_weights()))
-    return Extractor(name, protocol, look, "probabilities" in network.output, fingerprint, side)
+    return Extractor(name, protocol, forward, "probabilities" in network.output, fingerprint, side)
 
 
 def load_extractor(context):
@@ -106,7 +107,7 @@ def preview(context):
 
         return FEATURES, "label" in targets_of(context.split("train"))
     extractor, side = context.extractor_network, context.student.resolution
-    found = extractor.look(np.zeros((1, side, side, 3), np.float32))
+    found = extractor.forward(np.zeros((1, side, side, 3), np.float32))
     return found["features"].shape[1], extractor.has_probabilities
 
 
@@ -145,12 +146,14 @@ def load_inception(weights):
 def _teacher(context):
     recipe = context.teacher
     if recipe.teacher == "none":
-        raise UserError("--teacher: none sees nothing; give vgg19 or vgg19_slim, or --extractor=own")
+        raise UserError("--teacher: none has no features; give vgg19 or vgg19_slim, or --extractor=own")
     protocol = {field: getattr(recipe, field) for field in ("teacher_weights", "teacher_pooling")}
     protocol["teacher_preprocessing"] = recipe.teacher_preprocessing
     teacher = context.loaded_teacher
-    features = ops.mean(teacher.output[TAP], axis=(1, 2))
-    return keras_extractor(f"{recipe.teacher}_{TAP}", protocol, keras.Model(teacher.input, {"features": features}))
+    tap = TAP if TAP in teacher.output else list(teacher.output)[-1]
+    features = ops.mean(teacher.output[tap], axis=tuple(range(1, len(teacher.output[tap].shape) - 1)))
+    network = keras.Model(teacher.input, {"features": features})
+    return keras_extractor(f"{context.teacher_called}_{tap}", protocol, network)
 
 
 def _hub(handle):
@@ -165,7 +168,7 @@ def _hub(handle):
     module = load_handle(handle, "extractor_handle")
     side = _side(signature_of(module))
 
-    def look(images):
+    def forward(images):
         pixels = tf.constant(images / 255)
         if side:
             pixels = tf.image.resize(pixels, (side, side), antialias=True)
@@ -180,7 +183,7 @@ def _hub(handle):
 
     weights = [variable.numpy() for variable in getattr(module, "variables", [])]
     protocol = {"extractor_handle": handle, "resize": f"{side}, bilinear" if side else "none"}
-    return Extractor("hub", protocol, look, False, digest("hub", handle, *weights), side)
+    return Extractor("hub", protocol, forward, False, digest("hub", handle, *weights), side)
 
 
 def _side(signature):

@@ -1,4 +1,4 @@
-"""FSIM: how alike a made picture and the real picture of its caption are where either has edges, lines or corners.
+"""FSIM: how alike a generated picture and its caption's reference picture are where either has edges or corners.
 
 Source: Zhang, Zhang, Mou & Zhang, "FSIM: A Feature Similarity Index for Image Quality Assessment" (IEEE TIP 2011),
 section III, on luminance; constants, borders and downsampling are those of the authors' FeatureSIM.m. Phase congruency:
@@ -89,7 +89,7 @@ def check(context):
 
 
 def measure(context):
-    """The mean `fsim` of a student's pictures of held-out captions to the real pictures of these captions.
+    """The mean `fsim` of a student's pictures of held-out captions to the reference pictures of these captions.
 
     Args:
         context: an `EvaluationContext`.

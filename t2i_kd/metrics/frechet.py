@@ -1,4 +1,4 @@
-"""The Fréchet distance between what a network sees in made and in real pictures.
+"""The Fréchet distance between a network's features of generated and of reference pictures.
 
 Source: Heusel et al., "GANs Trained by a Two Time-Scale Update Rule" (NeurIPS 2017), on another network's activations.
 """
@@ -66,38 +66,38 @@ def measure(context):
         context: an `EvaluationContext`; its extractor's activations are compared.
 
     Returns:
-        A `Measurement`; beside it the distance of one half of the real pictures to the other, and that of training
-        pictures to the real ones, where they are more than activations.
+        A `Measurement`; beside it the distance of one half of the reference pictures to the other, and that of training
+        pictures to the reference ones, where they are more than activations.
 
     Raises:
         UserError: naming `--num_captions` or the data set, where there are too few pictures.
     """
     check(context)
-    made, real = context.activations("made"), context.activations("real")
-    dim = made.shape[1]
-    name = f"frechet_{context.view}_n{len(made)}_n{len(real)}"
+    generated, reference = context.activations("generated"), context.activations("reference")
+    dim = generated.shape[1]
+    name = f"frechet_{context.features_name}_n{len(generated)}_n{len(reference)}"
 
-    def statistic(made_weights, real_weights):
-        rows = list(zip(made_weights, real_weights, strict=True))
+    def statistic(generated_weights, reference_weights):
+        rows = list(zip(generated_weights, reference_weights, strict=True))
         bar = tqdm(rows, desc="frechet", unit="resample", delay=5, leave=False, disable=None)
         # A resample may hold fewer vectors than all are: clusters are of different sizes.
-        return {name: np.array([_distance(moments_of(made, w), moments_of(real, v)) for w, v in bar])}
+        return {name: np.array([_distance(moments_of(generated, w), moments_of(reference, v)) for w, v in bar])}
 
     protocol = context.extractor_protocol()
     anchor = context.activations("train")
-    heading, half, other_half = context.real_halves()
-    beside = {}
-    for what, one, other in ((heading, half, other_half), (f"{len(anchor)} training pictures", anchor, real)):
+    heading, half, other_half = context.reference_halves()
+    baselines = {}
+    for what, one, other in ((heading, half, other_half), (f"{len(anchor)} training pictures", anchor, reference)):
         if min(len(one), len(other)) > dim:
             distance = frechet_distance(*(moments_of(each, np.ones(len(each))) for each in (one, other)))
-            beside[what] = {name: distance}
+            baselines[what] = {name: distance}
     return Measurement(
         protocol,
         statistic,
-        len(made),
-        len(real),
+        len(generated),
+        len(reference),
         biased=True,
         lower_is_better=True,
         pairs=context.pairs,
-        beside=beside,
+        baselines=baselines,
     )

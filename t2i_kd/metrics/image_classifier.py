@@ -1,6 +1,6 @@
-"""A small classifier of a data set's own pictures: a judge that has nothing to do with a student's teacher.
+"""A small classifier of a data set's own pictures: an evaluator that has nothing to do with a teacher.
 
-It names classes (`classification`), and its last hidden layer is what `--extractor=own` sees. Our own construction.
+It names classes (`classification`), and its last hidden layer gives the features of `--extractor=own`. Source: ours.
 """
 
 import functools
@@ -107,9 +107,9 @@ def build_image_classifier(side, classes, seed):
 
 
 def train_image_classifier(dataset, seed=0, steps=STEPS, cache=None, key=""):
-    """Trains on real (or made) pictures: softmax cross-entropy, Adam, cosine decay to 0.
+    """Trains on real (or generated) pictures: softmax cross-entropy, Adam, cosine decay to 0.
 
-    Pictures are softened at random (`attribute_classifier.soften`), because made pictures are softer than real ones;
+    Pictures are softened at random (`attribute_classifier.soften`), because generated ones are softer than real ones;
     those with classes are also mirrored at random, those with attributes not, for attributes name places.
 
     Args:

@@ -1,7 +1,7 @@
-"""How sure a classifier is of each made picture, and how many classes it finds among them.
+"""How sure a classifier is of each generated picture, and how many classes it finds among them.
 
-Source: Salimans et al., "Improved Techniques for Training GANs" (NeurIPS 2016), section 4, on any classifier. It looks
-at no real picture: a student that draws one perfect picture of every class, whatever the caption, has the best score.
+Source: Salimans et al., "Improved Techniques for Training GANs" (NeurIPS 2016), section 4, on any classifier. It uses
+no reference picture: a student that draws one perfect picture of every class, whatever the caption, has the best score.
 """
 
 import numpy as np
@@ -87,23 +87,23 @@ def measure(context):
             ones. Where they are fewer than 100, they have no score.
 
     Returns:
-        A `Measurement` with the line inception_score_{view}_n{made}_splits10.
+        A `Measurement` with the line inception_score_{features}_n{generated}_splits10.
 
     Raises:
         UserError: naming `--num_captions` for fewer than 100 pictures, or `--extractor` where it is no classifier.
     """
     check(context)
-    made, real = context.num_captions, len(context.split("test"))
-    probabilities = context.probabilities("made")
-    line = f"inception_score_{context.view}_n{made}_splits{SPLITS}"
+    generated, reference = context.num_captions, len(context.split("test"))
+    probabilities = context.probabilities("generated")
+    line = f"inception_score_{context.features_name}_n{generated}_splits{SPLITS}"
 
-    def statistic(made_weights, real_weights):
-        return {line: split_inception_score(probabilities, made_weights)}
+    def statistic(generated_weights, reference_weights):
+        return {line: split_inception_score(probabilities, generated_weights)}
 
-    beside = {}
-    if real >= SPLITS * FEWEST_IN_SPLIT:
-        of_real = split_inception_score(context.probabilities("real"), np.ones((1, real)))
-        beside["real pictures"] = {line: float(of_real[0])}
-    counts = {"splits": SPLITS, "made": made, "real": real}
+    baselines = {}
+    if reference >= SPLITS * FEWEST_IN_SPLIT:
+        of_reference = split_inception_score(context.probabilities("reference"), np.ones((1, reference)))
+        baselines["real pictures"] = {line: float(of_reference[0])}
+    counts = {"splits": SPLITS, "generated": generated, "reference": reference}
     protocol = context.extractor_protocol() | counts
-    return Measurement(protocol, statistic, made, pairs=context.pairs, beside=beside)
+    return Measurement(protocol, statistic, generated, pairs=context.pairs, baselines=baselines)

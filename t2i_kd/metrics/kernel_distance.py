@@ -1,4 +1,4 @@
-"""The kernel distance between what a network sees in made and in real pictures.
+"""The kernel distance between a network's features of generated and of reference pictures.
 
 Source: Bińkowski et al., "Demystifying MMD GANs" (ICLR 2018), on another network's activations; over all pairs, where
 the paper averages over subsets.
@@ -74,26 +74,32 @@ def measure(context):
         context: an `EvaluationContext`; its extractor's activations are compared.
 
     Returns:
-        A `Measurement`; beside it the distance of one half of the real pictures to the other, and that of training
-        pictures to the real ones.
+        A `Measurement`; beside it the distance of one half of the reference pictures to the other, and that of training
+        pictures to the reference ones.
 
     Raises:
         UserError: naming `--num_captions` or the data set, where there are too few pictures.
     """
     check(context)
-    made, real = context.activations("made"), context.activations("real")
-    name = f"kernel_{context.view}_n{len(made)}_n{len(real)}"
+    generated, reference = context.activations("generated"), context.activations("reference")
+    name = f"kernel_{context.features_name}_n{len(generated)}_n{len(reference)}"
 
-    def statistic(made_weights, real_weights):
-        return {name: kernel_distance(made, real, made_weights, real_weights)}
+    def statistic(generated_weights, reference_weights):
+        return {name: kernel_distance(generated, reference, generated_weights, reference_weights)}
 
     protocol = context.extractor_protocol()
     anchor = context.activations("train")
-    heading, half, other_half = context.real_halves()
-    beside = {}
-    for what, one, other in ((heading, half, other_half), (f"{len(anchor)} training pictures", anchor, real)):
+    heading, half, other_half = context.reference_halves()
+    baselines = {}
+    for what, one, other in ((heading, half, other_half), (f"{len(anchor)} training pictures", anchor, reference)):
         if min(len(one), len(other)) > 1:
-            beside[what] = {name: float(kernel_distance(one, other)[0])}
+            baselines[what] = {name: float(kernel_distance(one, other)[0])}
     return Measurement(
-        protocol, statistic, len(made), len(real), lower_is_better=True, pairs=context.pairs, beside=beside
+        protocol,
+        statistic,
+        len(generated),
+        len(reference),
+        lower_is_better=True,
+        pairs=context.pairs,
+        baselines=baselines,
     )

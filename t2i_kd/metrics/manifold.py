@@ -1,4 +1,4 @@
-"""Whether made pictures lie where real ones do, and real ones where made ones do: nearest neighbours of activations.
+"""Whether generated pictures lie where reference ones do, and the other way round: nearest neighbours of features.
 
 Sources: Kynkäänniemi et al., "Improved Precision and Recall Metric for Assessing Generative Models" (NeurIPS 2019), and
 Naeem et al., "Reliable Fidelity and Diversity Metrics for Generative Models" (ICML 2020).
@@ -13,10 +13,11 @@ from t2i_kd.metrics.resampling import Measurement
 NEIGHBOURS = 5
 
 
-def manifold_contributions(made, real, neighbours=NEIGHBOURS):
+def manifold_contributions(generated, reference, neighbours=NEIGHBOURS):
     """What each picture contributes to precision, density, recall and coverage, which are their means.
 
-    With r(x) the distance from x to its k-th nearest neighbour in its own set, itself left out, y_i made, x_j real:
+    With r(x) the distance from x to its k-th nearest neighbour in its own set, itself left out, y_i generated, x_j
+    of the reference:
 
         precision_i = [|y_i - x_j| <= r(x_j) for some j],   density_i = #{j: |y_i - x_j| <= r(x_j)} / k,
         recall_j = [|y_i - x_j| <= r(y_i) for some i],      coverage_j = [|y_i - x_j| <= r(x_j) for some i].
@@ -24,7 +25,7 @@ def manifold_contributions(made, real, neighbours=NEIGHBOURS):
     Balls are closed, as in Kynkäänniemi et al., equation 1, so that repeated pictures, whose r is 0, find each other.
 
     Args:
-        made, real: float [n, dim], [m, dim]; more than k vectors each.
+        generated, reference: float [n, dim], [m, dim]; more than k vectors each.
         neighbours: k.
 
     Returns:
@@ -33,22 +34,24 @@ def manifold_contributions(made, real, neighbours=NEIGHBOURS):
     Raises:
         ValueError: for other shapes, k vectors or fewer, NaN or infinity.
     """
-    if made.ndim != 2 or real.ndim != 2 or made.shape[1] != real.shape[1]:
-        raise ValueError(f"activations of shapes {made.shape} and {real.shape}")
-    if min(len(made), len(real)) <= neighbours:
-        raise ValueError(f"{len(made)} and {len(real)} activations: more than {neighbours} of each are needed")
-    for vectors in (made, real):
+    if generated.ndim != 2 or reference.ndim != 2 or generated.shape[1] != reference.shape[1]:
+        raise ValueError(f"activations of shapes {generated.shape} and {reference.shape}")
+    if min(len(generated), len(reference)) <= neighbours:
+        raise ValueError(
+            f"{len(generated)} and {len(reference)} activations: more than {neighbours} of each are needed"
+        )
+    for vectors in (generated, reference):
         check_finite(vectors)
-    made_radii, real_radii = _radii(made, neighbours), _radii(real, neighbours)
-    precision, density = np.zeros(len(made)), np.zeros(len(made))
-    recall, coverage = np.zeros(len(real)), np.zeros(len(real))
-    for rows in row_blocks(made):
-        for columns, distances in _distances(made[rows], real):
-            in_real = distances <= real_radii[columns]
-            precision[rows] = np.maximum(precision[rows], in_real.any(1))
-            density[rows] += in_real.sum(1) / neighbours
-            coverage[columns] = np.maximum(coverage[columns], in_real.any(0))
-            recall[columns] = np.maximum(recall[columns], (distances <= made_radii[rows, None]).any(0))
+    generated_radii, reference_radii = _radii(generated, neighbours), _radii(reference, neighbours)
+    precision, density = np.zeros(len(generated)), np.zeros(len(generated))
+    recall, coverage = np.zeros(len(reference)), np.zeros(len(reference))
+    for rows in row_blocks(generated):
+        for columns, distances in _distances(generated[rows], reference):
+            in_reference = distances <= reference_radii[columns]
+            precision[rows] = np.maximum(precision[rows], in_reference.any(1))
+            density[rows] += in_reference.sum(1) / neighbours
+            coverage[columns] = np.maximum(coverage[columns], in_reference.any(0))
+            recall[columns] = np.maximum(recall[columns], (distances <= generated_radii[rows, None]).any(0))
     return {"precision": precision, "density": density, "recall": recall, "coverage": coverage}
 
 
@@ -88,31 +91,37 @@ def measure(context):
     stay whole.
 
     Args:
-        context: an `EvaluationContext`; all pictures of the test split are the real ones.
+        context: an `EvaluationContext`; all pictures of the test split are the reference ones.
 
     Returns:
-        A `Measurement` with lines precision_, density_, recall_ and coverage_{view}_n{made}_n{real};
-        beside it one half of the real pictures as if made, with the other as real, and training pictures as if made.
+        A `Measurement` with lines precision_, density_, recall_ and coverage_{features}_n{generated}_n{reference};
+        its baselines take one half of the reference pictures, with the other as reference, and training pictures in the
+        place of the generated ones.
 
     Raises:
         UserError: naming `--num_captions` or the data set, where there are too few pictures.
     """
     check(context)
-    made, real = context.num_captions, len(context.split("test"))
-    found = manifold_contributions(context.activations("made"), context.activations("real"))
-    suffix = f"{context.view}_n{made}_n{real}"
+    generated, reference = context.num_captions, len(context.split("test"))
+    found = manifold_contributions(context.activations("generated"), context.activations("reference"))
+    suffix = f"{context.features_name}_n{generated}_n{reference}"
 
-    def statistic(made_weights, real_weights):
-        over = {"precision": made_weights, "density": made_weights, "recall": real_weights, "coverage": real_weights}
+    def statistic(generated_weights, reference_weights):
+        over = {
+            "precision": generated_weights,
+            "density": generated_weights,
+            "recall": reference_weights,
+            "coverage": reference_weights,
+        }
         return {f"{name}_{suffix}": weights @ found[name] / weights.sum(1) for name, weights in over.items()}
 
-    counts = {"neighbours": NEIGHBOURS, "made": made, "real": real}
+    counts = {"neighbours": NEIGHBOURS, "generated": generated, "reference": reference}
     protocol = context.extractor_protocol() | counts
-    beside, anchor = {}, context.activations("train")
-    heading, half, other_half = context.real_halves()
-    training = (f"{len(anchor)} training pictures", anchor, context.activations("real"))
+    baselines, anchor = {}, context.activations("train")
+    heading, half, other_half = context.reference_halves()
+    training = (f"{len(anchor)} training pictures", anchor, context.activations("reference"))
     for what, one, other in ((heading, half, other_half), training):
         if min(len(one), len(other)) > NEIGHBOURS:
             of_anchor = manifold_contributions(one, other)
-            beside[what] = {f"{name}_{suffix}": float(values.mean()) for name, values in of_anchor.items()}
-    return Measurement(protocol, statistic, made, real, pairs=context.pairs, beside=beside)
+            baselines[what] = {f"{name}_{suffix}": float(values.mean()) for name, values in of_anchor.items()}
+    return Measurement(protocol, statistic, generated, reference, pairs=context.pairs, baselines=baselines)

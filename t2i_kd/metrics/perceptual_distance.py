@@ -1,4 +1,4 @@
-"""How different a made picture looks from the real picture of its caption: a distance between directions in VGG19.
+"""How different a generated picture looks from its caption's reference picture: directions of a teacher's features.
 
 Source: Zhang et al., "The Unreasonable Effectiveness of Deep Features as a Perceptual Metric" (CVPR 2018), section 3,
 without the learned weights (w = 1), in VGG19 where the paper takes VGG16: the last convolution of each block. Not to be
@@ -16,7 +16,7 @@ from t2i_kd.metrics.finite import require_finite
 from t2i_kd.metrics.structural_similarity import measure_similarity
 
 BATCH = 16
-TAPS = ("conv1_2", "conv2_2", "conv3_4", "conv4_4", "conv5_4")
+VGG19_TAPS = ("conv1_2", "conv2_2", "conv3_4", "conv4_4", "conv5_4")
 # What a place of zeros is divided by; the authors' code has the same.
 EPSILON = 1e-10
 
@@ -56,18 +56,33 @@ def _unit(features):
     return features / (np.linalg.norm(features, axis=-1, keepdims=True) + EPSILON)
 
 
+def compared_taps(teacher):
+    """The taps whose directions are compared: VGG19's `VGG19_TAPS`, of another teacher the last map of each side.
+
+    Args:
+        teacher: `keras.Model` from images to {tap: map}; its `image`, the pixels themselves, is no feature.
+
+    Returns:
+        Names in the teacher's order; none where it has no map.
+    """
+    if set(VGG19_TAPS) <= set(teacher.output):
+        return VGG19_TAPS
+    maps = {name: map_ for name, map_ in teacher.output.items() if name != "image" and len(map_.shape) == 4}
+    last_of_side = {map_.shape[1:3]: name for name, map_ in maps.items()}
+    return tuple(name for name in maps if name in last_of_side.values())
+
+
 def check(context):
     """Raises `UserError`, see `catalogue.Metric`: no teacher, or one that cannot be had."""
-    if context.teacher.teacher == "none":
-        raise UserError("--teacher: none sees nothing; perceptual_distance needs vgg19 or vgg19_slim")
-    context.loaded_teacher  # noqa: B018 (loads it, or says why not)
+    if not compared_taps(context.loaded_teacher):
+        raise UserError(f"--teacher: {context.teacher.teacher} has no feature maps, which perceptual_distance compares")
 
 
 def measure(context):
-    """The mean `lpips_like` between a student's pictures of held-out captions and the real pictures of these captions.
+    """The mean `lpips_like` between a student's pictures of held-out captions and the reference pictures of these.
 
     Args:
-        context: an `EvaluationContext`; its teacher is the network that looks.
+        context: an `EvaluationContext`; the features are its teacher's, at `compared_taps`.
 
     Returns:
         The `Measurement` that `measure_similarity` describes, of a distance; its line is
@@ -78,17 +93,20 @@ def measure(context):
     """
     check(context)
     teacher = context.loaded_teacher
-    network = keras.Model(teacher.input, {tap: teacher.output[tap] for tap in TAPS})
-    protocol = context.teacher_protocol() | {"taps": " ".join(TAPS), "tap_weights": "1 each"}
+    taps = compared_taps(teacher)
+    network = keras.Model(teacher.input, {tap: teacher.output[tap] for tap in taps})
+    protocol = context.teacher_protocol() | {"taps": " ".join(taps), "tap_weights": "1 each"}
 
     def distance(one, other):
         batches = [slice(start, start + BATCH) for start in range(0, len(one), BATCH)]
-        return np.concatenate([lpips_like(_look(network, one[at]), _look(network, other[at])) for at in batches])
+        return np.concatenate(
+            [lpips_like(_features(network, one[at]), _features(network, other[at])) for at in batches]
+        )
 
     measured = measure_similarity(context, f"lpips_like_{context.teacher_name}", distance, protocol)
     return dataclasses.replace(measured, lower_is_better=True)
 
 
-def _look(network, images):
+def _features(network, images):
     taps = network(np.asarray(images, "float32"), training=False)
     return {tap: require_finite("--teacher", tap, ops.convert_to_numpy(value)) for tap, value in taps.items()}

@@ -1,4 +1,4 @@
-"""A progress bar for the judges that an evaluation trains."""
+"""A progress bar for the evaluators that an evaluation trains."""
 
 import keras
 from tqdm import tqdm

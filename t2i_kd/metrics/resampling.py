@@ -1,8 +1,8 @@
 """How sure a measured number is: bootstrap intervals, and whether two students differ by more than noise.
 
 A resample of n pictures is written as n weights: how often each picture was drawn. Every metric is a statistic of such
-weights, so that no picture is ever seen by a network twice. Made pictures that share a caption, or the real picture
-that their captions belong to, say less than as many others, so that whole clusters of them are drawn. Sources: Efron,
+weights, so that no picture goes through a network twice. Generated pictures that share a caption, or the reference
+picture of their captions, say less than as many others, so that whole clusters of them are drawn. Sources: Efron,
 "Bootstrap Methods" (1979); Davison & Hinkley, "Bootstrap Methods and their Application" (1997), section 3.8.
 """
 
@@ -13,7 +13,7 @@ import numpy as np
 
 CONFIDENCE = 0.95
 # Sets the two draws of one seed apart.
-_MADE, _REAL = range(2)
+_GENERATED, _REFERENCE = range(2)
 
 
 @dataclass(frozen=True)
@@ -22,37 +22,39 @@ class Measurement:
 
     Attributes:
         protocol: what was done, so that nobody compares two numbers that were made differently.
-        statistic: (made_weights float [r, made], real_weights float [r, real]) -> {line: float64 [r]}; one value for
-            each row of weights, a line of the printed table each. Weights of 1 give the number itself.
-        made, real: how many made and real pictures are resampled; 0 real pictures where they are not drawn anew.
+        statistic: (generated_weights float [r, generated], reference_weights float [r, reference]) -> {line: float64
+            [r]}; one value for each row of weights, a line of the printed table each. Weights of 1 give the number
+            itself.
+        generated, reference: how many pictures of each kind are resampled; 0 where they are not drawn anew.
         biased: whether the statistic of a resample lies, on average, elsewhere than the statistic itself.
         lower_is_better: for the page's best and worst pictures.
-        samples: {line: float [made]}, what each made picture contributes, for the lines that are means over pictures.
-        pairs: (picture of the test split, caption) of each made picture; see `clusters_of`. Empty: each made picture is
-            drawn by itself.
-        pictures: uint8 [made, side, side, 3], where `samples` is given.
+        samples: {line: float [generated]}, what each generated picture contributes, for the lines that are means over
+            pictures; a page orders its pictures by the first.
+        pairs: (picture of the test split, caption) of each generated picture; see `clusters_of`. Empty: each generated
+            picture is drawn by itself.
+        pictures: uint8 [generated, side, side, 3], where `samples` is given.
         beside: further columns, {heading: {line: number}}.
         intervals: {line: (low, high)} that are known better than by bootstrap.
     """
 
     protocol: dict
     statistic: Callable
-    made: int
-    real: int = 0
+    generated: int
+    reference: int = 0
     biased: bool = False
     lower_is_better: bool = False
     samples: dict = field(default_factory=dict)
     pairs: list = field(default_factory=list)
     pictures: np.ndarray | None = None
-    beside: dict = field(default_factory=dict)
+    baselines: dict = field(default_factory=dict)
     intervals: dict = field(default_factory=dict)
 
 
 def mean_of(values):
-    """A `Measurement.statistic` for means over made pictures: {line: sum_i w_i v_i / sum_i w_i}.
+    """A `Measurement.statistic` for means over generated pictures: {line: sum_i w_i v_i / sum_i w_i}.
 
     Args:
-        values: {line: float [made]}.
+        values: {line: float [generated]}.
 
     Raises:
         ValueError: for a value that is NaN or infinite.
@@ -61,9 +63,9 @@ def mean_of(values):
         if not np.isfinite(each).all():
             raise ValueError(f"{line}: a value is NaN or infinite")
 
-    def statistic(made_weights, real_weights):
-        total = made_weights.sum(1)
-        return {line: made_weights @ np.asarray(each, np.float64) / total for line, each in values.items()}
+    def statistic(generated_weights, reference_weights):
+        total = generated_weights.sum(1)
+        return {line: generated_weights @ np.asarray(each, np.float64) / total for line, each in values.items()}
 
     return statistic
 
@@ -88,7 +90,7 @@ def draw_weights(count, repeats, seed):
 
 
 def clusters_of(pairs):
-    """Which made pictures are drawn together: those of one test picture, or of one caption, whichever are fewer.
+    """Which generated pictures are drawn together: those of one test picture, or of one caption, whichever are fewer.
 
     However often a pair is repeated, nothing is learned about captions or pictures that were not asked for.
 
@@ -108,12 +110,12 @@ def clusters_of(pairs):
 def resampled(measurement, repeats, seed):
     """A measurement's statistic on all pictures and on resamples of them: {line: float64 [1 + repeats]}.
 
-    Made pictures are drawn in the clusters of `clusters_of`. Two students' rows of the same index are drawn from the
-    same captions and the same real pictures.
+    Generated pictures are drawn in the clusters of `clusters_of`. Two students' rows of the same index are drawn from
+    the same captions and the same reference pictures.
     """
-    clusters = clusters_of(measurement.pairs) if measurement.pairs else np.arange(measurement.made)
-    made = draw_weights(len(np.unique(clusters)), repeats, [seed, _MADE])[:, clusters]
-    return measurement.statistic(made, draw_weights(measurement.real, repeats, [seed, _REAL]))
+    clusters = clusters_of(measurement.pairs) if measurement.pairs else np.arange(measurement.generated)
+    generated = draw_weights(len(np.unique(clusters)), repeats, [seed, _GENERATED])[:, clusters]
+    return measurement.statistic(generated, draw_weights(measurement.reference, repeats, [seed, _REFERENCE]))
 
 
 def interval(rows, biased=False):

@@ -1,6 +1,6 @@
-"""R-precision: does a made picture find its own caption among 99 others?
+"""R-precision: does a generated picture find its own caption among 99 others?
 
-Source: Xu et al., "AttnGAN" (CVPR 2018), section 4, with other judges than its DAMSM.
+Source: Xu et al., "AttnGAN" (CVPR 2018), section 4, with other evaluators than its DAMSM.
 """
 
 from dataclasses import dataclass
@@ -96,7 +96,7 @@ def check(context):
 
 
 def measure(context):
-    """The share of made pictures whose own caption is first among 100.
+    """The share of generated pictures whose own caption is first among 100.
 
     The picture's vector comes from the extractor's activations, the text's from a DS-SJE encoder, which is trained on
     both of the real training split (compatibility f . t, f a learned linear map); or, with `retrieval_handle` and
@@ -115,29 +115,29 @@ def measure(context):
     texts, candidates = draw_candidates(context.split("test").captions, context.pairs, context.seed)
     extractor = context.extractor_network
     if context.retrieval_handle:
-        judge, kind = _hub_pair(context, context.check_extractor()), "hub"
+        evaluator, kind = _hub_pair(context, context.check_extractor()), "hub"
     else:
         key = ("retrieval", extractor.fingerprint, context.sides)
-        judge, kind = context.shared(key, lambda: _train_judge(context)), "ds_sje"
-    vectors = require_finite("--metrics: r_precision", "the captions' vectors", judge.texts(texts))
+        evaluator, kind = context.shared(key, lambda: _train_evaluator(context)), "ds_sje"
+    vectors = require_finite("--metrics: r_precision", "the captions' vectors", evaluator.texts(texts))
     pictures = [picture for picture, _ in context.pairs]
-    name = f"r_precision_{kind}_{context.view}_n{len(pictures)}_of{1 + OTHERS}"
+    name = f"r_precision_{kind}_{context.features_name}_n{len(pictures)}_of{1 + OTHERS}"
 
     def hits(activations):
-        seen = require_finite("--metrics: r_precision", "the pictures' vectors", judge.images(activations))
-        return first_among(seen, vectors, candidates)
+        images = require_finite("--metrics: r_precision", "the pictures' vectors", evaluator.images(activations))
+        return first_among(images, vectors, candidates)
 
-    real = hits(context.activations("real")[pictures])
-    samples = {name: hits(context.activations("made"))}
-    text_judge = {"text encoder": context.retrieval_handle or DS_SJE}
+    reference = hits(context.activations("reference")[pictures])
+    samples = {name: hits(context.activations("generated"))}
+    text_evaluator = {"text encoder": context.retrieval_handle or DS_SJE}
     return Measurement(
-        protocol=context.extractor_protocol() | text_judge,
+        protocol=context.extractor_protocol() | text_evaluator,
         statistic=mean_of(samples),
-        made=len(pictures),
+        generated=len(pictures),
         samples=samples,
         pairs=context.pairs,
-        pictures=context.made,
-        beside={"real pictures": {name: float(real.mean())}, "chance": {name: 1 / (1 + OTHERS)}},
+        pictures=context.generated,
+        baselines={"real pictures": {name: float(reference.mean())}, "chance": {name: 1 / (1 + OTHERS)}},
     )
 
 
@@ -191,15 +191,15 @@ class _JointEmbedding:
         return np.concatenate([ops.convert_to_numpy(half({input_name: batch}, training=False)) for batch in batches])
 
 
-class _Judge(Trainer):
+class _Evaluator(Trainer):
     def __init__(self, network):
         super().__init__(name="retrieval_judge")
         self.network = network
         self.built = True
 
     def loss_terms(self, batch):
-        made = self.network({name: batch[name] for name in self.network.input}, training=True)
-        return ds_sje_loss(made["image"], made["text"]), {}
+        generated = self.network({name: batch[name] for name in self.network.input}, training=True)
+        return ds_sje_loss(generated["image"], generated["text"]), {}
 
 
 class _ClassBatches(keras.utils.PyDataset):
@@ -233,7 +233,7 @@ def _scale(activations):
     return mean.astype(np.float32), deviation.astype(np.float32)
 
 
-def _train_judge(context):
+def _train_evaluator(context):
     train, extractor = context.split("train"), context.extractor_network
     key = digest(extractor.fingerprint, str(extractor.protocol), context.digest_of("train"))
     (activations,) = context.arrays.arrays(
@@ -245,11 +245,11 @@ def _train_judge(context):
     network = build_joint_embedding(front_end.build_encoder(), activations.shape[1:])
 
     def fit():
-        trainer = _Judge(network)
+        trainer = _Evaluator(network)
         schedule = keras.optimizers.schedules.CosineDecay(LEARNING_RATE, STEPS)
         trainer.compile(optimizer=keras.optimizers.Adam(schedule, global_clipnorm=1.0), jit_compile=False)
         batches = _ClassBatches(train, activations, (mean, deviation), front_end, context.seed)
-        trainer.fit(batches, shuffle=False, verbose=0, callbacks=[TrainingBar("retrieval judge", STEPS)])
+        trainer.fit(batches, shuffle=False, verbose=0, callbacks=[TrainingBar("retrieval evaluator", STEPS)])
         return network.get_weights()
 
     everything = digest_of_training(network, key, context.seed, STEPS, *train.all_captions, train.labels)

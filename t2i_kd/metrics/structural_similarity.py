@@ -1,4 +1,4 @@
-"""SSIM: how alike a made picture and the real picture of its caption are, in brightness, contrast and structure.
+"""SSIM: how alike a generated picture and its caption's reference picture are, in brightness, contrast and structure.
 
 Source: Wang, Bovik, Sheikh & Simoncelli, "Image Quality Assessment: From Error Visibility to Structural Similarity"
 (IEEE TIP 2004), section III-B and C, with the authors' constants, on the three colour channels.
@@ -49,7 +49,7 @@ def check(context):
 
 
 def measure(context):
-    """The mean `ssim` of a student's pictures of held-out captions to the real pictures of these captions.
+    """The mean `ssim` of a student's pictures of held-out captions to the reference pictures of these captions.
 
     Args:
         context: an `EvaluationContext`.
@@ -100,9 +100,9 @@ def check_pictures(one, other, smallest):
 
 
 def measure_similarity(context, name, similarity, constants):
-    """How similar a student's pictures of held-out captions are to the real pictures of these captions.
+    """How similar a student's pictures of held-out captions are to the reference pictures of these captions.
 
-    Beside it stands what unrelated pictures get: the mean similarity of every real picture that was asked for to
+    Its baseline is what unrelated pictures get: the mean similarity of every reference picture that was asked for to
     another one, half of their number further on in the random order of the pairs.
 
     Args:
@@ -118,7 +118,7 @@ def measure_similarity(context, name, similarity, constants):
     line = f"{name}_{context.student.resolution}_n{len(pictures)}"
     found = np.concatenate(
         [
-            similarity(context.made[start : start + BATCH], _stacked(images, pictures[start : start + BATCH]))
+            similarity(context.generated[start : start + BATCH], _stacked(images, pictures[start : start + BATCH]))
             for start in range(0, len(pictures), BATCH)
         ]
     )
@@ -132,11 +132,11 @@ def measure_similarity(context, name, similarity, constants):
     return resampling.Measurement(
         protocol={**context.protocol(), "pictures": len(distinct), **constants},
         statistic=resampling.mean_of({line: found}),
-        made=len(pictures),
+        generated=len(pictures),
         samples={line: found},
         pairs=context.pairs,
-        pictures=context.made,
-        beside={"another real picture": {line: float(np.concatenate(unrelated).mean())}} if unrelated else {},
+        pictures=context.generated,
+        baselines={"another real picture": {line: float(np.concatenate(unrelated).mean())}} if unrelated else {},
     )
 
 

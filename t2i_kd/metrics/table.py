@@ -6,15 +6,15 @@ def format_table(metric, results):
 
     Args:
         metric: its name.
-        results: {student: {"protocol", "values", "intervals", "beside"}}. Students of different resolutions have lines
-            of different names, what stands `beside` them too, and all their values stand in the protocol.
+        results: {student: {"protocol", "values", "intervals", "baselines"}}. Students of different resolutions have
+            lines of different names, their baselines too, and all their values stand in the protocol.
 
     Returns:
         Several lines of text.
     """
     columns = {student: _cells(result) for student, result in results.items()}
     for result in results.values():
-        for heading, values in result.get("beside", {}).items():
+        for heading, values in result.get("baselines", {}).items():
             columns[heading] = columns.get(heading, {}) | _numbers(values)
     names = list(dict.fromkeys(line for result in results.values() for line in result["values"]))
     rows = [["", *columns]]

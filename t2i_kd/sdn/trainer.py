@@ -3,21 +3,18 @@
 import functools
 
 import keras
-import numpy as np
 from keras import ops
 
 from t2i_kd.errors import UserError
-from t2i_kd.sdn.objective import ERRORS, OBJECTIVES, SCALINGS, tap_errors
+from t2i_kd.metrics.tap_errors import ERRORS, SCALINGS, tap_errors, tap_scales
+from t2i_kd.sdn.objective import OBJECTIVES
 from t2i_kd.sdn.upsampling import pays, with_direct_upsampling
-from t2i_kd.system import TextToImageSystem, evenly
+from t2i_kd.system import TextToImageSystem
 from t2i_kd.teachers.catalogue import WIDTHS
 from t2i_kd.teachers.tap_weights import resolve_tap_weights
 from t2i_kd.teachers.views import views_that_pay
-from t2i_kd.training.distribution import predict
 from t2i_kd.training.trainer import Trainer
 
-# Images that a normalised stage measures the taps' sizes on.
-SCALE_IMAGES = 128
 # What the fields of SDN's own stages may say.
 KNOWN = {"error": tuple(ERRORS), "scaling": SCALINGS}
 
@@ -75,23 +72,6 @@ class SDNTrainer(Trainer):
         return sum(self.weights_of_taps[name] * term for name, term in terms.items()), terms
 
 
-def tap_scales(teacher, images):
-    """The typical size of each tap: s_l = sqrt(mean (phi_l(x) - m_l)^2), m_l the tap's mean per channel.
-
-    With these, a student that only knows each channel's mean has a squared error of 1 in every tap. Source: ours.
-
-    Args:
-        teacher: a teacher.
-        images: uint8 [n, resolution, resolution, 3].
-
-    Returns:
-        {tap: float}, at least 1e-6.
-    """
-    taps = predict(teacher, images.astype("float32"), 16)
-    spread = {name: np.sqrt(np.mean(np.square(v - v.mean((0, 1, 2), dtype="float64")))) for name, v in taps.items()}
-    return {name: max(float(value), 1e-6) for name, value in spread.items()}
-
-
 def check_stage(stage, recipe):
     """Raises `UserError` for what can be known to be wrong with one of SDN's own stages before anything is loaded."""
     for field, known in KNOWN.items():
@@ -118,9 +98,8 @@ class SDN(TextToImageSystem):
 
     @functools.cached_property
     def measured_scales(self):
-        """{tap: its typical size} in the teacher's view of the training images; see `tap_scales`."""
-        chosen = evenly(range(len(self.dataset)), SCALE_IMAGES)
-        return tap_scales(self.teacher, np.stack([self.dataset.images[i] for i in chosen]))
+        """{tap: its typical size} among the teacher's activations of the training images; see `tap_scales`."""
+        return tap_scales(self.teacher, self.dataset.images)
 
     def own_trainer(self, plan):
         normalised = plan.stage.scaling == "normalised"

@@ -67,10 +67,10 @@ def test_the_table_has_every_seed_and_the_anchors():
     report = {
         "metrics": {
             "ssim": {
-                run: {"values": {"ssim_32": value}, "beside": {"another real picture": {"ssim_32": 0.25}}}
+                run: {"values": {"ssim_32": value}, "baselines": {"another real picture": {"ssim_32": 0.25}}}
                 for run, value in (("r/both-seed0", 0.5), ("r/both-seed1", 0.75), ("r/pixels-seed0", 0.125))
             },
-            "tap_distance": {run: {"values": taps, "beside": {}} for runs_of in runs.values() for run in runs_of},
+            "tap_distance": {run: {"values": taps, "baselines": {}} for runs_of in runs.values() for run in runs_of},
         }
     }
     assert ablation_table.markdown(report, runs).splitlines() == [

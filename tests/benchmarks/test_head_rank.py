@@ -3,7 +3,9 @@ from benchmarks import head_rank
 
 def test_a_line_has_its_own_sizes_and_both_accuracies():
     def result(shape):
-        return {"values": {"shape": shape, "mean": 0.5}, "intervals": {"shape": [0.1, 0.9], "mean": [0.25, 0.75]}}
+        shape_line, mean_line = (f"attribute_{what}_classifier_32_n300" for what in ("shape", "mean"))
+        intervals = {shape_line: [0.1, 0.9], mean_line: [0.25, 0.75]}
+        return {"values": {shape_line: shape, mean_line: 0.5}, "intervals": intervals}
 
     def manifest(count):
         artifacts = {"litert_float16": {"size": 2_000_000 * count}, "litert_int8": {"size": 1_000_000 * count}}

@@ -17,14 +17,14 @@ def test_differences_are_paired_by_seed():
 
 
 def test_the_table_has_a_line_for_every_stage_and_lambda():
-    judged = {
+    evaluated = {
         (weight, seed): {
             stage: dict.fromkeys(COLUMNS, base + seed_value) for stage, base in (("8 px", 1), ("16 px", 2))
         }
         for weight, shift in (("0", 0), ("1", 10))
         for seed, seed_value in (("0", shift), ("1", shift + 1))
     }
-    lines = markdown(judged, ["0", "1"], ["0", "1"]).splitlines()
+    lines = markdown(evaluated, ["0", "1"], ["0", "1"]).splitlines()
     assert len(lines) == 2 + 4
     assert lines[2].startswith("| 8 px | 0 | 1.5 |") and "±" not in lines[2]
     assert lines[5].startswith("| 16 px | 1 | 12.5 (+10 ± 0) |")

@@ -13,7 +13,7 @@ import pytest
 from PIL import Image
 
 from t2i_kd.errors import UserError
-from t2i_kd.evaluate import evaluate, students
+from t2i_kd.evaluation import evaluate, students
 from t2i_kd.export import export
 from t2i_kd.exporting.artifacts import load_artifact
 from t2i_kd.noise import noise_from_seeds

@@ -27,7 +27,7 @@ class LookUp:
 
 @pytest.fixture(scope="module")
 def shapes_cache():
-    """Both splits at 32 px; the judge joins them when the first test asks for it."""
+    """Both splits at 32 px; the evaluator joins them when the first test asks for it."""
     return {("split", split, 32, 32): captioned_shapes.load(split, 32) for split in ("train", "test")}
 
 
@@ -37,7 +37,7 @@ def values_of(measurement):
 
 def by_attribute(measurement, values):
     """Without what all names end in."""
-    suffix = f"_classifier_32_n{measurement.made}"
+    suffix = f"_classifier_32_n{measurement.generated}"
     assert all(name.startswith("attribute_") and name.endswith(suffix) for name in values)
     return {name.removeprefix("attribute_").removesuffix(suffix): value for name, value in values.items()}
 
@@ -66,17 +66,17 @@ def test_wilson_interval(share, count, low, high):
 def test_real_pictures_of_unseen_combinations_are_judged_right(shapes_cache):
     test = shapes_cache["split", "test", 32, 32]
     result = metric.measure(EvaluationContext(LookUp(test), "captioned_shapes", cache=shapes_cache))
-    assert min(result.beside["classifier on real"].values()) >= metric.REQUIRED_OF_CLASSIFIER
+    assert min(result.baselines["classifier on real"].values()) >= metric.REQUIRED_OF_CLASSIFIER
     values = values_of(result)
     assert min(values.values()) >= 0.98
-    assert by_attribute(result, result.beside["chance"])["colour"] == 1 / len(captioned_shapes.COLOURS)
+    assert by_attribute(result, result.baselines["chance"])["colour"] == 1 / len(captioned_shapes.COLOURS)
     assert by_attribute(result, result.samples)["mean"].mean() == pytest.approx(values["mean"])
-    assert len(result.pairs) == len(result.pictures) == result.made == 300
+    assert len(result.pairs) == len(result.pictures) == result.generated == 300
     protocol = result.protocol
     assert (protocol["captions"], protocol["seed"], protocol["resolution"]) == (300, 0, 32)
     assert protocol["combinations"] == len(captioned_shapes.combinations("test"))
     assert set(by_attribute(result, result.intervals)) == set(captioned_shapes.ATTRIBUTES)
-    assert len(protocol["extractor_sha256"]) == len(protocol["real_sha256"]) == 64
+    assert len(protocol["extractor_sha256"]) == len(protocol["reference_sha256"]) == 64
 
 
 def test_wilsons_intervals_do_not_count_a_caption_twice(shapes_cache):
@@ -87,7 +87,7 @@ def test_wilsons_intervals_do_not_count_a_caption_twice(shapes_cache):
         for count in (768, 3072)
     )
     trials = once.protocol["trials"]
-    assert again.made == 3072 and trials == again.protocol["trials"] <= 768
+    assert again.generated == 3072 and trials == again.protocol["trials"] <= 768
     for measured in (once, again):
         low, high = by_attribute(measured, measured.intervals)["colour"]
         assert (low, high) == metric.wilson_interval(values_of(measured)["colour"], trials)
@@ -104,7 +104,7 @@ def test_a_grey_picture_is_right_no_more_often_than_chance(shapes_cache):
     student = LookUp(shapes_cache["split", "test", 32, 32], lambda image: np.full_like(image, 128))
     result = metric.measure(EvaluationContext(student, "captioned_shapes", cache=shapes_cache))
     for name in captioned_shapes.ATTRIBUTES:
-        assert values_of(result)[name] <= by_attribute(result, result.beside["chance"])[name] + 0.1
+        assert values_of(result)[name] <= by_attribute(result, result.baselines["chance"])[name] + 0.1
 
 
 def test_a_bad_classifier_refuses_to_judge(monkeypatch, shapes_cache):
@@ -117,7 +117,7 @@ def test_a_bad_classifier_refuses_to_judge(monkeypatch, shapes_cache):
     monkeypatch.setattr(metric, "train_attribute_classifier", lambda dataset, seed, **kept: Blind())
     splits = {key: value for key, value in shapes_cache.items() if key[0] == "split"}
     student = LookUp(splits["split", "test", 32, 32])
-    with pytest.raises(UserError, match=r"cannot judge captioned_shapes: .* 98% is required"):
+    with pytest.raises(UserError, match=r"cannot evaluate captioned_shapes: .* 98% is required"):
         metric.measure(EvaluationContext(student, "captioned_shapes", cache=splits))
 
 
@@ -129,7 +129,7 @@ def test_a_data_set_without_attributes_is_refused():
 
 
 def test_the_model_that_this_repository_ships_obeys_unseen_captions(shapes_cache):
-    """Its card says .98 on 300 captions; half of them judged, with room for the judge's own training."""
+    """Its card says .98 on 300 captions; half of them here, with room for the evaluator's own training."""
     student = load_artifact(Path(__file__).resolve().parents[2] / "saved_models" / "shapes32" / "1")
     context = EvaluationContext(student, "captioned_shapes", num_captions=150, cache=shapes_cache)
     values = values_of(metric.measure(context))

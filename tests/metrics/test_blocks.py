@@ -1,4 +1,4 @@
-"""Judging many pictures takes little memory: no measure makes a float64 copy of all activations."""
+"""Evaluating many pictures takes little memory: no measure makes a float64 copy of all activations."""
 
 import tracemalloc
 
@@ -34,38 +34,38 @@ def peak_of(call):
 @pytest.mark.parametrize(
     "measure",
     [
-        lambda seen, ones: manifold_contributions(seen, seen),
-        lambda seen, ones: mean_pair_distance(seen, ones),
-        lambda seen, ones: kernel_distance(seen, seen),
-        lambda seen, ones: inception_score(seen, ones),
+        lambda features, ones: manifold_contributions(features, features),
+        lambda features, ones: mean_pair_distance(features, ones),
+        lambda features, ones: kernel_distance(features, features),
+        lambda features, ones: inception_score(features, ones),
     ],
     ids=["manifold", "diversity", "kernel", "inception_score"],
 )
 def test_no_measure_copies_all_activations(measure, monkeypatch):
     monkeypatch.setattr(blocks, "BLOCK", 60)
-    seen = np.random.default_rng(0).random((COUNT, WIDTH), np.float32)
-    seen /= seen.sum(1, keepdims=True)
-    assert peak_of(lambda: measure(seen, np.ones((1, COUNT)))) < COPY / 2
+    features = np.random.default_rng(0).random((COUNT, WIDTH), np.float32)
+    features /= features.sum(1, keepdims=True)
+    assert peak_of(lambda: measure(features, np.ones((1, COUNT)))) < COPY / 2
 
 
 def test_moments_take_the_memory_of_a_block_and_their_own(monkeypatch):
     monkeypatch.setattr(blocks, "BLOCK", 60)
-    seen = np.random.default_rng(0).random((20_000, 64), np.float32)
+    features = np.random.default_rng(0).random((20_000, 64), np.float32)
     # A float64 copy would take twice as much.
-    assert peak_of(lambda: moments_of(seen, np.ones(len(seen)))) < seen.nbytes
+    assert peak_of(lambda: moments_of(features, np.ones(len(features)))) < features.nbytes
 
 
 def test_what_is_kept_is_mapped_and_not_read_into_memory(tmp_path):
-    made = np.random.default_rng(0).random((COUNT, WIDTH), np.float32)
+    large = np.random.default_rng(0).random((COUNT, WIDTH), np.float32)
     cache = ArrayCache(tmp_path)
 
     def kept():
-        return cache.arrays("real", digest("key"), lambda: [np.arange(3), made, np.zeros((0, 4)), np.float32(2)])
+        return cache.arrays("reference", digest("key"), lambda: [np.arange(3), large, np.zeros((0, 4)), np.float32(2)])
 
     assert peak_of(kept) < COPY / 8
     found = []
     assert peak_of(lambda: found.extend(kept())) < COPY / 8
     assert isinstance(found[1], np.memmap) and all(array.ctypes.data % array.itemsize == 0 for array in found)
-    for array, expected in zip(found, (np.arange(3), made, np.zeros((0, 4)), np.float32(2)), strict=True):
+    for array, expected in zip(found, (np.arange(3), large, np.zeros((0, 4)), np.float32(2)), strict=True):
         np.testing.assert_array_equal(array, expected)
         assert array.dtype == expected.dtype and array.shape == expected.shape

@@ -1,7 +1,7 @@
 import pytest
 
 from t2i_kd.errors import UserError
-from t2i_kd.metrics.catalogue import METRICS, only_the_teacher_judges, resolve_metrics
+from t2i_kd.metrics.catalogue import METRICS, only_the_teacher_evaluates, resolve_metrics
 
 
 def test_every_known_metric_can_be_asked_for():
@@ -26,4 +26,20 @@ def test_missing_or_unknown_metrics_list_the_known(names):
     ],
 )
 def test_a_student_is_not_judged_by_its_teacher_alone(names, extractor, alone):
-    assert only_the_teacher_judges(names, extractor) is alone
+    assert only_the_teacher_evaluates(names, extractor) is alone
+
+
+def test_a_module_may_lack_a_check_but_not_its_measure(tmp_path, monkeypatch):
+    for name, text in (("whole", "measure = len"), ("empty", ""), ("broken", "import nowhere_at_all")):
+        (tmp_path / "outside").mkdir(exist_ok=True)
+        (tmp_path / "outside" / f"{name}.py").write_text(text)
+    monkeypatch.syspath_prepend(tmp_path)
+    (metric,) = resolve_metrics("outside.whole").values()
+    assert metric.measure is len and metric.check(None) is None
+    for name, message in (
+        ("empty", r"outside.empty has no function measure\(context\)"),
+        ("broken", "outside.broken cannot be imported: No module named 'nowhere_at_all'"),
+        ("absent", "outside.absent cannot be imported: No module named 'outside.absent'; known: attribute_accuracy"),
+    ):
+        with pytest.raises(UserError, match=f"--metrics: {message}"):
+            resolve_metrics(f"outside.{name}")

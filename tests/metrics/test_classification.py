@@ -8,7 +8,7 @@ from t2i_kd.errors import UserError
 from t2i_kd.metrics import classification, image_classifier, resampling
 from t2i_kd.metrics.context import EvaluationContext
 
-from .judged_pictures import Painter, context_of, flowers
+from .flowers import Painter, context_of, flowers
 
 
 @pytest.fixture(scope="module")
@@ -40,8 +40,8 @@ def test_what_a_student_draws_is_named_by_a_classifier_of_real_pictures(shared):
     name = "classification_own_32_n160"
     assert values(right) == {name: pytest.approx(1, abs=0.02)}
     assert values(wrong) == {name: pytest.approx(0, abs=0.02)}
-    assert right.beside["real test pictures"][name] >= 0.98
-    assert right.beside["chance"][name] == 0.25
+    assert right.baselines["real test pictures"][name] >= 0.98
+    assert right.baselines["chance"][name] == 0.25
     assert right.samples[name].shape == (160,) and len(right.pairs) == len(right.pictures) == 160
 
 
@@ -52,8 +52,8 @@ def test_a_classifier_of_made_pictures_learns_what_they_show(shared):
     name = "classification_reverse_own_32_n240_n160"
     assert values(right)[name] >= 0.95
     assert values(wrong)[name] <= 0.05
-    assert right.beside["trained on real"][name] >= 0.95
-    assert (right.made, right.real) == (0, 160)
+    assert right.baselines["trained on real"][name] >= 0.95
+    assert (right.generated, right.reference) == (0, 160)
 
 
 def test_sets_without_shared_classes_are_refused():
@@ -102,5 +102,5 @@ def test_large_pictures_are_averaged_down():
     assert network.get_layer("conv0").output.shape == (None, 64, 64, 32)
     for side in (32, 64, 100, 128, 224):
         network = image_classifier.build_image_classifier(side, {"label": 2}, 0)
-        read, seen = image_classifier.ImageClassifier(network).sides
-        assert (read, seen) == (side, network.get_layer("conv0").output.shape[1])
+        read, reduced = image_classifier.ImageClassifier(network).sides
+        assert (read, reduced) == (side, network.get_layer("conv0").output.shape[1])

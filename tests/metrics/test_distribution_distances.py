@@ -155,15 +155,15 @@ def test_a_students_distance_says_on_what_it_was_measured_and_grows_with_the_err
     assert len(set(rows[2][name])) == 4
     assert rows[2][name].min() > 0.5 * far
     # Training pictures show other combinations of colours and shapes than the test split's.
-    (anchor,) = measurements[0].beside["1024 training pictures"].values()
+    (anchor,) = measurements[0].baselines["1024 training pictures"].values()
     assert abs(anchor) < 0.2 * far and (metric == "kernel" or anchor > 0)
-    # One half of the real pictures is as near to the other as pictures of one distribution are.
-    (same,) = measurements[0].beside["512 real test pictures against the other 512"].values()
+    # One half of the reference pictures is as near to the other as pictures of one distribution are.
+    (same,) = measurements[0].baselines["512 real test pictures against the other 512"].values()
     assert abs(same) < 0.2 * far
     protocol = measurements[0].protocol
     assert (protocol["captions"], protocol["split"]) == (1024, "captioned_shapes/test")
     assert protocol["extractor"] == "vgg19_slim_pool4"
-    assert (measurements[0].made, measurements[0].real) == (1024, 1024)
+    assert (measurements[0].generated, measurements[0].reference) == (1024, 1024)
 
 
 def test_too_few_pictures_name_the_flag():

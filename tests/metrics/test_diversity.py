@@ -1,4 +1,4 @@
-"""Distances between made pictures against SciPy's pdist, and what noise changes."""
+"""Distances between generated pictures against SciPy's pdist, and what noise changes."""
 
 import numpy as np
 import pytest
@@ -82,11 +82,11 @@ def place(features):
     return features + 1e-4 * np.arange(len(features))[:, None]
 
 
-def context(monkeypatch, student, count, real=60, see=lambda features: features):
-    images = np.random.default_rng(1).integers(0, 256, (real, 32, 32, 3), np.uint8)
-    captions = tuple((str(i),) for i in range(real))
-    test = CaptionedImages("noise/test", images, captions, np.zeros(real, int), ("noise",))
-    pixel = Extractor("pixel", {"seen": "first pixel"}, lambda x: {"features": see(x[:, 0, 0])}, False, "0")
+def context(monkeypatch, student, count, reference=60, read=lambda features: features):
+    images = np.random.default_rng(1).integers(0, 256, (reference, 32, 32, 3), np.uint8)
+    captions = tuple((str(i),) for i in range(reference))
+    test = CaptionedImages("noise/test", images, captions, np.zeros(reference, int), ("noise",))
+    pixel = Extractor("pixel", {"features": "first pixel"}, lambda x: {"features": read(x[:, 0, 0])}, False, "0")
     monkeypatch.setattr("t2i_kd.metrics.context.load_extractor", lambda _: pixel)
     monkeypatch.setattr("t2i_kd.metrics.context.preview", lambda _: (3, pixel.has_probabilities))
     return EvaluationContext(student, "noise", num_captions=count, seed=5, cache={("split", "test", 32, 32): test})
@@ -96,21 +96,21 @@ BETWEEN, WITHIN = "diversity_captions_pixel_32_n60", "diversity_seeds_pixel_32_n
 
 
 def test_a_measurement_has_captions_seeds_and_real_pictures(monkeypatch):
-    judged = context(monkeypatch, Painter(noisy=True), 60)
-    measured = diversity.measure(judged)
+    evaluated = context(monkeypatch, Painter(noisy=True), 60)
+    measured = diversity.measure(evaluated)
     assert {
-        "made": 60,
-        "real": 60,
+        "generated": 60,
+        "reference": 60,
         "captions over seeds": 50,
         "seeds a caption": 4,
     }.items() <= measured.protocol.items()
-    assert (measured.made, measured.real, measured.lower_is_better) == (60, 0, False)
+    assert (measured.generated, measured.reference, measured.lower_is_better) == (60, 0, False)
     weights = draw_weights(60, 3, 0)
     found = measured.statistic(weights, np.ones((4, 0)))
-    first_pixels = np.array(judged.made[:, 0, 0], float)
+    first_pixels = np.array(evaluated.generated[:, 0, 0], float)
     assert found[BETWEEN][0] == pytest.approx(pdist(first_pixels).mean(), rel=1e-6)
-    real = judged.split("test").images[:, 0, 0].astype(float)
-    assert measured.beside == {"real pictures": {BETWEEN: pytest.approx(pdist(real).mean(), rel=1e-6)}}
+    reference = evaluated.split("test").images[:, 0, 0].astype(float)
+    assert measured.baselines == {"real pictures": {BETWEEN: pytest.approx(pdist(reference).mean(), rel=1e-6)}}
     over_seeds = np.array(
         [pdist([[pixel_of_seed(5 + i + 1000003 * s)] for s in (1, 2, 3, 4)]).mean() for i in range(50)]
     )
@@ -120,14 +120,14 @@ def test_a_measurement_has_captions_seeds_and_real_pictures(monkeypatch):
 
 def test_no_seed_is_asked_for_twice(monkeypatch):
     student = Painter(noisy=True)
-    judged = context(monkeypatch, student, 60)
-    diversity.measure(judged)
-    assert judged.made is not None
+    evaluated = context(monkeypatch, student, 60)
+    diversity.measure(evaluated)
+    assert evaluated.generated is not None
     assert len(student.seeds) == len(set(student.seeds)) == 60 + 200
 
 
 def test_a_student_without_noise_has_exactly_0_over_seeds(monkeypatch):
-    measured = diversity.measure(context(monkeypatch, Painter(noisy=False), 60, see=place))
+    measured = diversity.measure(context(monkeypatch, Painter(noisy=False), 60, read=place))
     found = measured.statistic(np.ones((1, 60)), np.ones((1, 0)))
     assert found[WITHIN].tolist() == [0.0] and found[BETWEEN][0] > 1
 
@@ -136,7 +136,7 @@ def test_too_few_pictures_name_the_flag(monkeypatch):
     with pytest.raises(UserError, match="--num_captions: diversity needs at least 2 pictures, not 1"):
         diversity.measure(context(monkeypatch, Painter(True), 1))
     with pytest.raises(UserError, match="--dataset: diversity needs at least 2 pictures, not 1"):
-        diversity.measure(context(monkeypatch, Painter(True), 2, real=1))
+        diversity.measure(context(monkeypatch, Painter(True), 2, reference=1))
     two = diversity.measure(context(monkeypatch, Painter(True), 2))
     names = ["diversity_captions_pixel_32_n2", "diversity_seeds_pixel_32_n2x4"]
     assert list(two.statistic(np.ones((1, 2)), np.ones((1, 0)))) == names

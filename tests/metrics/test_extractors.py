@@ -10,7 +10,7 @@ from t2i_kd.metrics import extractors, image_classifier
 from t2i_kd.metrics.extractors import keras_extractor
 from t2i_kd.recipe import TeacherRecipe
 
-from .judged_pictures import Painter, context_of
+from .flowers import Painter, context_of
 
 
 @pytest.fixture(scope="module")
@@ -31,21 +31,21 @@ def test_inception_sees_what_keras_applications_sees(inception):
     images = np.random.default_rng(0).integers(0, 256, (2, 299, 299, 3)).astype("float32")
     prepared = keras.applications.inception_v3.preprocess_input(images.copy())
 
-    def look(file, images):
-        return keras_extractor("inception", {}, extractors.load_inception(str(folder / file))).look(images)
+    def forward(file, images):
+        return keras_extractor("inception", {}, extractors.load_inception(str(folder / file))).forward(images)
 
-    seen = look("whole.weights.h5", images)
-    np.testing.assert_allclose(seen["features"], features(prepared), rtol=1e-3, atol=1e-5)
-    np.testing.assert_allclose(seen["probabilities"], whole(prepared), rtol=1e-3, atol=1e-6)
-    without = look("features.weights.h5", images)
+    found = forward("whole.weights.h5", images)
+    np.testing.assert_allclose(found["features"], features(prepared), rtol=1e-3, atol=1e-5)
+    np.testing.assert_allclose(found["probabilities"], whole(prepared), rtol=1e-3, atol=1e-6)
+    without = forward("features.weights.h5", images)
     assert set(without) == {"features"}
     np.testing.assert_allclose(without["features"], features(prepared), rtol=1e-3, atol=1e-5)
-    assert look("features.weights.h5", images[:, :32, :32])["features"].shape == (2, 2048)
+    assert forward("features.weights.h5", images[:, :32, :32])["features"].shape == (2, 2048)
 
 
 def test_without_a_network_nothing_is_measured(tmp_path):
     def activations(**options):
-        return context_of(Painter(), **options).activations("real")
+        return context_of(Painter(), **options).activations("reference")
 
     with pytest.raises(UserError, match="--teacher: none"):
         activations(extractor="teacher", teacher=TeacherRecipe(teacher="none"))
@@ -59,7 +59,9 @@ def test_without_a_network_nothing_is_measured(tmp_path):
     with pytest.raises(UserError, match="--extractor_handle: cannot load /nowhere"):
         activations(extractor="hub", extractor_handle="/nowhere")
     with pytest.raises(UserError, match="--extractor: teacher gives no class probabilities"):
-        context_of(Painter(), extractor="teacher", teacher=TeacherRecipe(teacher="vgg19_slim")).probabilities("made")
+        context_of(Painter(), extractor="teacher", teacher=TeacherRecipe(teacher="vgg19_slim")).probabilities(
+            "generated"
+        )
 
 
 class MeanColour(tf.Module):
@@ -75,18 +77,18 @@ def test_a_hub_module_gets_pictures_in_0_to_1_at_its_own_side(tmp_path):
     tf.saved_model.save(module, str(tmp_path), signatures=module.__call__)
     context = context_of(Painter(), extractor="hub", extractor_handle=str(tmp_path))
     test = context.split("test")
-    np.testing.assert_allclose(context.activations("real"), test.images.mean((1, 2)) / 255, atol=2e-3)
+    np.testing.assert_allclose(context.activations("reference"), test.images.mean((1, 2)) / 255, atol=2e-3)
     assert context.extractor_network.protocol["resize"] == "48, bilinear"
-    assert context.view == "hub48_32"
+    assert context.features_name == "hub48_32"
     assert context.extractor_protocol()["extractor_sha256"] == context.extractor_network.fingerprint
 
 
 @pytest.mark.parametrize(
-    ("judge", "own_side", "side", "name"),
+    ("network", "own_side", "side", "name"),
     [("inception", 299, 32, "inception299_32"), ("own", 64, 64, "own_64"), ("vgg19_pool4", 0, 224, "vgg19_pool4_224")],
 )
-def test_a_name_says_where_pictures_were_resized(judge, own_side, side, name):
-    assert extractors.view_name(judge, own_side, side) == name
+def test_a_name_says_where_pictures_were_resized(network, own_side, side, name):
+    assert extractors.features_name(network, own_side, side) == name
 
 
 def test_a_hub_module_that_sees_no_pictures_is_refused(tmp_path):
@@ -97,30 +99,30 @@ def test_a_hub_module_that_sees_no_pictures_is_refused(tmp_path):
 
     tf.saved_model.save(Words(), str(tmp_path))
     with pytest.raises(UserError, match=r"--extractor_handle: .* takes no batch of pictures"):
-        context_of(Painter(), extractor="hub", extractor_handle=str(tmp_path)).activations("real")
+        context_of(Painter(), extractor="hub", extractor_handle=str(tmp_path)).activations("reference")
 
 
 def test_activations_come_batch_by_batch_in_order_and_are_cached(tmp_path, monkeypatch):
-    looked = []
+    batches = []
 
     def load(context):
         image = keras.Input((32, 32, 3))
         network = keras.Model(image, {"features": keras.layers.GlobalAveragePooling2D()(image)})
         plain = keras_extractor("mean", {}, network)
         return extractors.Extractor(
-            "mean", {}, lambda images: looked.append(len(images)) or plain.look(images), False, plain.fingerprint
+            "mean", {}, lambda images: batches.append(len(images)) or plain.forward(images), False, plain.fingerprint
         )
 
     monkeypatch.setattr("t2i_kd.metrics.context.load_extractor", load)
     first = context_of(Painter(), test=100, cache_dir=str(tmp_path))
     means = first.split("test").images.mean((1, 2))
-    np.testing.assert_allclose(first.activations("real"), means, rtol=1e-5)
-    assert looked == [32, 32, 32, 4]
-    np.testing.assert_allclose(context_of(Painter(), test=100, cache_dir=str(tmp_path)).activations("real"), means)
-    assert len(looked) == 4
+    np.testing.assert_allclose(first.activations("reference"), means, rtol=1e-5)
+    assert batches == [32, 32, 32, 4]
+    np.testing.assert_allclose(context_of(Painter(), test=100, cache_dir=str(tmp_path)).activations("reference"), means)
+    assert len(batches) == 4
     # Other pictures, other activations.
-    context_of(Painter(), test=64, cache_dir=str(tmp_path)).activations("real")
-    assert len(looked) == 6
+    context_of(Painter(), test=64, cache_dir=str(tmp_path)).activations("reference")
+    assert len(batches) == 6
 
 
 def test_nan_activations_are_refused():

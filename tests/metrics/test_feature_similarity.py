@@ -211,13 +211,13 @@ def test_made_pictures_are_compared_with_real_ones():
         student=SimpleNamespace(resolution=32),
         split={"test": SimpleNamespace(images=[one, other])}.__getitem__,
         pairs=[(1, "other"), (0, "one")],
-        made=np.stack([other, 255 - one]),
+        generated=np.stack([other, 255 - one]),
         protocol=lambda: {"resolution": 32, "split": "drawn/test", "seed": 0},
     )
     measured = feature_similarity.measure(context)
     expected = [1, plain_fsim(one, 255.0 - one)]
     assert measured.samples["fsim_32_n2"] == pytest.approx(expected, abs=1e-9)
     assert measured.statistic(np.ones((1, 2)), np.ones((1, 0)))["fsim_32_n2"] == pytest.approx(np.mean(expected))
-    stranger = measured.beside["another real picture"]["fsim_32_n2"]
+    stranger = measured.baselines["another real picture"]["fsim_32_n2"]
     assert stranger == pytest.approx(plain_fsim(one, other), abs=1e-9)
     assert (measured.protocol["split"], measured.protocol["T1"], measured.protocol["T2"]) == ("drawn/test", 0.85, 160)

@@ -87,32 +87,39 @@ class Painter:
         return np.broadcast_to((np.array(seeds) % 5).astype(np.uint8)[:, None, None, None], (len(seeds), 32, 32, 3))
 
 
-def look(images):
+def forward(images):
     """Certain of the class that the first pixel's level names."""
     return {"features": images[:, 0, 0], "probabilities": np.eye(5, dtype="float32")[images[:, 0, 0, 0].astype(int)]}
 
 
-def context(monkeypatch, count, real):
-    images = np.broadcast_to((np.arange(real) // 10 % 2).astype(np.uint8)[:, None, None, None], (real, 32, 32, 3))
-    captions = tuple((str(i),) for i in range(real))
-    test = CaptionedImages("levels/test", images, captions, np.zeros(real, int), ("level",))
-    extractor = Extractor("levels", {"seen": "first pixel"}, look, True, "0")
+def context(monkeypatch, count, reference):
+    images = np.broadcast_to(
+        (np.arange(reference) // 10 % 2).astype(np.uint8)[:, None, None, None], (reference, 32, 32, 3)
+    )
+    captions = tuple((str(i),) for i in range(reference))
+    test = CaptionedImages("levels/test", images, captions, np.zeros(reference, int), ("level",))
+    extractor = Extractor("levels", {"features": "first pixel"}, forward, True, "0")
     monkeypatch.setattr("t2i_kd.metrics.context.load_extractor", lambda _: extractor)
     monkeypatch.setattr("t2i_kd.metrics.context.preview", lambda _: (3, extractor.has_probabilities))
     return EvaluationContext(Painter(), "levels", num_captions=count, cache={("split", "test", 32, 32): test})
 
 
 def test_a_measurement_has_the_score_of_the_real_pictures_beside(monkeypatch):
-    # i % 10 fixes i % 5: every split holds one level alone of the made pictures, but two of the real ones.
+    # i % 10 fixes i % 5: every split holds one level alone of the generated pictures, but two of the reference ones.
     measured = module.measure(context(monkeypatch, 120, 100))
     line = "inception_score_levels_32_n120_splits10"
     assert measured.statistic(np.ones((1, 120)), np.ones((1, 0))) == {line: pytest.approx([1])}
-    assert measured.beside == {"real pictures": {line: pytest.approx(2)}}
-    assert {"splits": 10, "made": 120, "real": 100, "seen": "first pixel"}.items() <= measured.protocol.items()
-    assert (measured.made, measured.real, measured.lower_is_better) == (120, 0, False)
+    assert measured.baselines == {"real pictures": {line: pytest.approx(2)}}
+    assert {
+        "splits": 10,
+        "generated": 120,
+        "reference": 100,
+        "features": "first pixel",
+    }.items() <= measured.protocol.items()
+    assert (measured.generated, measured.reference, measured.lower_is_better) == (120, 0, False)
 
 
 def test_few_pictures(monkeypatch):
     with pytest.raises(UserError, match="--num_captions: inception_score needs at least 100 pictures, not 99"):
         module.measure(context(monkeypatch, 99, 200))
-    assert module.measure(context(monkeypatch, 100, 99)).beside == {}
+    assert module.measure(context(monkeypatch, 100, 99)).baselines == {}

@@ -19,18 +19,21 @@ def samples(count, seed=0, shift=0.0):
     return np.random.default_rng(seed).normal(shift, 1, (count, 4))
 
 
-def by_loops(made, real, k):
+def by_loops(generated, reference, k):
     """The four, picture by picture, from the definitions."""
 
     def radii(vectors):
         return NearestNeighbors(n_neighbors=k + 1).fit(vectors).kneighbors(vectors)[0][:, k]
 
-    made_radii, real_radii = radii(made), radii(real)
-    inside = [[np.sqrt(((y - x) ** 2).sum()) <= r for x, r in zip(real, real_radii, strict=True)] for y in made]
+    generated_radii, reference_radii = radii(generated), radii(reference)
+    inside = [
+        [np.sqrt(((y - x) ** 2).sum()) <= r for x, r in zip(reference, reference_radii, strict=True)] for y in generated
+    ]
     found = {"precision": [any(row) for row in inside], "density": [sum(row) / k for row in inside]}
-    found["coverage"] = [any(row[j] for row in inside) for j in range(len(real))]
+    found["coverage"] = [any(row[j] for row in inside) for j in range(len(reference))]
     found["recall"] = [
-        any(np.sqrt(((y - x) ** 2).sum()) <= r for y, r in zip(made, made_radii, strict=True)) for x in real
+        any(np.sqrt(((y - x) ** 2).sum()) <= r for y, r in zip(generated, generated_radii, strict=True))
+        for x in reference
     ]
     return found
 
@@ -38,8 +41,8 @@ def by_loops(made, real, k):
 @pytest.mark.parametrize(("k", "block"), [(5, 512), (5, 7), (1, 7)])
 def test_they_are_the_loops(k, block, monkeypatch):
     monkeypatch.setattr(blocks, "BLOCK", block)
-    made, real = samples(40), samples(31, 1, 1.0)
-    found, expected = manifold_contributions(made, real, k), by_loops(made, real, k)
+    generated, reference = samples(40), samples(31, 1, 1.0)
+    found, expected = manifold_contributions(generated, reference, k), by_loops(generated, reference, k)
     assert set(found) == set(expected)
     for name, values in expected.items():
         assert 0 < np.mean(values) != 1, f"{name}: the example decides nothing"
@@ -47,9 +50,9 @@ def test_they_are_the_loops(k, block, monkeypatch):
 
 
 def test_by_hand():
-    # Radii of the real ones 1, 1, 2, of the made ones 8, 1, 1. 2 is at distance 2, 1 and 1 from the real ones.
-    made, real = np.array([[2.0], [10], [11]]), np.array([[0.0], [1], [3]])
-    found = manifold_contributions(made, real, 1)
+    # Radii of the reference 1, 1, 2, of the generated ones 8, 1, 1. 2 is at distance 2, 1 and 1 from the reference.
+    generated, reference = np.array([[2.0], [10], [11]]), np.array([[0.0], [1], [3]])
+    found = manifold_contributions(generated, reference, 1)
     np.testing.assert_array_equal(found["precision"], [1, 0, 0])
     np.testing.assert_array_equal(found["density"], [2, 0, 0])
     np.testing.assert_array_equal(found["recall"], [1, 1, 1])
@@ -77,14 +80,14 @@ def test_one_picture_again_and_again():
 
 
 @pytest.mark.parametrize(
-    ("made", "named"),
+    ("generated", "named"),
     [(samples(5), "more than 5"), (samples(9)[:, :3], "shapes"), (np.full((9, 4), np.nan), "NaN")],
 )
-def test_what_is_wrong_is_named(made, named):
+def test_what_is_wrong_is_named(generated, named):
     with pytest.raises(ValueError, match=named):
-        manifold_contributions(made, samples(9))
+        manifold_contributions(generated, samples(9))
     with pytest.raises(ValueError, match=named):
-        manifold_contributions(samples(9), made)
+        manifold_contributions(samples(9), generated)
 
 
 class Copyist:
@@ -99,17 +102,17 @@ class Copyist:
         return self.images[np.arange(len(captions)) % len(self.images)]
 
 
-def context(monkeypatch, made, real, count):
-    """A context whose extractor sees a picture's first pixel; the training split is `noise(20, 2)`."""
+def context(monkeypatch, generated, reference, count):
+    """A context whose extractor gives a picture's first pixel; the training split is `noise(20, 2)`."""
     cache = {}
-    for split, images in (("train", noise(20, 2)), ("test", real)):
+    for split, images in (("train", noise(20, 2)), ("test", reference)):
         captions = tuple((f"picture {i}",) for i in range(len(images)))
         labels = np.zeros(len(images), int)
         cache["split", split, 32, 32] = CaptionedImages(f"noise/{split}", images, captions, labels, ("noise",))
-    pixel = Extractor("pixel", {"seen": "first pixel"}, lambda x: {"features": x[:, 0, 0]}, False, "0")
+    pixel = Extractor("pixel", {"features": "first pixel"}, lambda x: {"features": x[:, 0, 0]}, False, "0")
     monkeypatch.setattr("t2i_kd.metrics.context.load_extractor", lambda _: pixel)
     monkeypatch.setattr("t2i_kd.metrics.context.preview", lambda _: (3, pixel.has_probabilities))
-    return EvaluationContext(Copyist(made), "noise", num_captions=count, cache=cache)
+    return EvaluationContext(Copyist(generated), "noise", num_captions=count, cache=cache)
 
 
 def noise(count, seed=0):
@@ -117,12 +120,17 @@ def noise(count, seed=0):
 
 
 def test_a_measurement_weighs_made_and_real_pictures(monkeypatch):
-    made, real = noise(12), noise(9, 1)
-    measured = manifold.measure(context(monkeypatch, made, real, 12))
-    assert (measured.made, measured.real, measured.lower_is_better) == (12, 9, False)
-    assert {"seen": "first pixel", "neighbours": 5, "made": 12, "real": 9}.items() <= measured.protocol.items()
+    generated, reference = noise(12), noise(9, 1)
+    measured = manifold.measure(context(monkeypatch, generated, reference, 12))
+    assert (measured.generated, measured.reference, measured.lower_is_better) == (12, 9, False)
+    assert {
+        "features": "first pixel",
+        "neighbours": 5,
+        "generated": 12,
+        "reference": 9,
+    }.items() <= measured.protocol.items()
     weights = draw_weights(12, 3, 0), draw_weights(9, 3, 1)
-    expected = by_loops(made[:, 0, 0].astype(float), real[:, 0, 0].astype(float), 5)
+    expected = by_loops(generated[:, 0, 0].astype(float), reference[:, 0, 0].astype(float), 5)
     found = measured.statistic(*weights)
     assert list(found) == [f"{name}_pixel_32_n12_n9" for name in ("precision", "density", "recall", "coverage")]
     for name, values in expected.items():
@@ -131,27 +139,27 @@ def test_a_measurement_weighs_made_and_real_pictures(monkeypatch):
         np.testing.assert_allclose(found[f"{name}_pixel_32_n12_n9"], repeated, atol=1e-12)
     # The anchors: halves of nine real pictures are too small; 12 of the 20 training pictures, evenly spread.
     chosen = noise(20, 2)[np.linspace(0, 19, 12).astype(int), 0, 0].astype(float)
-    for name, values in by_loops(chosen, real[:, 0, 0].astype(float), 5).items():
-        assert measured.beside["12 training pictures"][f"{name}_pixel_32_n12_n9"] == pytest.approx(np.mean(values))
+    for name, values in by_loops(chosen, reference[:, 0, 0].astype(float), 5).items():
+        assert measured.baselines["12 training pictures"][f"{name}_pixel_32_n12_n9"] == pytest.approx(np.mean(values))
 
 
 def test_one_half_of_the_real_pictures_stands_beside_with_the_other(monkeypatch):
     """Training pictures of another kind do not: here they are all black."""
-    real = noise(64, 1)
-    judged = context(monkeypatch, noise(12), real, 12)
-    train = judged.split("train")
+    reference = noise(64, 1)
+    evaluated = context(monkeypatch, noise(12), reference, 12)
+    train = evaluated.split("train")
     black = dataclasses.replace(train, images=np.zeros_like(train.images))
-    judged.cache["split", "train", 32, 32] = black
-    measured = manifold.measure(judged)
-    assert list(measured.beside) == ["32 real test pictures against the other 32", "12 training pictures"]
+    evaluated.cache["split", "train", 32, 32] = black
+    measured = manifold.measure(evaluated)
+    assert list(measured.baselines) == ["32 real test pictures against the other 32", "12 training pictures"]
     suffix = "pixel_32_n12_n64"
-    same, other = measured.beside.values()
+    same, other = measured.baselines.values()
     assert other[f"precision_{suffix}"] == 0 and min(same.values()) > 0.3
-    _, half, rest = judged.real_halves()
+    _, half, rest = evaluated.reference_halves()
     expected = by_loops(half.astype(float), rest.astype(float), 5)
     assert same == {f"{name}_{suffix}": pytest.approx(np.mean(values)) for name, values in expected.items()}
     together = np.concatenate([half, rest])
-    np.testing.assert_array_equal(np.sort(together, axis=0), np.sort(real[:, 0, 0], axis=0))
+    np.testing.assert_array_equal(np.sort(together, axis=0), np.sort(reference[:, 0, 0], axis=0))
 
 
 def test_too_few_pictures_name_the_flag(monkeypatch):
@@ -159,4 +167,4 @@ def test_too_few_pictures_name_the_flag(monkeypatch):
         manifold.measure(context(monkeypatch, noise(12), noise(9), 5))
     with pytest.raises(UserError, match="--dataset: manifold needs at least 6 pictures, not 5"):
         manifold.measure(context(monkeypatch, noise(12), noise(5), 6))
-    assert manifold.measure(context(monkeypatch, noise(6), noise(6), 6)).made == 6
+    assert manifold.measure(context(monkeypatch, noise(6), noise(6), 6)).generated == 6

@@ -143,15 +143,15 @@ def test_every_picture_stands_beside_the_real_one_with_its_caption_and_value(low
     shown = shown_pictures(parsed)
     assert len(shown) == 2 * len(expected) == 48
     for place, index in enumerate(expected):
-        np.testing.assert_array_equal(shown[2 * place], section.made[index])
-        np.testing.assert_array_equal(shown[2 * place + 1], section.real[index])
+        np.testing.assert_array_equal(shown[2 * place], section.generated[index])
+        np.testing.assert_array_equal(shown[2 * place + 1], section.reference[index])
     captions = [f"picture {index} {section.values[index]:.4g} error".split() for index in expected]
     assert [text.split() for text in parsed.texts("figcaption")] == [
         [word, f"{number}{value}", line] for word, number, value, line in captions
     ]
     alts = [attributes["alt"] for attributes, _ in parsed.all("img")]
-    assert alts[::2] == [f"made: picture {index}" for index in expected]
-    assert alts[1::2] == [f"real: picture {index}" for index in expected]
+    assert alts[::2] == [f"generated: picture {index}" for index in expected]
+    assert alts[1::2] == [f"reference: picture {index}" for index in expected]
     assert parsed.texts("h3")[:3] == ["Best 8 of 20", "Worst 8 of 20", "Random 8 of 20"]
     text = " ".join(parsed.texts("p"))
     assert ("lower is better" in text, "higher is better" in text) == (lower_is_better, not lower_is_better)
@@ -165,22 +165,25 @@ def test_a_tie_at_the_edge_is_told():
 
 
 def test_hostile_text_stays_text():
-    result = {"protocol": {HOSTILE: HOSTILE}, "values": {HOSTILE: 1.0}, "beside": {HOSTILE: {HOSTILE: 2.0}}}
+    result = {"protocol": {HOSTILE: HOSTILE}, "values": {HOSTILE: 1.0}, "baselines": {HOSTILE: {HOSTILE: 2.0}}}
     compared = {HOSTILE: {"difference": 1.0, "interval": None, "larger_than_noise": None}}
-    made = report(
+    generated = report(
         model=[HOSTILE],
         dataset=HOSTILE,
         metrics={HOSTILE: {HOSTILE: result}},
         comparisons={HOSTILE: {HOSTILE: compared}},
     )
     section = section_of([0.5], [HOSTILE], student=HOSTILE, line=HOSTILE)
-    text = render_page(HOSTILE, made, [section])
+    text = render_page(HOSTILE, generated, [section])
     harmless = render_page("t", report(comparisons={"pixels": {"final student": {}}}), [section_of([0.5])])
     parsed = Page(text)
     assert {tag for tag, _, _ in parsed.elements} == {tag for tag, _, _ in Page(harmless).elements}
     assert parsed.texts("h1") == parsed.texts("title") == [HOSTILE]
     assert f"{HOSTILE}: {HOSTILE}" in parsed.texts("h2")
-    assert [attributes["alt"] for attributes, _ in parsed.all("img")] == [f"made: {HOSTILE}", f"real: {HOSTILE}"] * 3
+    assert [attributes["alt"] for attributes, _ in parsed.all("img")] == [
+        f"generated: {HOSTILE}",
+        f"reference: {HOSTILE}",
+    ] * 3
     assert parsed.texts("figcaption") == [f"{HOSTILE}0.5 {HOSTILE}"] * 3
     assert parsed.texts("dt") == ["Model", "Data set", HOSTILE]
     assert parsed.texts("dd") == [HOSTILE] * 3
@@ -247,18 +250,18 @@ def test_the_tables_hold_every_number_with_its_line():
             "protocol": {"seed": 0, "resolution": 32},
             "values": {"error": 0.123456, "32 only": 1.0},
             "intervals": {"error": [0.1, 0.15]},
-            "beside": {"chance": {"error": 0.5}, "real": {"error": 7.0}},
+            "baselines": {"chance": {"error": 0.5}, "reference": {"error": 7.0}},
         },
         "final student": {
             "protocol": {"seed": 0, "resolution": 64},
             "values": {"error": 1234567.0, "64 only": 2e-7},
-            "beside": {"chance": {"error": 0.5}, "real": {"error": 8.0}},
+            "baselines": {"chance": {"error": 0.5}, "reference": {"error": 8.0}},
         },
     }
     parsed = Page(render_page("t", report(metrics={"pixels": students}), []))
     (table,) = rows_of(parsed)
     assert table == [
-        ["line", "stage1 alone", "final student", "chance", "real (stage1 alone)", "real (final student)"],
+        ["line", "stage1 alone", "final student", "chance", "reference (stage1 alone)", "reference (final student)"],
         ["error", "0.1235[0.1, 0.15]", "1.235e+06", "0.5", "7", "8"],
         ["32 only", "1", "", "", "", ""],
         ["64 only", "", "2e-07", "", "", ""],
@@ -279,8 +282,8 @@ def test_comparisons_say_what_is_noise_and_what_the_intervals_leave_out():
         "sum": {"difference": 0.125, "interval": (-1, 2), "larger_than_noise": False},
         "mean": {"difference": 0.0, "interval": None, "larger_than_noise": None},
     }
-    made = report(model=["runs/a", "runs/b"], comparisons={"pixels": {"final student": compared}})
-    parsed = Page(render_page("t", made, []))
+    generated = report(model=["runs/a", "runs/b"], comparisons={"pixels": {"final student": compared}})
+    parsed = Page(render_page("t", generated, []))
     assert rows_of(parsed)[1] == [
         ["line", "B - A", "verdict"],
         ["error", "-0.5[-0.75, -0.25]", "larger than noise"],
@@ -299,8 +302,8 @@ def test_several_models_go_by_their_letters():
     result = {"protocol": {"seed": 0}, "values": {"error": 1.0}}
     paths = ["runs/a", "runs/b", "runs/c"]
     compared = {path: {"error": {"difference": 1.0, "interval": None, "larger_than_noise": None}} for path in paths[1:]}
-    made = report(model=paths, metrics={"pixels": dict.fromkeys(paths, result)}, comparisons={"pixels": compared})
-    parsed = Page(render_page("t", made, [section_of([0.5], student="runs/c")]))
+    generated = report(model=paths, metrics={"pixels": dict.fromkeys(paths, result)}, comparisons={"pixels": compared})
+    parsed = Page(render_page("t", generated, [section_of([0.5], student="runs/c")]))
     assert parsed.texts("h4") == ["B - A", "C - A"]
     assert [table[0] for table in rows_of(parsed)] == [
         ["line", "Model A", "Model B", "Model C"],
@@ -329,9 +332,9 @@ def test_only_what_is_shown_is_read():
             return self.images[index]
 
     section = section_of(np.arange(500.0))
-    readers = dataclasses.replace(section, made=Reader(section.made), real=Reader(section.real))
+    readers = dataclasses.replace(section, generated=Reader(section.generated), reference=Reader(section.reference))
     assert render_page("t", report(), [readers]) == render_page("t", report(), [section])
-    assert len(readers.real.read) <= 24 and len(readers.made.read) <= 25
+    assert len(readers.reference.read) <= 24 and len(readers.generated.read) <= 25
 
 
 def test_the_same_evaluation_gives_the_same_page():
@@ -343,16 +346,21 @@ def test_the_same_evaluation_gives_the_same_page():
 @pytest.mark.parametrize(
     ("change", "named"),
     [
-        ({"captions": ["one"]}, "2 values, 1 captions, 2 made and 2 real"),
-        ({"real": pictures(3, 0)}, "2 made and 3 real"),
-        ({"values": [], "captions": [], "made": pictures(0, 0), "real": pictures(0, 0)}, "0 values"),
-        ({"made": pictures(2, 0) / 255}, "made picture of float64"),
-        ({"real": pictures(2, 0)[:, :4]}, r"real picture of uint8 \(4, 6, 3\)"),
-        ({"made": pictures(2, 0)[..., :1]}, r"made picture of uint8 \(6, 6, 1\)"),
+        ({"captions": ["one"]}, "2 values, 1 captions, 2 generated and 2 reference"),
+        ({"reference": pictures(3, 0)}, "2 generated and 3 reference"),
+        ({"values": [], "captions": [], "generated": pictures(0, 0), "reference": pictures(0, 0)}, "0 values"),
+        ({"generated": pictures(2, 0) / 255}, "generated picture of float64"),
+        ({"reference": pictures(2, 0)[:, :4]}, r"reference picture of uint8 \(4, 6, 3\)"),
+        ({"generated": pictures(2, 0)[..., :1]}, r"generated picture of uint8 \(6, 6, 1\)"),
         ({"values": [0.5, math.nan]}, "finite numbers"),
     ],
 )
 def test_sections_that_do_not_fit_together_are_refused(change, named):
-    fields = {"captions": ["a", "b"], "values": [0.5, 0.1], "made": pictures(2, 0), "real": pictures(2, 1)} | change
+    fields = {
+        "captions": ["a", "b"],
+        "values": [0.5, 0.1],
+        "generated": pictures(2, 0),
+        "reference": pictures(2, 1),
+    } | change
     with pytest.raises(ValueError, match=named):
         render_page("t", report(), [Section("final student", "error", True, **fields)])

@@ -91,34 +91,34 @@ class Blurrer:
         return np.clip(chosen + self.change * (-1) ** np.arange(32)[:, None], 0, 255).astype(np.uint8)
 
 
-def context(monkeypatch, change, count, name="vgg19", real=17):
+def context(monkeypatch, change, count, name="vgg19", reference=17):
     keras.utils.set_random_seed(0)
     network = build_vgg19(32, width=1 / 32)
     monkeypatch.setattr(context_module, "load_teacher", lambda recipe, resolution: network)
-    images = np.random.default_rng(0).integers(0, 256, (real, 32, 32, 3), np.uint8)
-    captions = tuple((f"picture {i}",) for i in range(real))
-    test = CaptionedImages("noise/test", images, captions, np.zeros(real, int), ("noise",))
+    images = np.random.default_rng(0).integers(0, 256, (reference, 32, 32, 3), np.uint8)
+    captions = tuple((f"picture {i}",) for i in range(reference))
+    test = CaptionedImages("noise/test", images, captions, np.zeros(reference, int), ("noise",))
     student, cache = Blurrer(images, change), {("split", "test", 32, 32): test}
     return EvaluationContext(student, "noise", num_captions=count, teacher=TeacherRecipe(teacher=name), cache=cache)
 
 
 def test_a_measurement_is_the_mean_over_pairs(monkeypatch):
-    judged = context(monkeypatch, 40, 17)
-    measured, line = perceptual_distance.measure(judged), "lpips_like_vgg19_average_32_n17"
-    real = judged.split("test").images[[picture for picture, _ in judged.pairs]]
-    seen = [
-        judged.loaded_teacher.predict(each.astype("float32"), verbose=0)
-        for each in (real, np.asarray(judged.made), np.roll(real, -8, axis=0))
+    evaluated = context(monkeypatch, 40, 17)
+    measured, line = perceptual_distance.measure(evaluated), "lpips_like_vgg19_average_32_n17"
+    reference = evaluated.split("test").images[[picture for picture, _ in evaluated.pairs]]
+    features = [
+        evaluated.loaded_teacher.predict(each.astype("float32"), verbose=0)
+        for each in (reference, np.asarray(evaluated.generated), np.roll(reference, -8, axis=0))
     ]
     expected, unrelated = (
-        by_loops(*({tap: each[tap] for tap in TAPS} for each in pair)) for pair in (seen[:2], seen[::2])
+        by_loops(*({tap: each[tap] for tap in TAPS} for each in pair)) for pair in (features[:2], features[::2])
     )
     np.testing.assert_allclose(measured.samples[line], expected, rtol=1e-4)
     weights = np.stack([np.ones(17), np.arange(17.0)])
     found = measured.statistic(weights, np.ones((2, 0)))
     np.testing.assert_allclose(found[line], [np.mean(expected), np.average(expected, weights=np.arange(17))], rtol=1e-4)
-    assert measured.beside == {"another real picture": {line: pytest.approx(np.mean(unrelated), rel=1e-4)}}
-    assert measured.lower_is_better and measured.made == 17 and measured.pairs == judged.pairs
+    assert measured.baselines == {"another real picture": {line: pytest.approx(np.mean(unrelated), rel=1e-4)}}
+    assert measured.lower_is_better and measured.generated == 17 and measured.pairs == evaluated.pairs
     assert measured.pictures.shape == (17, 32, 32, 3)
     assert measured.protocol["taps"] == " ".join(TAPS)
     assert {"teacher_pooling": "average", "captions": 17, "split": "noise/test"}.items() <= measured.protocol.items()
@@ -131,18 +131,29 @@ def test_a_copy_is_0_away_and_a_change_grows(monkeypatch):
         (found,) = measured.statistic(np.ones((1, 17)), np.ones((1, 0))).values()
         means.append(found[0])
     assert list(measured.samples) == ["lpips_like_vgg19_slim_average_32_n17"]
-    (unrelated,) = measured.beside["another real picture"].values()
+    (unrelated,) = measured.baselines["another real picture"].values()
     assert means[0] == pytest.approx(0, abs=1e-9) and means[0] < means[1] < means[2] and means[1] < unrelated
 
 
 def test_no_picture_is_unrelated_to_itself(monkeypatch):
     # Twice as many captions as pictures: half of the pairs further on is the same picture again.
     (unrelated,) = (
-        perceptual_distance.measure(context(monkeypatch, 0, 8, real=4)).beside["another real picture"].values()
+        perceptual_distance.measure(context(monkeypatch, 0, 8, reference=4)).baselines["another real picture"].values()
     )
     assert unrelated > 1e-3
 
 
+def test_another_teachers_last_map_of_each_side_is_compared():
+    image = keras.Input((32, 32, 3), name="image")
+    half = keras.layers.AveragePooling2D(2)(image)
+    taps = {"image": image, "stem": half, "block": half * 2, "deep": keras.layers.AveragePooling2D(2)(half)}
+    taps["pooled"] = keras.layers.GlobalAveragePooling2D()(half)
+    assert perceptual_distance.compared_taps(keras.Model(image, taps)) == ("block", "deep")
+    assert perceptual_distance.compared_taps(build_vgg19(32, width=1 / 32)) == TAPS
+
+
 def test_without_a_teacher_nothing_is_measured(monkeypatch):
-    with pytest.raises(UserError, match="--teacher: none"):
-        perceptual_distance.measure(context(monkeypatch, 0, 5, "none"))
+    evaluated = context(monkeypatch, 0, 5, "none")
+    monkeypatch.undo()
+    with pytest.raises(UserError, match="--teacher: none has no feature maps"):
+        perceptual_distance.measure(evaluated)

@@ -46,14 +46,14 @@ def test_a_biased_statistic_keeps_its_value_inside():
 
 
 def test_made_and_real_pictures_are_drawn_independently():
-    seen = {}
+    given = {}
 
-    def statistic(made_weights, real_weights):
-        seen.update(made=made_weights, real=real_weights)
-        return {"line": made_weights[:, 0]}
+    def statistic(generated_weights, reference_weights):
+        given.update(generated=generated_weights, reference=reference_weights)
+        return {"line": generated_weights[:, 0]}
 
     resampling.resampled(Measurement({}, statistic, 20, 20), 10, 0)
-    assert not np.array_equal(seen["made"][1:], seen["real"][1:])
+    assert not np.array_equal(given["generated"][1:], given["reference"][1:])
 
 
 def test_a_paired_difference_is_seen_that_the_intervals_alone_would_hide():
@@ -120,13 +120,13 @@ def test_clusters_are_the_pictures_or_the_captions_whichever_are_fewer():
 
 
 def test_a_cluster_is_drawn_whole():
-    seen = {}
+    given = {}
 
-    def statistic(made_weights, real_weights):
-        seen.update(made=made_weights)
-        return {"line": made_weights[:, 0]}
+    def statistic(generated_weights, reference_weights):
+        given.update(generated=generated_weights)
+        return {"line": generated_weights[:, 0]}
 
     pairs = [(0, "a"), (1, "b"), (0, "c"), (2, "d")]
     resampling.resampled(Measurement({}, statistic, 4, pairs=pairs), 50, 0)
-    np.testing.assert_array_equal(seen["made"][:, 0], seen["made"][:, 2])
-    assert (seen["made"][:, [0, 1, 3]].sum(1) == 3).all() and len(np.unique(seen["made"], axis=0)) > 5
+    np.testing.assert_array_equal(given["generated"][:, 0], given["generated"][:, 2])
+    assert (given["generated"][:, [0, 1, 3]].sum(1) == 3).all() and len(np.unique(given["generated"], axis=0)) > 5

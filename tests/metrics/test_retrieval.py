@@ -7,7 +7,7 @@ import tensorflow as tf
 from t2i_kd.errors import UserError
 from t2i_kd.metrics import image_classifier, resampling, retrieval
 
-from .judged_pictures import COLOURS, Painter, context_of, flowers
+from .flowers import COLOURS, Painter, context_of, flowers
 
 
 @pytest.fixture(autouse=True)
@@ -63,7 +63,7 @@ def test_a_picture_of_the_wrong_class_finds_its_caption_less_often(tmp_path):
     # 25 of the 100 captions name the right colour, and nothing tells them apart.
     assert right[1] > 2 * wrong[1] + 0.01
     kept = sorted(path.name.split("-")[0] for path in tmp_path.iterdir())
-    assert kept == ["classifier", "real", "retrieval", "train"]
+    assert kept == ["classifier", "reference", "retrieval", "train"]
 
 
 class NamedColour(tf.Module):

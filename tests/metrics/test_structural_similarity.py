@@ -88,33 +88,33 @@ def test_wrong_pictures_are_named(one, other, named):
         ssim(one, other)
 
 
-def context_of(images, chosen, made):
+def context_of(images, chosen, generated):
     return SimpleNamespace(
-        student=SimpleNamespace(resolution=made.shape[1]),
+        student=SimpleNamespace(resolution=generated.shape[1]),
         split={"test": SimpleNamespace(images=list(images))}.__getitem__,
         pairs=[(picture, f"caption {i}") for i, picture in enumerate(chosen)],
-        made=made,
-        protocol=lambda: {"resolution": made.shape[1], "split": "noise/test", "seed": 3},
+        generated=generated,
+        protocol=lambda: {"resolution": generated.shape[1], "split": "noise/test", "seed": 3},
     )
 
 
 def test_every_made_picture_is_compared_with_the_real_picture_of_its_caption():
     # More than two batches, the last one smaller.
-    images, made = pictures(70, 16, 16), pictures(70, 16, 16, seed=1)
+    images, generated = pictures(70, 16, 16), pictures(70, 16, 16, seed=1)
     chosen = np.random.default_rng(0).permutation(70).tolist()
-    context = context_of(images, chosen, made)
+    context = context_of(images, chosen, generated)
     measured = structural_similarity.measure(context)
-    expected = np.concatenate([ssim(made[i : i + 1], images[chosen[i]][None]) for i in range(70)])
+    expected = np.concatenate([ssim(generated[i : i + 1], images[chosen[i]][None]) for i in range(70)])
     assert list(measured.samples) == ["ssim_16_n70"]
     np.testing.assert_allclose(measured.samples["ssim_16_n70"], expected, rtol=0, atol=1e-12)
     weights = np.stack([np.ones(70), np.arange(70.0)])
     found = measured.statistic(weights, np.ones((2, 0)))["ssim_16_n70"]
     np.testing.assert_allclose(found, [expected.mean(), np.average(expected, weights=weights[1])], rtol=0, atol=1e-12)
     unrelated = [ssim(images[chosen[i]][None], images[chosen[(i + 35) % 70]][None])[0] for i in range(70)]
-    assert measured.beside == {"another real picture": {"ssim_16_n70": pytest.approx(np.mean(unrelated), abs=1e-12)}}
-    assert (measured.made, measured.real, measured.lower_is_better) == (70, 0, False)
+    assert measured.baselines == {"another real picture": {"ssim_16_n70": pytest.approx(np.mean(unrelated), abs=1e-12)}}
+    assert (measured.generated, measured.reference, measured.lower_is_better) == (70, 0, False)
     assert measured.pairs == context.pairs
-    assert measured.pictures is made
+    assert measured.pictures is generated
     assert measured.protocol["split"] == "noise/test"
     assert measured.protocol["pictures"] == 70
     assert (measured.protocol["K1"], measured.protocol["K2"], measured.protocol["L"]) == (0.01, 0.03, 255)
@@ -126,10 +126,10 @@ def test_a_picture_that_is_asked_for_twice_is_not_its_own_stranger(chosen):
     measured = structural_similarity.measure(context_of(images, chosen, images[chosen]))
     line = f"ssim_16_n{len(chosen)}"
     assert measured.samples[line] == pytest.approx(np.ones(len(chosen)), abs=1e-12)
-    assert measured.beside["another real picture"][line] == pytest.approx(luminance(0, 255), abs=1e-9)
+    assert measured.baselines["another real picture"][line] == pytest.approx(luminance(0, 255), abs=1e-9)
     assert measured.protocol["pictures"] == 2
 
 
 def test_a_single_picture_has_no_stranger():
     images = pictures(1)
-    assert measure_similarity(context_of(images, [0, 0], images[[0, 0]]), "ssim", ssim, {}).beside == {}
+    assert measure_similarity(context_of(images, [0, 0], images[[0, 0]]), "ssim", ssim, {}).baselines == {}

@@ -3,7 +3,7 @@ from t2i_kd.metrics.table import format_comparisons, format_table
 
 def test_a_column_for_each_student_and_for_what_stands_beside():
     results = {
-        "stage1 alone": {"values": {"colour": 0.5, "mean": 0.25}, "beside": {"chance": {"mean": 0.2}}},
+        "stage1 alone": {"values": {"colour": 0.5, "mean": 0.25}, "baselines": {"chance": {"mean": 0.2}}},
         "after stage2": {"values": {"colour": 1, "mean": 0.123456}, "intervals": {"colour": (0.9, 1)}},
     }
     results = {
@@ -18,12 +18,12 @@ def test_a_column_for_each_student_and_for_what_stands_beside():
 
 def test_a_line_that_only_one_student_has_is_shown():
     results = {
-        label: {"protocol": {"side": side}, "values": {f"x_{side}": 1}, "beside": {"real": {f"x_{side}": side}}}
+        label: {"protocol": {"side": side}, "values": {f"x_{side}": 1}, "baselines": {"reference": {f"x_{side}": side}}}
         for label, side in (("a", 32), ("b", 64))
     }
     first, *lines = format_table("x", results).splitlines()
     assert first == "x (side: 32 / 64)"
-    assert [line.split() for line in lines] == [["a", "b", "real"], ["x_32", "1", "32"], ["x_64", "1", "64"]]
+    assert [line.split() for line in lines] == [["a", "b", "reference"], ["x_32", "1", "32"], ["x_64", "1", "64"]]
 
 
 def test_comparisons_say_whether_a_difference_is_larger_than_noise():

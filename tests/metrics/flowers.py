@@ -1,4 +1,4 @@
-"""A small captioned set with classes, and students that draw it, for the tests of judges."""
+"""A small captioned set with classes, and students that draw it, for the tests of metrics."""
 
 import numpy as np
 

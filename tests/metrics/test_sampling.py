@@ -2,8 +2,8 @@ from collections import Counter
 
 import numpy as np
 
-from t2i_kd.metrics import held_out
-from t2i_kd.metrics.held_out import draw_pairs, generate
+from t2i_kd.metrics import sampling
+from t2i_kd.metrics.sampling import draw_pairs, generate
 
 CAPTIONS = tuple(tuple(f"picture {i} caption {j}" for j in range(3)) for i in range(10))
 GROUPS = [[0, 1, 2, 3], [4], [5, 6], [7, 8, 9]]
@@ -42,12 +42,12 @@ def test_every_picture_has_its_own_seed(monkeypatch):
                 -1, 1, 1, 3
             )
 
-    monkeypatch.setattr(held_out, "AT_ONCE", 2)
-    made = generate(Student(), ("4", "5", "6"), 7)
-    assert made.shape == (3, 2, 2, 3) and made.dtype == np.uint8
-    assert made[:, 1, 1].tolist() == [[4, 7, 0], [5, 8, 0], [6, 9, 0]]
+    monkeypatch.setattr(sampling, "AT_ONCE", 2)
+    generated = generate(Student(), ("4", "5", "6"), 7)
+    assert generated.shape == (3, 2, 2, 3) and generated.dtype == np.uint8
+    assert generated[:, 1, 1].tolist() == [[4, 7, 0], [5, 8, 0], [6, 9, 0]]
 
 
 def test_chosen_pictures_come_in_the_order_asked_for():
-    chosen = held_out.Chosen(["a", "b", "c"], [2, 0, 2])
+    chosen = sampling.Chosen(["a", "b", "c"], [2, 0, 2])
     assert list(chosen) == ["c", "a", "c"] and len(chosen) == 3

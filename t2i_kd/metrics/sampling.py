@@ -1,4 +1,4 @@
-"""Which held-out captions a student is asked for, and the pictures that it draws of them."""
+"""Which pairs of a picture and its caption a student is asked for, and the pictures that it generates of them."""
 
 import dataclasses
 import operator
@@ -58,13 +58,13 @@ def generate(student, captions, seed):
         uint8 [n, resolution, resolution, 3], on disk.
     """
     side = student.resolution
-    made = scratch_array((len(captions), side, side, 3), np.uint8)
-    with tqdm(total=len(captions), desc="drawing captions", unit="img", delay=5, leave=False, disable=None) as bar:
+    generated = scratch_array((len(captions), side, side, 3), np.uint8)
+    with tqdm(total=len(captions), desc="generating pictures", unit="img", delay=5, leave=False, disable=None) as bar:
         for start in range(0, len(captions), AT_ONCE):
             some = list(captions[start : start + AT_ONCE])
-            made[start : start + len(some)] = student.generate(some, [seed + start + i for i in range(len(some))])
+            generated[start : start + len(some)] = student.generate(some, [seed + start + i for i in range(len(some))])
             bar.update(len(some))
-    return made
+    return generated
 
 
 class Chosen(Sequence):

@@ -1,0 +1,330 @@
+"""Evaluates students: loads them one after the other, measures each with every metric, and compares them.
+
+Of a run directory every finished stage is evaluated in turn, then the final student, each of its image stages for
+itself, the smallest first. Of several models the finished student of each is evaluated and compared with the first.
+"""
+
+import dataclasses
+import json
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from absl import logging
+
+from t2i_kd.errors import UserError
+from t2i_kd.exporting.artifacts import load_artifact
+from t2i_kd.exporting.manifest import EXTRA, MANIFEST, sha256_of
+from t2i_kd.exporting.runners import KerasRunner
+from t2i_kd.imaging import write_file_atomically
+from t2i_kd.metrics import resampling
+from t2i_kd.metrics.catalogue import (
+    EXTRACTORS,
+    PICTURE_METRICS,
+    may_rate_pictures,
+    only_the_teacher_evaluates,
+    resolve_metrics,
+)
+from t2i_kd.metrics.context import EvaluationContext
+from t2i_kd.metrics.page import Section, render_page
+from t2i_kd.metrics.sampling import Chosen
+from t2i_kd.metrics.table import format_comparisons, format_table
+from t2i_kd.metrics.tap_errors import TapObjective
+from t2i_kd.recipe import RECIPE_FILE, Recipe, TeacherRecipe
+from t2i_kd.student import WEIGHTS_FILE, load_student
+
+FINAL = "final student"
+TEACHER_NOTE = "every metric here compares features of the teacher, which SDN is trained to match; ask for others too"
+
+
+class Candidate(NamedTuple):
+    """One student to evaluate.
+
+    Attributes:
+        label: what the report calls it.
+        student: a `runners.Runner`, or any object with `generate(captions, seeds)` and `resolution`.
+        sha256: of its weights' file, or of the manifest that lists an exported version's files with their checksums;
+            empty for an object.
+        is_last: whether no other comes after it.
+    """
+
+    label: str
+    student: Any
+    sha256: str
+    is_last: bool
+
+
+def labels_of(models):
+    """What the report calls each of several models: its path, or `student NUMBER` for an object."""
+    return [f"student {number}" if _is_runner(model) else str(model) for number, model in enumerate(models, 1)]
+
+
+def students(model):
+    """The students of one model, each loaded when its turn comes.
+
+    Args:
+        model: a run directory, anything else that `load_artifact` opens, or an object that generates.
+
+    Yields:
+        `Candidate`s.
+
+    Raises:
+        UserError: where a file cannot be read, or a run has finished no stage.
+    """
+    if not _is_run(model):
+        yield _finished_student(model, *labels_of([model]))
+        return
+    files = _finished_stages(model)
+    for label, file in files.items():
+        student, sha256 = load_student(model, file), sha256_of(Path(model) / file)
+        if label == FINAL:
+            for side, coarse in student.coarse_images.items():
+                yield Candidate(f"{FINAL}, image of {side} px", KerasRunner(coarse), sha256, False)
+        yield Candidate(label, KerasRunner(student), sha256, label == list(files)[-1])
+
+
+def finished_students(models):
+    """The finished student of each of several models, by its name of `labels_of`; errors as for `students`."""
+    for model, label in zip(models, labels_of(models), strict=True):
+        yield _finished_student(model, label)._replace(is_last=model is models[-1])
+
+
+def _finished_student(model, label):
+    if _is_runner(model):
+        return Candidate(label, model, "", True)
+    if not _is_run(model):
+        manifest = Path(model) / EXTRA / MANIFEST
+        sha256 = sha256_of(manifest if manifest.is_file() else model)
+        return Candidate(label, load_artifact(model), sha256, True)
+    files = _finished_stages(model)
+    if FINAL not in files:
+        raise UserError(f"--model: {model} is not finished; its last stage is {list(files)[-1]}")
+    return Candidate(label, KerasRunner(load_student(model)), sha256_of(Path(model) / WEIGHTS_FILE), True)
+
+
+def _is_runner(model):
+    return hasattr(model, "generate")
+
+
+def _is_run(model):
+    return not _is_runner(model) and (Path(model) / RECIPE_FILE).is_file()
+
+
+def _finished_stages(run_dir):
+    """{label: weights file} of a run's finished stages and its final student, in their order."""
+    files = {
+        f"{stage.name} alone" if index == 0 else f"after {stage.name}": f"checkpoints/{stage.name}/{WEIGHTS_FILE}"
+        for index, stage in enumerate(Recipe.load(Path(run_dir) / RECIPE_FILE).stages)
+    }
+    files[FINAL] = WEIGHTS_FILE
+    finished = {label: file for label, file in files.items() if (Path(run_dir) / file).is_file()}
+    if not finished:
+        raise UserError(f"--model: {run_dir} has no finished stage and no {WEIGHTS_FILE}")
+    return finished
+
+
+def recipe_of(model):
+    """The `Recipe` that a model was trained by, or None where none lies with it.
+
+    Args:
+        model: a run directory keeps it in its folder, a version folder in `assets.extra`, and a `.tflite` or `.onnx`
+            of an export lies beside it; an object that generates has none.
+    """
+    if _is_runner(model):
+        return None
+    path = Path(model)
+    for folder in (path.parent,) if path.is_file() else (path, path / EXTRA):
+        if (folder / RECIPE_FILE).is_file():
+            return Recipe.load(folder / RECIPE_FILE)
+    return None
+
+
+def chosen_teacher(model, **given):
+    """The teacher that evaluates a model: the one that it learned from, or the default, but for what is given.
+
+    Args:
+        model: see `recipe_of`.
+        given: fields of `TeacherRecipe`. With another network or file, the run's own file and checksum do not count.
+    """
+    recipe, default = recipe_of(model), TeacherRecipe()
+    teacher = recipe.teacher if recipe else default
+    if given.keys() & {"teacher", "teacher_weights"}:
+        teacher = dataclasses.replace(
+            teacher, teacher_weights=default.teacher_weights, teacher_weights_sha256=default.teacher_weights_sha256
+        )
+    return dataclasses.replace(teacher, **given)
+
+
+def tap_objective_of(recipe):
+    """The `TapObjective` of a recipe's last stage that compares the taps of two pictures, or None."""
+    if recipe.system != "sdn":
+        return None
+    stages = [stage for stage in recipe.stages if stage.objective == "perceptual"]
+    return TapObjective(stages[-1].error, stages[-1].scaling, stages[-1].tap_weights) if stages else None
+
+
+def _own_objective(model, teacher):
+    """The objective that a model learned in this teacher's taps; None where it learned from another network."""
+    recipe = recipe_of(model)
+    return tap_objective_of(recipe) if recipe and recipe.teacher.teacher == teacher.teacher else None
+
+
+def evaluate(models, dataset, metrics, *, teacher=None, out="", page="", bootstrap=200, report=None, **options):
+    """Measures students.
+
+    Args:
+        models: a path or an object that generates, see `students`; or a list of several, see `finished_students`.
+        dataset: a name of `DATASETS`, or a data set object with `load(split, resolution, ...)` and `name`.
+        metrics: names, a list or one string with commas between them; see `resolve_metrics`.
+        teacher: `TeacherRecipe` for the metrics that need one; None: the one that the first model learned from.
+        out: path of a JSON report, or empty.
+        page: path of an HTML page, or empty.
+        bootstrap: resamples for the intervals, 0 for none.
+        report: called with each metric's table, as text, as soon as the last student has been measured; None: nothing.
+        options: `data_dir`, `max_bad_examples`, `num_captions`, `seed`, `extractor`, `inception_weights`,
+            `extractor_handle`, `retrieval_handle`, `cache_dir`; see `EvaluationContext`.
+
+    Returns:
+        What the JSON report holds: {"model": [labels], "dataset": name, "metrics": {metric: {student: {"protocol",
+        "values", "intervals", "baselines"}}}, "comparisons": {metric: {student: what `resampling.compare` gave}},
+        "notes": [what to bear in mind]}.
+
+    Raises:
+        UserError: naming the flag or file that is wrong.
+    """
+    models = [models] if isinstance(models, str | Path) or _is_runner(models) else list(models)
+    _check(models, {"out": out, "page": page}, bootstrap, options.get("extractor", EXTRACTORS[0]))
+    measures = resolve_metrics(metrics)
+    if page:
+        _check_page(measures)
+    found = _Found(measures, labels_of(models), bootstrap, report or (lambda text: None), bool(page))
+    teacher = teacher or chosen_teacher(models[0])
+    given = {"teacher": teacher, "tap_objective": _own_objective(models[0], teacher), "cache": {}, **options}
+    for candidate in students(models[0]) if len(models) == 1 else finished_students(models):
+        context = _checked_context(candidate, dataset, measures, given)
+        for name, metric in measures.items():
+            logging.info("%s: %s", candidate.label, name)
+            found.add(name, candidate, metric.measure(context), context)
+    whole = found.report(getattr(dataset, "name", dataset), _notes(measures, options.get("extractor")))
+    if out:
+        _write("out", out, json.dumps(whole, indent=2) + "\n")
+    if page:
+        _check_page(found.rated)
+        _write("page", page, render_page(f"{whole['dataset']}: {found.rated[0]}", whole, found.sections))
+    return whole
+
+
+def _checked_context(candidate, dataset, measures, given):
+    """A candidate's `EvaluationContext`, after every metric has been asked whether it suits it."""
+    context = EvaluationContext(candidate.student, dataset, model_sha256=candidate.sha256, **given)
+    if hasattr(candidate.student, "covering"):
+        context = dataclasses.replace(context, student=candidate.student.covering(context.split("test")))
+    for metric in measures.values():
+        metric.check(context)
+    return context
+
+
+def _check_page(names):
+    if not any(map(may_rate_pictures, names)):
+        raise UserError(f"--page: none of --metrics rates pictures one by one; one of {', '.join(PICTURE_METRICS)}")
+
+
+def _notes(measures, extractor):
+    return [TEACHER_NOTE] if only_the_teacher_evaluates(measures, extractor) else []
+
+
+class _Found:
+    """What has been measured so far.
+
+    Args:
+        names: of the metrics.
+        models: their labels; students are compared with the first where there are several.
+        bootstrap: resamples.
+        say: called with text.
+        with_page: keep the pictures of the first metric that rates them one by one.
+    """
+
+    def __init__(self, names, models, bootstrap, say, with_page):
+        self.models, self.bootstrap, self.say, self.with_page = models, bootstrap, say, with_page
+        self.results, self.rows = {name: {} for name in names}, {name: {} for name in names}
+        self.comparisons, self.sections, self.rated = {}, [], []
+
+    def add(self, name, candidate, measurement, context):
+        """A metric's measurement of one candidate; of the last one, the metric's table is said at once."""
+        rows = resampling.resampled(measurement, self.bootstrap, context.seed)
+        self.rows[name][candidate.label] = rows
+        self.results[name][candidate.label] = _result(measurement, rows)
+        if self.with_page and measurement.samples and self.rated in ([], [name]):
+            self.rated = [name]
+            self.sections.append(_section(candidate.label, measurement, context.split("test")))
+        if candidate.is_last:
+            # What a later metric meets must not cost this one.
+            self.say(format_table(name, self.results[name]))
+            if len(self.models) > 1:
+                self._compare(name, measurement.biased)
+
+    def _compare(self, name, biased):
+        (first, its_rows), *others = self.rows[name].items()
+        self.comparisons[name] = {other: resampling.compare(its_rows, rows, biased) for other, rows in others}
+        self.say(format_comparisons(first, self.comparisons[name]))
+
+    def report(self, dataset, notes):
+        """The whole report, see `evaluate`; its notes are said."""
+        for note in notes:
+            self.say(f"note: {note}")
+        return {
+            "model": self.models,
+            "dataset": dataset,
+            "metrics": self.results,
+            "comparisons": self.comparisons,
+            "notes": notes,
+        }
+
+
+def _result(measurement, rows):
+    intervals = {}
+    if len(next(iter(rows.values()))) > 1:
+        intervals = {line: resampling.interval(values, measurement.biased) for line, values in rows.items()}
+    return {
+        "protocol": measurement.protocol,
+        "values": {line: float(values[0]) for line, values in rows.items()},
+        "intervals": intervals | measurement.intervals,
+        "baselines": measurement.baselines,
+    }
+
+
+def _section(label, measurement, test):
+    line, values = next(iter(measurement.samples.items()))
+    return Section(
+        student=label,
+        line=line,
+        lower_is_better=measurement.lower_is_better,
+        captions=[caption for _, caption in measurement.pairs],
+        values=values,
+        generated=measurement.pictures,
+        reference=Chosen(test.images, [picture for picture, _ in measurement.pairs]),
+    )
+
+
+def _check(models, files, bootstrap, extractor):
+    paths = [model for model in models if not _is_runner(model)]
+    if not models or not all(paths):
+        raise UserError("--model: missing")
+    for path in paths:
+        if not Path(path).exists():
+            raise UserError(f"--model: {path} does not exist")
+    if len(set(map(str, paths))) < len(paths):
+        raise UserError("--model: the same path twice")
+    if extractor not in EXTRACTORS:
+        raise UserError(f"--extractor: {extractor!r} is none of {', '.join(EXTRACTORS)}")
+    if bootstrap == 1:
+        raise UserError("--bootstrap: one resample makes no interval; 0 or at least 2")
+    for flag, path in files.items():
+        if path and (Path(path).is_dir() or not Path(path).parent.is_dir()):
+            raise UserError(f"--{flag}: {path} is not a file in a folder that exists")
+
+
+def _write(flag, path, text):
+    try:
+        write_file_atomically(Path(path), text.encode("utf-8"))
+    except OSError as error:
+        raise UserError(f"--{flag}: {path}: {error.strerror or error}") from None
