@@ -18,7 +18,7 @@ from t2i_kd.errors import UserError
 from t2i_kd.evaluation import evaluate
 from t2i_kd.exporting.artifacts import load_artifact
 from t2i_kd.imaging import captioned_grid, encode_png, write_file_atomically
-from t2i_kd.recipe import TeacherRecipe
+from t2i_kd.recipe import TeacherOptions
 from t2i_kd.student import WEIGHTS_FILE
 from t2i_kd.system import evenly
 
@@ -88,7 +88,7 @@ def main():
         [run for folders in runs.values() for run in folders],
         "image_folder",
         values.metrics,
-        teacher=TeacherRecipe(teacher="vgg19", teacher_weights=values.teacher_weights),
+        teacher=TeacherOptions(teacher="vgg19", teacher_weights=values.teacher_weights),
         out=values.out,
         report=print,
         data_dir=values.data_dir,

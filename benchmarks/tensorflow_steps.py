@@ -2,7 +2,7 @@
 
 Options, one JSON object: `objective`, `resolution`, `batch_size`, `width`, `text_dim`, `steps` of a turn, `turns`,
 `folder`, where it writes `start.npz` (weights, scales and the first batch) for the other side. Also `cached`: the
-teacher's views are kept; `without`: which speed-ups are left out; `training`: further fields of `TrainingRecipe`.
+teacher's views are kept; `without`: which speed-ups are left out; `training`: further fields of `TrainingOptions`.
 """
 
 import json
@@ -16,7 +16,7 @@ import numpy as np
 from benchmarks.steps import CLIPNORM, LEARNING_RATE, PEAK_SHAPE, Turn, answer, peak
 from t2i_kd.data.batches import Batches
 from t2i_kd.metrics.tap_errors import tap_scales
-from t2i_kd.recipe import Stage, TrainingRecipe
+from t2i_kd.recipe import Stage, TrainingOptions
 from t2i_kd.sdn.networks import build_generator
 from t2i_kd.sdn.trainer import SDNTrainer
 from t2i_kd.sdn.upsampling import pays
@@ -148,7 +148,7 @@ def main(options):
         "operations": step_operations(options["objective"], network, teacher, batch_size),
         "peak": peak(large_convolution(), options["clock"]),
     }
-    training = TrainingRecipe(
+    training = TrainingOptions(
         batch_size=batch_size,
         clipnorm=CLIPNORM,
         checkpoint_every=10**9,

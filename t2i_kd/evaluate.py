@@ -1,16 +1,15 @@
 """Evaluates students: `python -m t2i_kd.evaluate --model=PATH --dataset=NAME --metrics=a,b --out=report.json`."""
 
 import dataclasses
-import functools
-import os
 
 from absl import flags
 
-from t2i_kd import commands
+from t2i_kd import commands, recipe_flags
 from t2i_kd.data.catalogue import DATASETS
 from t2i_kd.metrics.catalogue import EXTRACTORS, METRICS
-from t2i_kd.recipe import TeacherRecipe
+from t2i_kd.options import TeacherOptions
 
+DESCRIPTION = "Measures trained or exported models on the test split of a data set."
 TEACHER_FLAGS = ("teacher", "teacher_weights", "teacher_pooling", "teacher_preprocessing")
 # Flags that `EvaluationContext` has as fields of the same name.
 OPTIONS = (
@@ -25,30 +24,46 @@ OPTIONS = (
 )
 
 
-def define_flags():
+def define_flags(arguments):
     """Defines this command's flags."""
+    return {
+        "Evaluating": commands.defining(_define),
+        "The extractor": commands.defining(_define_extractor_flags),
+        "The teacher, for tap_distance and perceptual_distance": commands.defining(_define_teacher_flags),
+    }
+
+
+def _define():
     flags.DEFINE_multi_string(
         "model",
         [],
-        "a version folder, a .tflite, an .onnx or a run directory; given several times, the others are compared with "
-        "the first",
+        "The model: a version folder, a .tflite, an .onnx or a run directory. Given several times, the others are "
+        "compared with the first.",
     )
-    flags.DEFINE_string("dataset", "", f"data set whose test split is asked for: {', '.join(DATASETS)}")
-    flags.DEFINE_string("data_dir", "", "folder or .zip of the data set, where it needs one")
-    flags.DEFINE_integer("max_bad_examples", 0, "broken images or empty captions to skip before stopping", 0)
+    flags.DEFINE_string(
+        "dataset",
+        "",
+        f"The data set whose test split is used: {', '.join(DATASETS)}, or a module on Python's path, my_package.my_data.",
+    )
+    flags.DEFINE_string("data_dir", "", "The folder or .zip of the data set, where it needs one.")
+    flags.DEFINE_integer(
+        "max_bad_examples", 0, "How many broken images or unusable captions may be left out before it stops.", 0
+    )
     flags.DEFINE_string(
         "metrics",
         "",
-        f"names with commas between them: {', '.join(METRICS)}, or of a module on the path, my_package.my_metric",
+        f"What is measured, with commas between: {', '.join(METRICS)}, or a module on Python's path, my_package.my_metric.",
     )
-    flags.DEFINE_integer("num_captions", 300, "captions that the student draws", 1)
-    flags.DEFINE_integer("seed", 0, "of the choice of captions, of noise, and of trained evaluators", 0, 2**31 - 1)
-    flags.DEFINE_integer("bootstrap", 200, "resamples for the 95 % intervals; 0: none", 0)
-    flags.DEFINE_string("cache_dir", "~/.cache/t2i_kd", "keeps trained evaluators and features of reference pictures")
-    flags.DEFINE_string("out", "", "the JSON report to write; empty: only print")
-    flags.DEFINE_string("page", "", "the HTML page to write, with the best, the worst and some random pictures")
-    _define_extractor_flags()
-    _define_teacher_flags()
+    flags.DEFINE_integer("num_captions", 300, "How many captions the student generates images of.", 1)
+    flags.DEFINE_integer(
+        "seed", 0, "The seed of the choice of captions, of the noise, and of trained evaluators.", 0, 2**31 - 1
+    )
+    flags.DEFINE_integer("bootstrap", 200, "How many resamples the 95 % intervals come from. 0 gives none.", 0)
+    flags.DEFINE_string(
+        "cache_dir", "~/.cache/t2i_kd", "The folder that keeps trained evaluators and features of reference images."
+    )
+    flags.DEFINE_string("out", "", "The JSON report to write. Empty only prints.")
+    flags.DEFINE_string("page", "", "The HTML page to write, with the best, the worst and some random images.")
 
 
 def _define_extractor_flags():
@@ -56,35 +71,32 @@ def _define_extractor_flags():
         "extractor",
         EXTRACTORS[0],
         EXTRACTORS,
-        "whose activations are compared: inception (InceptionV3), teacher (SDN learns from VGG19, so this alone says "
-        "little), hub (--extractor_handle), own (a small classifier trained on the training split)",
+        "Whose features are compared: inception (InceptionV3), teacher (which SDN learns from, so that this alone says "
+        "little), hub (--extractor_handle), or own (a small classifier trained on the training split).",
     )
     flags.DEFINE_string(
         "inception_weights",
         "imagenet",
-        "imagenet (Keras downloads them) or a .weights.h5 of keras.applications.InceptionV3",
+        "InceptionV3's weights: imagenet (Keras downloads them) or a .weights.h5 of keras.applications.InceptionV3.",
     )
-    flags.DEFINE_string("extractor_handle", "", "extractor=hub: TF-Hub handle or folder of an image feature vector")
     flags.DEFINE_string(
-        "retrieval_handle", "", "r_precision: TF-Hub handle or folder of the text encoder that fits the extractor's"
+        "extractor_handle", "", "The TF-Hub handle or folder of an image feature vector, for --extractor=hub."
+    )
+    flags.DEFINE_string(
+        "retrieval_handle", "", "The TF-Hub handle or folder of the text encoder that fits the extractor's, for r_precision."
     )
 
 
 def _define_teacher_flags():
-    for item in dataclasses.fields(TeacherRecipe):
-        if item.name not in TEACHER_FLAGS:
-            continue
-        default = f"default: the run's own teacher, else {item.default}"
-        help_text = f"{item.metadata['help']} (tap_distance, perceptual_distance; {default})"
-        if item.metadata["choices"]:
-            flags.DEFINE_enum(item.name, None, item.metadata["choices"], help_text)
-        else:
-            flags.DEFINE_string(item.name, None, help_text)
+    for item in dataclasses.fields(TeacherOptions):
+        if item.name in TEACHER_FLAGS:
+            text = f"{item.metadata['help']} The default is the teacher of the run, else {item.default}."
+            recipe_flags.define_option(item, text, None)
 
 
 def main():
     """Runs the command; see `t2i_kd.evaluation.evaluate`."""
-    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+    commands.load_backend()
     from t2i_kd.evaluation import chosen_teacher, evaluate
 
     values = flags.FLAGS
@@ -97,7 +109,7 @@ def main():
         out=values.out,
         page=values.page,
         bootstrap=values.bootstrap,
-        report=functools.partial(print, flush=True),
+        report=commands.say,
         cache_dir=values.cache_dir or None,
         **{name: values[name].value for name in OPTIONS},
     )
@@ -106,5 +118,4 @@ def main():
 
 
 if __name__ == "__main__":
-    define_flags()
-    commands.run(main)
+    commands.run(main, define_flags, DESCRIPTION)

@@ -12,10 +12,9 @@ from typing import Any, NamedTuple
 from absl import logging
 
 from t2i_kd.errors import UserError
-from t2i_kd.exporting.artifacts import load_artifact
 from t2i_kd.exporting.manifest import EXTRA, MANIFEST, sha256_of
-from t2i_kd.exporting.runners import KerasRunner
 from t2i_kd.imaging import write_file_atomically
+from t2i_kd.loading import load_artifact
 from t2i_kd.metrics import resampling
 from t2i_kd.metrics.catalogue import (
     EXTRACTORS,
@@ -28,9 +27,11 @@ from t2i_kd.metrics.context import EvaluationContext
 from t2i_kd.metrics.page import Section, render_page
 from t2i_kd.metrics.sampling import Chosen
 from t2i_kd.metrics.table import format_comparisons, format_table
-from t2i_kd.metrics.tap_errors import TapObjective
-from t2i_kd.recipe import RECIPE_FILE, Recipe, TeacherRecipe
+from t2i_kd.options import TeacherOptions
+from t2i_kd.recipe import RECIPE_FILE
+from t2i_kd.runners import KerasRunner
 from t2i_kd.student import WEIGHTS_FILE, load_student
+from t2i_kd.systems import load_recipe
 
 FINAL = "final student"
 TEACHER_NOTE = "every metric here compares features of the teacher, which SDN is trained to match; ask for others too"
@@ -78,7 +79,7 @@ def students(model):
         student, sha256 = load_student(model, file), sha256_of(Path(model) / file)
         if label == FINAL:
             for side, coarse in student.coarse_images.items():
-                yield Candidate(f"{FINAL}, image of {side} px", KerasRunner(coarse), sha256, False)
+                yield Candidate(f"{FINAL}, image of {side} px", KerasRunner(coarse, student.resolution), sha256, False)
         yield Candidate(label, KerasRunner(student), sha256, label == list(files)[-1])
 
 
@@ -113,7 +114,7 @@ def _finished_stages(run_dir):
     """{label: weights file} of a run's finished stages and its final student, in their order."""
     files = {
         f"{stage.name} alone" if index == 0 else f"after {stage.name}": f"checkpoints/{stage.name}/{WEIGHTS_FILE}"
-        for index, stage in enumerate(Recipe.load(Path(run_dir) / RECIPE_FILE).stages)
+        for index, stage in enumerate(load_recipe(Path(run_dir) / RECIPE_FILE).stages)
     }
     files[FINAL] = WEIGHTS_FILE
     finished = {label: file for label, file in files.items() if (Path(run_dir) / file).is_file()}
@@ -134,7 +135,7 @@ def recipe_of(model):
     path = Path(model)
     for folder in (path.parent,) if path.is_file() else (path, path / EXTRA):
         if (folder / RECIPE_FILE).is_file():
-            return Recipe.load(folder / RECIPE_FILE)
+            return load_recipe(folder / RECIPE_FILE)
     return None
 
 
@@ -143,9 +144,9 @@ def chosen_teacher(model, **given):
 
     Args:
         model: see `recipe_of`.
-        given: fields of `TeacherRecipe`. With another network or file, the run's own file and checksum do not count.
+        given: fields of `TeacherOptions`. With another network or file, the run's own file and checksum do not count.
     """
-    recipe, default = recipe_of(model), TeacherRecipe()
+    recipe, default = recipe_of(model), TeacherOptions()
     teacher = recipe.teacher if recipe else default
     if given.keys() & {"teacher", "teacher_weights"}:
         teacher = dataclasses.replace(
@@ -154,18 +155,10 @@ def chosen_teacher(model, **given):
     return dataclasses.replace(teacher, **given)
 
 
-def tap_objective_of(recipe):
-    """The `TapObjective` of a recipe's last stage that compares the taps of two pictures, or None."""
-    if recipe.system != "sdn":
-        return None
-    stages = [stage for stage in recipe.stages if stage.objective == "perceptual"]
-    return TapObjective(stages[-1].error, stages[-1].scaling, stages[-1].tap_weights) if stages else None
-
-
 def _own_objective(model, teacher):
     """The objective that a model learned in this teacher's taps; None where it learned from another network."""
     recipe = recipe_of(model)
-    return tap_objective_of(recipe) if recipe and recipe.teacher.teacher == teacher.teacher else None
+    return recipe.tap_objective if recipe and recipe.teacher.teacher == teacher.teacher else None
 
 
 def evaluate(models, dataset, metrics, *, teacher=None, out="", page="", bootstrap=200, report=None, **options):
@@ -175,7 +168,7 @@ def evaluate(models, dataset, metrics, *, teacher=None, out="", page="", bootstr
         models: a path or an object that generates, see `students`; or a list of several, see `finished_students`.
         dataset: a name of `DATASETS`, or a data set object with `load(split, resolution, ...)` and `name`.
         metrics: names, a list or one string with commas between them; see `resolve_metrics`.
-        teacher: `TeacherRecipe` for the metrics that need one; None: the one that the first model learned from.
+        teacher: `TeacherOptions` for the metrics that need one; None: the one that the first model learned from.
         out: path of a JSON report, or empty.
         page: path of an HTML page, or empty.
         bootstrap: resamples for the intervals, 0 for none.

@@ -21,13 +21,13 @@ def define_flags(recipe_class, values=flags.FLAGS):
     """
     for kind in recipe_class.groups().values():
         for item in dataclasses.fields(kind):
-            define_option(item, item.default, values)
+            define_option(item, item.metadata["help"], item.default, values)
     flags.DEFINE_multi_string("stage", [], stage_help(recipe_class.stage_class()), flag_values=values)
 
 
-def define_option(item, default, values=flags.FLAGS):
-    """Defines the flag of one dataclass field that `options.option` made."""
-    text, choices = item.metadata["help"], item.metadata["choices"]
+def define_option(item, text, default, values=flags.FLAGS):
+    """Defines the flag of one dataclass field that `options.option` made, with a help text and a default."""
+    choices = item.metadata["choices"]
     if choices:
         flags.DEFINE_enum(item.name, default, choices, text, flag_values=values)
         return

@@ -15,15 +15,15 @@ from t2i_kd.errors import UserError
 from t2i_kd.exporting.exporter import export_student
 from t2i_kd.metrics import attribute_accuracy, context, tap_distance
 from t2i_kd.metrics.tap_errors import TapObjective
-from t2i_kd.recipe import DataRecipe, Recipe, StudentRecipe, TeacherRecipe, TextRecipe, parse_stage
+from t2i_kd.recipe import DataOptions, Recipe, StudentRecipe, TeacherOptions, TextOptions, parse_stage
 from t2i_kd.student import build_student, save_network
 from t2i_kd.text.front_end import build_front_end
 from tests.exporting.tiny_student import CAPTIONS, make_student
 
 RECIPE = Recipe(
-    data=DataRecipe(resolution=32),
-    text=TextRecipe(text_dim=8, word_dim=4),
-    teacher=TeacherRecipe(teacher="none"),
+    data=DataOptions(resolution=32),
+    text=TextOptions(text_dim=8, word_dim=4),
+    teacher=TeacherOptions(teacher="none"),
     student=StudentRecipe(width=1 / 32, initializer="he", image_output="centred"),
     stages=(parse_stage("one: objective=mirrored steps=1"), parse_stage("two: objective=perceptual steps=1")),
 )
@@ -100,7 +100,7 @@ def test_one_unsuitable_metric_ends_a_run_before_anything_is_drawn_or_trained(ru
     monkeypatch.setattr("t2i_kd.metrics.sampling.generate", never)
     monkeypatch.setattr(attribute_accuracy, "train_attribute_classifier", never)
     monkeypatch.setattr("t2i_kd.metrics.image_classifier.train_image_classifier", never)
-    absent = TeacherRecipe(teacher_weights="absent.weights.h5")
+    absent = TeacherOptions(teacher_weights="absent.weights.h5")
     for last, options, message in (
         ("inception_score", {}, "--extractor: own gives no class probabilities here"),
         ("inception_score", {"num_captions": 99}, "--num_captions: inception_score needs at least 100"),
@@ -213,12 +213,12 @@ def test_a_run_that_is_not_finished_is_not_compared(run_dir, tmp_path):
 
 
 def test_the_teacher_is_the_runs_own_unless_flags_say_otherwise(tmp_path):
-    own = TeacherRecipe(teacher="vgg19", teacher_weights="own.npz", teacher_weights_sha256="abc", teacher_pooling="max")
+    own = TeacherOptions(teacher="vgg19", teacher_weights="own.npz", teacher_weights_sha256="abc", teacher_pooling="max")
     (tmp_path / "recipe.json").write_text(dataclasses.replace(RECIPE, teacher=own).to_json())
     assert evaluation.chosen_teacher(tmp_path) == own
     slim = evaluation.chosen_teacher(tmp_path, teacher="vgg19_slim")
-    assert slim == TeacherRecipe(teacher="vgg19_slim", teacher_pooling="max")
-    assert evaluation.chosen_teacher("model.onnx") == TeacherRecipe()
+    assert slim == TeacherOptions(teacher="vgg19_slim", teacher_pooling="max")
+    assert evaluation.chosen_teacher("model.onnx") == TeacherOptions()
 
 
 @pytest.mark.parametrize("place", ["1", "1/assets.extra/student.tflite", "1/assets.extra/student.onnx"])
@@ -233,7 +233,7 @@ def test_an_export_is_evaluated_by_the_teacher_that_it_learned_from(export, plac
 def export(tmp_path_factory):
     """The parent of a version that a student of vgg19_slim was exported to."""
     student = make_student()
-    recipe = dataclasses.replace(student.recipe, teacher=TeacherRecipe(teacher="vgg19_slim"))
+    recipe = dataclasses.replace(student.recipe, teacher=TeacherOptions(teacher="vgg19_slim"))
     folder = tmp_path_factory.mktemp("saved_models") / "tiny"
     student = dataclasses.replace(student, recipe=recipe)
     export_student(student, folder, CAPTIONS, CAPTIONS, artifacts=("litert", "onnx"), report=lambda line: None)

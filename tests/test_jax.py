@@ -15,14 +15,14 @@ import pytest
 
 from t2i_kd.icsd_gan.trainer import ICSDGAN
 from t2i_kd.recipe import (
-    DataRecipe,
-    GanRecipe,
+    DataOptions,
+    GanOptions,
     IcsdRecipe,
     Recipe,
     StudentRecipe,
-    TeacherRecipe,
-    TextRecipe,
-    TrainingRecipe,
+    TeacherOptions,
+    TextOptions,
+    TrainingOptions,
     parse_stage,
 )
 from t2i_kd.sdn.trainer import SDN
@@ -121,11 +121,11 @@ def sdn():
         for name, error in (("mirrored", "squared"), ("perceptual", "annealed"))
     )
     recipe = Recipe(
-        data=DataRecipe(resolution=32, flip=True),
-        text=TextRecipe(text_dim=16, word_dim=8, text_length=12),
-        teacher=TeacherRecipe(teacher="vgg19_slim"),
+        data=DataOptions(resolution=32, flip=True),
+        text=TextOptions(text_dim=16, word_dim=8, text_length=12),
+        teacher=TeacherOptions(teacher="vgg19_slim"),
         student=StudentRecipe(width=0.25, initializer="he", noise_dim=3),
-        training=TrainingRecipe(batch_size=4, clipnorm=5.0),
+        training=TrainingOptions(batch_size=4, clipnorm=5.0),
         stages=stages,
     )
     return SDN(recipe)
@@ -135,12 +135,12 @@ def icsd_gan():
     """A small ICSD-GAN, with every option that draws at random or keeps a state."""
     recipe = Recipe(
         system="icsd_gan",
-        data=DataRecipe(resolution=32, flip=True),
-        text=TextRecipe(text_dim=16, word_dim=8, text_length=12),
-        teacher=TeacherRecipe(teacher="none"),
+        data=DataOptions(resolution=32, flip=True),
+        text=TextOptions(text_dim=16, word_dim=8, text_length=12),
+        teacher=TeacherOptions(teacher="none"),
         student=StudentRecipe(noise_dim=3, whiten_text=True),
-        training=TrainingRecipe(batch_size=4, clipnorm=5.0, ema=0.9),
-        gan=GanRecipe(
+        training=TrainingOptions(batch_size=4, clipnorm=5.0, ema=0.9),
+        gan=GanOptions(
             discriminator_channels=4,
             gradient_penalty="ma_gp",
             penalty_every=2,

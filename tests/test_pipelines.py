@@ -20,7 +20,7 @@ from t2i_kd import train
 from t2i_kd.evaluation import evaluate
 from t2i_kd.export import export
 from t2i_kd.generate import draw
-from t2i_kd.recipe import Recipe, Stage, TeacherRecipe, TextRecipe, TrainingRecipe, define_flags, from_flags
+from t2i_kd.recipe import Recipe, Stage, TeacherOptions, TextOptions, TrainingOptions, define_flags, from_flags
 from t2i_kd.student import GENERATORS
 from t2i_kd.training.run_directory import open_run_directory
 
@@ -151,11 +151,11 @@ def test_the_papers_setting_is_the_papers(parse):
     recipe, _ = parse(f"--flagfile={path}")
     expected = Recipe()
     assert (recipe.data.dataset, recipe.data.resolution, recipe.data.flip) == ("cub200", 224, False)
-    assert recipe.text == dataclasses.replace(TextRecipe(), text_encoder="precomputed", text_dim=1024)
-    assert recipe.teacher == TeacherRecipe(teacher="vgg19", teacher_pooling="average")
+    assert recipe.text == dataclasses.replace(TextOptions(), text_encoder="precomputed", text_dim=1024)
+    assert recipe.teacher == TeacherOptions(teacher="vgg19", teacher_pooling="average")
     assert recipe.student == expected.student and (recipe.student.width, recipe.student.noise_dim) == (1.0, 0)
     free = {name: getattr(recipe.training, name) for name in ("checkpoint_every", "sample_every", "log_every")}
-    assert recipe.training == TrainingRecipe(batch_size=12, **free)
+    assert recipe.training == TrainingOptions(batch_size=12, **free)
     assert recipe.stages == (
         Stage("stage1", "mirrored", epochs=100.0, learning_rate=1e-4, error="l1", scaling="raw"),
         Stage("stage2", "perceptual", epochs=100.0, learning_rate=1e-4, error="l1", scaling="raw"),

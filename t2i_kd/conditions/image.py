@@ -17,7 +17,9 @@ SOURCE = "source"
 ITEMS_FOLDER = "source_images"
 ORIENTATION = 0x0112
 # What a graph decodes: the format, and the modes in which it and Pillow agree on every pixel.
-IN_GRAPH = {"JPEG": ("RGB", "L"), "PNG": ("RGB", "RGBA", "L", "LA", "P", "1")}
+IN_GRAPH = {"JPEG": ("RGB", "L"), "PNG": ("RGB", "RGBA", "L", "LA", "P")}
+# Where a PNG's file says how many bits a channel has; TensorFlow reads fewer than 8 of grey wrongly.
+PNG_DEPTH = 24
 
 
 @dataclass(frozen=True)
@@ -134,8 +136,9 @@ class ImageCondition(Condition):
             try:
                 with Image.open(io.BytesIO(item), formats=FORMATS) as image:
                     # In a PNG the orientation may stand behind the pixels, where the graph does not look.
-                    turned = image.format == "PNG" and image.getexif().get(ORIENTATION, 1) != 1
-                    if image.mode in IN_GRAPH.get(image.format, ()) and not turned:
+                    turned = image.getexif().get(ORIENTATION, 1) != 1
+                    plain = image.format != "PNG" or (item[PNG_DEPTH] == 8 and not turned)
+                    if image.mode in IN_GRAPH.get(image.format, ()) and plain:
                         return item
             except OSError:
                 pass  # `_pixels` says what is wrong

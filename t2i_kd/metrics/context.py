@@ -14,7 +14,7 @@ from t2i_kd.metrics.blocks import row_blocks
 from t2i_kd.metrics.cache import ArrayCache, digest, digest_of_images, scratch_array
 from t2i_kd.metrics.extractors import features_name, load_extractor, preview
 from t2i_kd.metrics.tap_errors import TapObjective
-from t2i_kd.recipe import TeacherRecipe
+from t2i_kd.options import TeacherOptions
 from t2i_kd.teachers.catalogue import load_teacher
 
 
@@ -49,7 +49,7 @@ class EvaluationContext:
     max_bad_examples: int = 0
     num_captions: int = 300
     seed: int = 0
-    teacher: TeacherRecipe = field(default_factory=TeacherRecipe)
+    teacher: TeacherOptions = field(default_factory=TeacherOptions)
     tap_objective: TapObjective | None = None
     extractor: str = "own"
     inception_weights: str = "imagenet"

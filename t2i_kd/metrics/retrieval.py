@@ -18,7 +18,7 @@ from t2i_kd.metrics.cache import digest, digest_of_training
 from t2i_kd.metrics.finite import require_finite
 from t2i_kd.metrics.progress import TrainingBar
 from t2i_kd.metrics.resampling import Measurement, mean_of
-from t2i_kd.recipe import TextRecipe
+from t2i_kd.options import TextOptions
 from t2i_kd.text.front_end import build_front_end
 from t2i_kd.text.joint_embedding import build_joint_embedding, ds_sje_loss
 from t2i_kd.training.trainer import Trainer
@@ -28,7 +28,7 @@ STEPS = 1500
 BATCH = 64
 LEARNING_RATE = 2e-3
 AT_ONCE = 256
-TEXT = TextRecipe(text_encoder="gru", text_dim=128, word_dim=64)
+TEXT = TextOptions(text_encoder="gru", text_dim=128, word_dim=64)
 DS_SJE = "DS-SJE, a GRU trained on the real training split"
 
 
@@ -242,7 +242,7 @@ def _train_evaluator(context):
     mean, deviation = _scale(activations)
     keras.utils.set_random_seed(context.seed)
     front_end = build_front_end(TEXT, train)
-    network = build_joint_embedding(front_end.build_encoder(), activations.shape[1:])
+    network = build_joint_embedding(front_end.build_encoder(TEXT), activations.shape[1:])
 
     def fit():
         trainer = _Evaluator(network)

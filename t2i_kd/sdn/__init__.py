@@ -57,6 +57,14 @@ class SDNRecipe(Recipe):
     training: TrainingOptions = TrainingOptions()
     stages: tuple[SDNStage, ...] = ()
 
+    @property
+    def tap_objective(self):
+        """That of the last stage that compares the taps of two images."""
+        from t2i_kd.metrics.tap_errors import TapObjective
+
+        stages = [stage for stage in self.stages if stage.objective == "perceptual"]
+        return TapObjective(stages[-1].error, stages[-1].scaling, stages[-1].tap_weights) if stages else None
+
 
 RECIPE = SDNRecipe
 SYSTEM = "t2i_kd.sdn.trainer.SDN"

@@ -9,10 +9,10 @@ from t2i_kd.errors import UserError
 from t2i_kd.metrics.tap_errors import ERRORS, SCALINGS, tap_errors, tap_scales
 from t2i_kd.sdn.objective import OBJECTIVES
 from t2i_kd.sdn.upsampling import pays, with_direct_upsampling
-from t2i_kd.system import TextToImageSystem
 from t2i_kd.teachers.catalogue import WIDTHS
 from t2i_kd.teachers.tap_weights import resolve_tap_weights
 from t2i_kd.teachers.views import views_that_pay
+from t2i_kd.training.text_to_image import TextToImageSystem
 from t2i_kd.training.trainer import Trainer
 
 # What the fields of SDN's own stages may say.

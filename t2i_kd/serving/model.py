@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from t2i_kd.errors import UserError
-from t2i_kd.exporting.artifacts import check_saved_model
+from t2i_kd.loading import check_saved_model
 
 TEXT, SEED = np.dtype(object), np.dtype(np.int64)
 WARM_UP_CAPTION = b"a small red circle"

@@ -18,7 +18,7 @@ def load_teacher(teacher_recipe, resolution):
     """A frozen teacher with pretrained weights.
 
     Args:
-        teacher_recipe: `TeacherRecipe`. `teacher_weights=imagenet` stands for the weights that Keras publishes
+        teacher_recipe: `TeacherOptions`. `teacher_weights=imagenet` stands for the weights that Keras publishes
             (`vgg19`) or that this package ships (`vgg19_slim`); otherwise a file: a `.weights.h5` of
             `keras.applications.VGG19(include_top=False)`, or a `.npz` that the `teacher_slim` system wrote.
         resolution: side of the images in pixels.

@@ -30,7 +30,7 @@ class AdversarialTrainer(Trainer):
         generator: the network whose trainable variables are the generator's; its other variables, such as
             the statistics of batch normalisation, are averaged too.
         discriminators: list of layers.
-        gan: `GanRecipe`.
+        gan: `GanOptions`.
         ema: decay of the moving average of the generator's variables, which is what is drawn with and kept; 0: none.
         name: of the trainer.
     """
@@ -262,7 +262,7 @@ class Optimizers(keras.optimizers.Optimizer):
 
 
 def check_gan(gan, batch_size):
-    """Raises `UserError` for a `GanRecipe` that cannot be trained."""
+    """Raises `UserError` for a `GanOptions` that cannot be trained."""
     if gan.discriminator_channels < 1:
         raise UserError(f"--discriminator_channels: {gan.discriminator_channels} is not positive")
     if gan.discriminator_steps < 1 or batch_size % gan.discriminator_steps:

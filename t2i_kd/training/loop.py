@@ -129,7 +129,7 @@ def train_stage(plan, trainer, make_batches, training, run_dir, draw_samples):
         plan: `StagePlan`.
         trainer: `Trainer`, built.
         make_batches: function (first_step, last_step) -> `keras.utils.PyDataset`.
-        training: `TrainingRecipe`.
+        training: `TrainingOptions`.
         run_dir: the run directory.
         draw_samples: function (stage, step, events) that makes a sample sheet.
 

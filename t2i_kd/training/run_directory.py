@@ -4,7 +4,8 @@ from pathlib import Path
 
 from t2i_kd.errors import UserError
 from t2i_kd.imaging import write_file_atomically
-from t2i_kd.recipe import RECIPE_FILE, Recipe, first_difference
+from t2i_kd.recipe import RECIPE_FILE, first_difference
+from t2i_kd.systems import load_recipe
 
 
 def open_run_directory(run_dir, recipe):
@@ -17,7 +18,7 @@ def open_run_directory(run_dir, recipe):
     run_dir = Path(run_dir)
     path = run_dir / RECIPE_FILE
     if path.exists():
-        difference = first_difference(Recipe.load(path), recipe)
+        difference = first_difference(load_recipe(path), recipe)
         if difference:
             name, theirs, ours = difference
             raise UserError(

@@ -7,7 +7,7 @@ import pytest
 
 from benchmarks import latency_vs_pytorch as latency
 from t2i_kd.errors import UserError
-from t2i_kd.recipe import DataRecipe, Recipe, StudentRecipe, TextRecipe
+from t2i_kd.recipe import DataOptions, Recipe, StudentRecipe, TextOptions
 
 NAMES = list(latency.PYTORCH.values())
 
@@ -15,7 +15,7 @@ NAMES = list(latency.PYTORCH.values())
 def recipe(**options):
     student = StudentRecipe(width=1 / 16, initializer="he", image_output="centred", **options)
     return Recipe(
-        data=DataRecipe(resolution=32), text=TextRecipe(text_dim=16, text_length=8, word_dim=8), student=student
+        data=DataOptions(resolution=32), text=TextOptions(text_dim=16, text_length=8, word_dim=8), student=student
     )
 
 

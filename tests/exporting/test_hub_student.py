@@ -12,7 +12,7 @@ from t2i_kd.exporting.litert import convert_litert
 from t2i_kd.exporting.manifest import describe_student
 from t2i_kd.exporting.runners import LiteRTRunner, SavedModelRunner
 from t2i_kd.exporting.saved_model import write_saved_model
-from t2i_kd.recipe import DataRecipe, Recipe, StudentRecipe, TextRecipe
+from t2i_kd.recipe import DataOptions, Recipe, StudentRecipe, TextOptions
 from t2i_kd.student import Student, build_student
 from t2i_kd.text.hub import HubFrontEnd
 
@@ -37,8 +37,8 @@ def student(tmp_path_factory):
     handle = str(tmp_path_factory.mktemp("hub") / "letters")
     tf.saved_model.save(Letters(), handle)
     recipe = Recipe(
-        data=DataRecipe(resolution=32),
-        text=TextRecipe(text_encoder="hub", text_dim=16, hub_handle=handle),
+        data=DataOptions(resolution=32),
+        text=TextOptions(text_encoder="hub", text_dim=16, hub_handle=handle),
         student=StudentRecipe(width=1 / 16, initializer="he", image_output="centred"),
     )
     front_end = HubFrontEnd(handle, 16, 6)

@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from t2i_kd.recipe import DataRecipe, Recipe, StudentRecipe, TextRecipe
+from t2i_kd.recipe import DataOptions, Recipe, StudentRecipe, TextOptions
 from t2i_kd.text.front_end import TokenFrontEnd
 from t2i_kd.text.tokenizer import Tokenizer
 
@@ -21,8 +21,8 @@ def make_student(noise_dim=3):
     from t2i_kd.student import Student, build_student
 
     recipe = Recipe(
-        data=DataRecipe(resolution=32),
-        text=TextRecipe(text_dim=16, text_length=8, word_dim=8),
+        data=DataOptions(resolution=32),
+        text=TextOptions(text_dim=16, text_length=8, word_dim=8),
         student=StudentRecipe(width=1 / 16, noise_dim=noise_dim, initializer="he", image_output="centred"),
     )
     # The encoder's first weights come from Keras's global seed; so narrow a network can be

@@ -10,25 +10,25 @@ import pytest
 from t2i_kd.errors import UserError
 from t2i_kd.icsd_gan.trainer import ICSDGAN, ICSDTrainer
 from t2i_kd.recipe import (
-    DataRecipe,
-    GanRecipe,
+    DataOptions,
+    GanOptions,
     IcsdRecipe,
     Recipe,
     StudentRecipe,
-    TeacherRecipe,
-    TextRecipe,
-    TrainingRecipe,
+    TeacherOptions,
+    TextOptions,
+    TrainingOptions,
     parse_stage,
 )
 
 RECIPE = Recipe(
     system="icsd_gan",
-    data=DataRecipe(resolution=32),
-    text=TextRecipe(text_dim=6, word_dim=4, text_length=8),
-    teacher=TeacherRecipe(teacher="none"),
+    data=DataOptions(resolution=32),
+    text=TextOptions(text_dim=6, word_dim=4, text_length=8),
+    teacher=TeacherOptions(teacher="none"),
     student=StudentRecipe(noise_dim=3),
-    training=TrainingRecipe(batch_size=4),
-    gan=GanRecipe(discriminator_channels=4, gradient_penalty="r1"),
+    training=TrainingOptions(batch_size=4),
+    gan=GanOptions(discriminator_channels=4, gradient_penalty="r1"),
     icsd=IcsdRecipe(image_stages=3, generator_channels=8, condition_dim=4),
     stages=(parse_stage("gan: objective=icsd steps=4 learning_rate=2e-4 frozen=text_*"),),
 )

@@ -13,7 +13,7 @@ from t2i_kd.metrics.catalogue import resolve_metrics
 from t2i_kd.metrics.context import EvaluationContext
 from t2i_kd.metrics.frechet import frechet_distance
 from t2i_kd.metrics.moments import Moments
-from t2i_kd.recipe import TeacherRecipe
+from t2i_kd.recipe import TeacherOptions
 
 
 def moments(values):
@@ -138,7 +138,7 @@ SHARED = {}
 
 def context(levels=0, **options):
     images = load_dataset("captioned_shapes", "test", 32).images
-    options = {"teacher": TeacherRecipe(teacher="vgg19_slim"), "extractor": "teacher", "cache": SHARED} | options
+    options = {"teacher": TeacherOptions(teacher="vgg19_slim"), "extractor": "teacher", "cache": SHARED} | options
     return EvaluationContext(Copyist(images, levels), "captioned_shapes", **options)
 
 

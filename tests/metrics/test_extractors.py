@@ -8,7 +8,7 @@ import tensorflow as tf
 from t2i_kd.errors import UserError
 from t2i_kd.metrics import extractors, image_classifier
 from t2i_kd.metrics.extractors import keras_extractor
-from t2i_kd.recipe import TeacherRecipe
+from t2i_kd.recipe import TeacherOptions
 
 from .flowers import Painter, context_of
 
@@ -48,7 +48,7 @@ def test_without_a_network_nothing_is_measured(tmp_path):
         return context_of(Painter(), **options).activations("reference")
 
     with pytest.raises(UserError, match="--teacher: none"):
-        activations(extractor="teacher", teacher=TeacherRecipe(teacher="none"))
+        activations(extractor="teacher", teacher=TeacherOptions(teacher="none"))
     with pytest.raises(UserError, match="--inception_weights: no file"):
         activations(extractor="inception", inception_weights=str(tmp_path / "absent.weights.h5"))
     (tmp_path / "wrong.weights.h5").write_bytes(b"nothing")
@@ -59,7 +59,7 @@ def test_without_a_network_nothing_is_measured(tmp_path):
     with pytest.raises(UserError, match="--extractor_handle: cannot load /nowhere"):
         activations(extractor="hub", extractor_handle="/nowhere")
     with pytest.raises(UserError, match="--extractor: teacher gives no class probabilities"):
-        context_of(Painter(), extractor="teacher", teacher=TeacherRecipe(teacher="vgg19_slim")).probabilities(
+        context_of(Painter(), extractor="teacher", teacher=TeacherOptions(teacher="vgg19_slim")).probabilities(
             "generated"
         )
 

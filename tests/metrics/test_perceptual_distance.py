@@ -12,7 +12,7 @@ from t2i_kd.metrics import context as context_module
 from t2i_kd.metrics import perceptual_distance
 from t2i_kd.metrics.context import EvaluationContext
 from t2i_kd.metrics.perceptual_distance import lpips_like
-from t2i_kd.recipe import TeacherRecipe
+from t2i_kd.recipe import TeacherOptions
 from t2i_kd.teachers.vgg19 import build_vgg19
 
 TAPS = ("conv1_2", "conv2_2", "conv3_4", "conv4_4", "conv5_4")
@@ -99,7 +99,7 @@ def context(monkeypatch, change, count, name="vgg19", reference=17):
     captions = tuple((f"picture {i}",) for i in range(reference))
     test = CaptionedImages("noise/test", images, captions, np.zeros(reference, int), ("noise",))
     student, cache = Blurrer(images, change), {("split", "test", 32, 32): test}
-    return EvaluationContext(student, "noise", num_captions=count, teacher=TeacherRecipe(teacher=name), cache=cache)
+    return EvaluationContext(student, "noise", num_captions=count, teacher=TeacherOptions(teacher=name), cache=cache)
 
 
 def test_a_measurement_is_the_mean_over_pairs(monkeypatch):

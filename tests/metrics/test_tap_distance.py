@@ -9,10 +9,10 @@ from t2i_kd.errors import UserError
 from t2i_kd.metrics import context, resampling, tap_distance
 from t2i_kd.metrics.context import EvaluationContext
 from t2i_kd.metrics.tap_errors import TapObjective
-from t2i_kd.recipe import TeacherRecipe
+from t2i_kd.recipe import TeacherOptions
 from t2i_kd.teachers.vgg19 import TAPS, build_vgg19
 
-NO_TEACHER = TeacherRecipe(teacher="none")
+NO_TEACHER = TeacherOptions(teacher="none")
 
 
 class Inverter:
@@ -96,7 +96,7 @@ def test_every_tap_of_a_teacher_counts_once(pictures, monkeypatch):
     keras.utils.set_random_seed(0)
     teacher = build_vgg19(32, width=1 / 32)
     monkeypatch.setattr(context, "load_teacher", lambda recipe, resolution: teacher)
-    result = tap_distance.measure(context_of(pictures, TeacherRecipe(), 11))
+    result = tap_distance.measure(context_of(pictures, TeacherOptions(), 11))
     reference = pictures.images.astype("float32")
     of_reference, generated = teacher.predict(reference, verbose=0), teacher.predict(255 - reference, verbose=0)
     oracle = {tap: np.abs(of_reference[tap].astype("float64") - generated[tap]).mean() for tap in TAPS}
@@ -116,7 +116,7 @@ def test_a_broken_teacher_is_named(pictures, monkeypatch):
     layer.set_weights([np.full(weights.shape, np.nan) for weights in layer.get_weights()])
     monkeypatch.setattr(context, "load_teacher", lambda recipe, resolution: teacher)
     with pytest.raises(UserError, match="--teacher: conv3_1 hold NaN or infinity"):
-        tap_distance.measure(context_of(pictures, TeacherRecipe(), 3))
+        tap_distance.measure(context_of(pictures, TeacherOptions(), 3))
 
 
 def test_pictures_take_turns(pictures):
@@ -130,7 +130,7 @@ def test_a_teacher_says_its_own_taps(pictures, monkeypatch):
     taps = {"image": image, "stem": keras.layers.AveragePooling2D(2)(image)}
     monkeypatch.setattr(context, "load_teacher", lambda recipe, resolution: keras.Model(image, taps))
     objective = TapObjective("squared", "raw", (("st*", 0.5),))
-    found = dataclasses.replace(context_of(pictures, TeacherRecipe(), 11), tap_objective=objective)
+    found = dataclasses.replace(context_of(pictures, TeacherOptions(), 11), tap_objective=objective)
     measurement = tap_distance.measure(found)
     values = values_of(measurement, "vgg19_average")
     assert list(values) == ["image", "stem", "sum", "normalised_sum", "objective_squared_raw"]

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from t2i_kd.recipe import DataRecipe, Recipe, StudentRecipe, TeacherRecipe, TextRecipe, TrainingRecipe, parse_stage
+from t2i_kd.recipe import DataOptions, Recipe, StudentRecipe, TeacherOptions, TextOptions, TrainingOptions, parse_stage
 from t2i_kd.sdn.trainer import SDN
 from t2i_kd.training.loop import make_optimizer
 
@@ -29,11 +29,11 @@ def losses(pictures, megabytes):
     """The loss of every step, and whether views were kept."""
     stage = parse_stage(f"one: objective=perceptual steps={STEPS} error=squared scaling=normalised")
     recipe = Recipe(
-        data=DataRecipe(dataset="image_folder", data_dir=str(pictures), resolution=32, flip=True),
-        text=TextRecipe(text_dim=8, word_dim=4, text_length=4),
-        teacher=TeacherRecipe(teacher="vgg19_slim", teacher_cache_mb=megabytes),
+        data=DataOptions(dataset="image_folder", data_dir=str(pictures), resolution=32, flip=True),
+        text=TextOptions(text_dim=8, word_dim=4, text_length=4),
+        teacher=TeacherOptions(teacher="vgg19_slim", teacher_cache_mb=megabytes),
         student=StudentRecipe(width=1 / 32, initializer="he"),
-        training=TrainingRecipe(batch_size=2),
+        training=TrainingOptions(batch_size=2),
         stages=(stage,),
     )
     system = SDN(recipe)

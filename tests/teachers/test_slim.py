@@ -10,7 +10,7 @@ from PIL import Image
 
 from t2i_kd.data.catalogue import load_dataset
 from t2i_kd.errors import UserError
-from t2i_kd.recipe import DataRecipe, Recipe, StudentRecipe, TeacherRecipe, TrainingRecipe, parse_stage
+from t2i_kd.recipe import DataOptions, Recipe, StudentRecipe, TeacherOptions, TrainingOptions, parse_stage
 from t2i_kd.teachers import slim
 from t2i_kd.teachers.catalogue import load_teacher
 from t2i_kd.teachers.slim import AVERAGE_WEIGHTS, POOLS, SlimTrainer, TapBatches, TeacherSlim, tap_statistics
@@ -52,10 +52,10 @@ def recipe(pictures, full_weights, width=1 / 16, **stage):
     options = " ".join(f"{name}={value}" for name, value in ({"steps": STEPS, "learning_rate": 2e-3} | stage).items())
     return Recipe(
         system="teacher_slim",
-        data=DataRecipe(dataset="image_folder", data_dir=str(pictures), resolution=32),
-        teacher=TeacherRecipe(teacher="vgg19", teacher_weights=str(full_weights)),
+        data=DataOptions(dataset="image_folder", data_dir=str(pictures), resolution=32),
+        teacher=TeacherOptions(teacher="vgg19", teacher_weights=str(full_weights)),
         student=StudentRecipe(width=width),
-        training=TrainingRecipe(batch_size=4, checkpoint_every=3, log_every=1),
+        training=TrainingOptions(batch_size=4, checkpoint_every=3, log_every=1),
         stages=(parse_stage(f"distil: objective=regress_pools {options}"),),
     )
 
@@ -76,7 +76,7 @@ def test_a_run_leaves_a_teacher_that_can_be_loaded(run):
     with np.load(path) as stored:
         assert {stored[name].dtype for name in stored.files} == {np.dtype("float16")}
         assert set(stored.files) == {f"{name}/{part}" for name in CONVOLUTIONS for part in ("kernel", "bias")}
-    teacher = load_teacher(TeacherRecipe(teacher="vgg19_slim", teacher_weights=str(path)), 32)
+    teacher = load_teacher(TeacherOptions(teacher="vgg19_slim", teacher_weights=str(path)), 32)
     # Its maps are those of the network that was trained, in the mode that does not look at the batch.
     images = run.system.images[:3].astype("float32")
     made, expected = teacher(images), run.system.network(images, training=False)
@@ -189,7 +189,7 @@ def test_the_shipped_weights_have_the_fidelity_that_is_shipped_beside_them(share
     flowers = [
         load_dataset("image_folder", s, 64, shared_data / "oxford_flowers102_64px.zip") for s in ("train", "test")
     ]
-    found = slim.fidelity({"slim": load_teacher(TeacherRecipe(teacher="vgg19_slim"), 64)}, *flowers)
+    found = slim.fidelity({"slim": load_teacher(TeacherOptions(teacher="vgg19_slim"), 64)}, *flowers)
     assert found["slim"] == pytest.approx(known["slim"], abs=0.01)
     assert (found["train_images"], found["test_images"]) == (known["train_images"], known["test_images"])
 

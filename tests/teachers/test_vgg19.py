@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from t2i_kd.errors import UserError
-from t2i_kd.recipe import TeacherRecipe
+from t2i_kd.recipe import TeacherOptions
 from t2i_kd.teachers.catalogue import load_teacher
 from t2i_kd.teachers.vgg19 import CONVOLUTIONS, SLIM_WEIGHTS, TAPS, build_vgg19, fold_batch_normalization
 
@@ -32,7 +32,7 @@ def published(tmp_path_factory):
 
 def test_max_pooling_gives_keras_applications_features(published, images):
     model, path = published
-    teacher = load_teacher(TeacherRecipe(teacher_weights=str(path), teacher_pooling="max"), 32)
+    teacher = load_teacher(TeacherOptions(teacher_weights=str(path), teacher_pooling="max"), 32)
     theirs = keras.Model(
         model.input, [model.get_layer(name).output for name in ("block1_conv2", "block3_conv4", "block5_pool")]
     )(keras.applications.vgg19.preprocess_input(images.copy()))
@@ -42,7 +42,7 @@ def test_max_pooling_gives_keras_applications_features(published, images):
 
 
 def test_22_taps_with_average_pooling(published, images):
-    teacher = load_teacher(TeacherRecipe(teacher_weights=str(published[1])), 32)
+    teacher = load_teacher(TeacherOptions(teacher_weights=str(published[1])), 32)
     taps = {name: np.asarray(value) for name, value in teacher(images).items()}
     assert tuple(taps) == TAPS
     assert len(taps) == 22
@@ -76,7 +76,7 @@ def test_folding_normalisation_changes_nothing(images):
 
 def test_the_shipped_slim_teacher_is_small_and_frozen(images):
     assert SLIM_WEIGHTS.stat().st_size <= 3e6
-    teacher = load_teacher(TeacherRecipe(teacher="vgg19_slim"), 32)
+    teacher = load_teacher(TeacherOptions(teacher="vgg19_slim"), 32)
     assert teacher.output["pool5"].shape == (None, 1, 1, 128)
     assert all(np.isfinite(value).all() and np.asarray(value).std() > 0 for value in teacher(images).values())
     assert not teacher.trainable_variables
@@ -85,36 +85,36 @@ def test_the_shipped_slim_teacher_is_small_and_frozen(images):
 @pytest.mark.parametrize("teacher", ["vgg19", "vgg19_slim"])
 def test_missing_weights_are_an_error(teacher, tmp_path):
     with pytest.raises(UserError, match="--teacher_weights: no file"):
-        load_teacher(TeacherRecipe(teacher=teacher, teacher_weights=str(tmp_path / "none.weights.h5")), 32)
+        load_teacher(TeacherOptions(teacher=teacher, teacher_weights=str(tmp_path / "none.weights.h5")), 32)
 
 
 def test_a_wrong_checksum_is_an_error(published):
     with pytest.raises(UserError, match="SHA-256"):
-        load_teacher(TeacherRecipe(teacher_weights=str(published[1]), teacher_weights_sha256="0" * 64), 32)
+        load_teacher(TeacherOptions(teacher_weights=str(published[1]), teacher_weights_sha256="0" * 64), 32)
 
 
 def test_a_checksum_of_what_keras_downloads_is_an_error():
     with pytest.raises(UserError, match=r"--teacher_weights_sha256: .*--teacher_weights"):
-        load_teacher(TeacherRecipe(teacher_weights_sha256="0" * 64), 32)
+        load_teacher(TeacherOptions(teacher_weights_sha256="0" * 64), 32)
 
 
 def test_the_right_checksum_passes(published):
     digest = hashlib.sha256(published[1].read_bytes()).hexdigest()
-    load_teacher(TeacherRecipe(teacher_weights=str(published[1]), teacher_weights_sha256=digest), 32)
+    load_teacher(TeacherOptions(teacher_weights=str(published[1]), teacher_weights_sha256=digest), 32)
 
 
 def test_another_networks_weights_are_an_error(tmp_path):
     path = tmp_path / "vgg16.weights.h5"
     keras.applications.VGG16(include_top=False, weights=None).save_weights(path)
     with pytest.raises(UserError, match="does not fit"):
-        load_teacher(TeacherRecipe(teacher_weights=str(path)), 32)
+        load_teacher(TeacherOptions(teacher_weights=str(path)), 32)
 
 
 def test_garbage_and_wrong_shapes_are_errors_for_slim(tmp_path):
     garbage = tmp_path / "garbage.npz"
     garbage.write_bytes(b"not weights")
     with pytest.raises(UserError, match="is not a"):
-        load_teacher(TeacherRecipe(teacher="vgg19_slim", teacher_weights=str(garbage)), 32)
+        load_teacher(TeacherOptions(teacher="vgg19_slim", teacher_weights=str(garbage)), 32)
     narrow = tmp_path / "narrow.npz"
     model = build_vgg19(32, 1 / 64)
     np.savez(
@@ -126,16 +126,16 @@ def test_garbage_and_wrong_shapes_are_errors_for_slim(tmp_path):
         },
     )
     with pytest.raises(UserError, match="conv1_1 has shape"):
-        load_teacher(TeacherRecipe(teacher="vgg19_slim", teacher_weights=str(narrow)), 32)
+        load_teacher(TeacherOptions(teacher="vgg19_slim", teacher_weights=str(narrow)), 32)
 
 
 def test_imagenet_offline_says_what_to_put_where(tmp_path):
     code = (
-        "from t2i_kd.teachers.catalogue import load_teacher; from t2i_kd.recipe import TeacherRecipe\n"
+        "from t2i_kd.teachers.catalogue import load_teacher; from t2i_kd.recipe import TeacherOptions\n"
         "import keras.src.utils.file_utils as f\n"
         "def refuse(*a, **k): raise OSError('no network')\n"
         "f.urlretrieve = refuse\n"
-        "load_teacher(TeacherRecipe(), 32)"
+        "load_teacher(TeacherOptions(), 32)"
     )
     done = subprocess.run(
         [sys.executable, "-c", code],

@@ -6,14 +6,14 @@ import tensorflow as tf
 
 from t2i_kd.data.captioned_images import CaptionedImages
 from t2i_kd.errors import UserError
-from t2i_kd.recipe import TextRecipe
+from t2i_kd.recipe import TextOptions
 from t2i_kd.text.front_end import build_front_end, load_front_end
 
 CAPTIONS = (("a red bird", "the Bird is red"), ("a blue flower",))
 DATASET = CaptionedImages("tiny/train", (), CAPTIONS, np.arange(2, dtype=np.int32), ("bird", "flower"))
 RECIPES = {
-    "gru": TextRecipe(text_encoder="gru", text_dim=8, text_length=5, word_dim=4),
-    "char_cnn_rnn": TextRecipe(text_encoder="char_cnn_rnn", text_dim=8, text_length=48),
+    "gru": TextOptions(text_encoder="gru", text_dim=8, text_length=5, word_dim=4),
+    "char_cnn_rnn": TextOptions(text_encoder="char_cnn_rnn", text_dim=8, text_length=48),
 }
 
 
@@ -33,14 +33,14 @@ def test_features_fit_the_encoder_and_equal_the_graphs(name):
 
 @pytest.mark.parametrize(("name", "length"), [("gru", 32), ("char_cnn_rnn", 201)])
 def test_default_lengths(name, length):
-    assert build_front_end(TextRecipe(text_encoder=name), DATASET).input_shape == (length,)
+    assert build_front_end(TextOptions(text_encoder=name), DATASET).input_shape == (length,)
 
 
 @pytest.mark.parametrize("name", RECIPES)
 def test_saved_front_end_loads_and_does_not_ask_for_pretrained_weights(name, tmp_path):
     front_end = build_front_end(RECIPES[name], DATASET)
     front_end.save(tmp_path)
-    recipe = TextRecipe(**{**vars(RECIPES[name]), "text_weights": "gone.weights.h5"})
+    recipe = TextOptions(**{**vars(RECIPES[name]), "text_weights": "gone.weights.h5"})
     loaded = load_front_end(tmp_path, recipe)
     assert loaded == front_end
     loaded.build_encoder()
@@ -51,7 +51,7 @@ def test_encoder_starts_from_text_weights(tmp_path):
     trained = front_end.build_encoder()
     path = str(tmp_path / "text.weights.h5")
     trained.save_weights(path)
-    pretrained = build_front_end(TextRecipe(**{**vars(RECIPES["gru"]), "text_weights": path}), DATASET)
+    pretrained = build_front_end(TextOptions(**{**vars(RECIPES["gru"]), "text_weights": path}), DATASET)
     for ours, theirs in zip(pretrained.build_encoder().get_weights(), trained.get_weights(), strict=True):
         np.testing.assert_array_equal(ours, theirs)
 
@@ -73,7 +73,7 @@ def write_other_vocabulary(path):
 def test_wrong_text_weights_name_the_flag(write, tmp_path):
     path = tmp_path / "text.weights.h5"
     write(path)
-    front_end = build_front_end(TextRecipe(**{**vars(RECIPES["gru"]), "text_weights": str(path)}), DATASET)
+    front_end = build_front_end(TextOptions(**{**vars(RECIPES["gru"]), "text_weights": str(path)}), DATASET)
     with pytest.raises(UserError, match=r"^--text_weights: [^\n]*text\.weights\.h5[^\n]*$"):
         front_end.build_encoder()
 
@@ -87,7 +87,7 @@ def test_text_weights_of_another_vocabulary_of_the_same_size_are_noticed(tmp_pat
     path = tmp_path / "text.weights.h5"
     theirs.build_encoder().save_weights(path)
     theirs.save(tmp_path)
-    pretrained = build_front_end(TextRecipe(**{**vars(RECIPES["gru"]), "text_weights": str(path)}), DATASET)
+    pretrained = build_front_end(TextOptions(**{**vars(RECIPES["gru"]), "text_weights": str(path)}), DATASET)
     with pytest.raises(UserError, match=r"^--text_weights: .*vocabulary\.txt"):
         pretrained.build_encoder()
 
@@ -106,10 +106,10 @@ def test_text_weights_of_another_vocabulary_of_the_same_size_are_noticed(tmp_pat
 )
 def test_wrong_recipe_names_the_flag(fields, message):
     with pytest.raises(UserError, match=f"^{message}"):
-        build_front_end(TextRecipe(**fields), DATASET)
+        build_front_end(TextOptions(**fields), DATASET)
 
 
 @pytest.mark.parametrize("name", ["gru", "precomputed", "hub", "telepathy"])
 def test_empty_folder_is_refused(name, tmp_path):
     with pytest.raises(UserError):
-        load_front_end(tmp_path, TextRecipe(text_encoder=name))
+        load_front_end(tmp_path, TextOptions(text_encoder=name))

@@ -9,7 +9,7 @@ import tensorflow as tf
 
 from t2i_kd.data.captioned_images import CaptionedImages
 from t2i_kd.errors import UserError
-from t2i_kd.recipe import TextRecipe
+from t2i_kd.recipe import TextOptions
 from t2i_kd.text.front_end import build_front_end, load_front_end
 
 CAPTIONS = (("a red bird", "a bird"), ("größe",))
@@ -44,7 +44,7 @@ def handle(tmp_path):
 
 
 def recipe(handle, text_dim=3):
-    return TextRecipe(text_encoder="hub", hub_handle=handle, text_dim=text_dim)
+    return TextOptions(text_encoder="hub", hub_handle=handle, text_dim=text_dim)
 
 
 def test_features_are_the_modules_and_training_captions_are_embedded_once(handle, monkeypatch):

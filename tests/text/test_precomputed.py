@@ -10,7 +10,7 @@ import pytest
 
 from t2i_kd.data.captioned_images import CaptionedImages
 from t2i_kd.errors import UserError
-from t2i_kd.recipe import TextRecipe
+from t2i_kd.recipe import TextOptions
 from t2i_kd.text.front_end import build_front_end, load_front_end
 from t2i_kd.text.safe_pickle import load_arrays
 
@@ -40,7 +40,7 @@ def dataset(rows, captions=CAPTIONS, file_names=None):
 
 
 def recipe(folder, **fields):
-    return TextRecipe(text_encoder="precomputed", embeddings_dir=str(folder), text_dim=6, **fields)
+    return TextOptions(text_encoder="precomputed", embeddings_dir=str(folder), text_dim=6, **fields)
 
 
 def test_captions_find_their_vectors_whatever_the_data_sets_order(embeddings_dir):

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from keras import ops
 
-from t2i_kd.recipe import Stage, TrainingRecipe
+from t2i_kd.recipe import Stage, TrainingOptions
 from t2i_kd.training.loop import plan_stages, train_stage
 from t2i_kd.training.trainer import Trainer
 
@@ -76,7 +76,7 @@ def train_line(tmp_path):
         first = trainer.network.get_weights()[0]
         seen = []
         every_step = {"checkpoint_every": 1, "sample_every": 1, "log_every": 1}
-        options = TrainingRecipe(**{"batch_size": BATCH} | every_step | training)
+        options = TrainingOptions(**{"batch_size": BATCH} | every_step | training)
         for plan in plan_stages([Stage(name, "line", steps=steps, learning_rate=rate) for name in stages], 1):
             train_stage(
                 plan,

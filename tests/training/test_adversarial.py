@@ -8,7 +8,7 @@ import pytest
 from keras import ops
 
 from t2i_kd.errors import UserError
-from t2i_kd.recipe import GanRecipe, Stage, TrainingRecipe
+from t2i_kd.recipe import GanOptions, Stage, TrainingOptions
 from t2i_kd.training.adversarial import AdversarialTrainer, check_gan
 from t2i_kd.training.loop import plan_stages, train_stage
 
@@ -27,7 +27,7 @@ class LineGan(AdversarialTrainer):
         made = {"image": dense(image), "normal": norm(image)}
         judge = keras.layers.Dense(1, use_bias=False, name="v")
         judge.build((None, 1))
-        recipe = GanRecipe(beta_1=BETA_1, beta_2=BETA_2, discriminator_learning_rate=JUDGE_RATE, **gan)
+        recipe = GanOptions(beta_1=BETA_1, beta_2=BETA_2, discriminator_learning_rate=JUDGE_RATE, **gan)
         dense.set_weights([np.array([[0.5]])])
         judge.set_weights([np.array([[-0.25]])])
         super().__init__(keras.Model(image, made, name="g"), [judge], recipe, ema, name="line_gan")
@@ -96,7 +96,7 @@ def by_hand(steps, parts=1):
 
 def train(trainer, tmp_path, steps=6, ema=0.0):
     seen = []
-    training = TrainingRecipe(batch_size=4, ema=ema, checkpoint_every=100, sample_every=1, log_every=1)
+    training = TrainingOptions(batch_size=4, ema=ema, checkpoint_every=100, sample_every=1, log_every=1)
     (plan,) = plan_stages([STAGE], 1)
     train_stage(plan, trainer, Batches, training, tmp_path, lambda *_: seen.append(trainer.values))
     return seen
@@ -133,7 +133,7 @@ def test_averages_hold_weights_and_statistics_and_are_what_is_kept(tmp_path):
 def test_a_resumed_run_is_the_same_to_the_bit(tmp_path):
     whole, parted = LineGan(ema=0.8), LineGan(ema=0.8)
     train(whole, tmp_path / "whole", ema=0.8)
-    training = TrainingRecipe(batch_size=4, ema=0.8, checkpoint_every=1, sample_every=100, log_every=1)
+    training = TrainingOptions(batch_size=4, ema=0.8, checkpoint_every=1, sample_every=100, log_every=1)
     (plan,) = plan_stages([STAGE], 1)
 
     def interrupted(stage, step, events):
@@ -161,7 +161,7 @@ def test_both_optimizers_lie_in_the_checkpoints(tmp_path):
 @pytest.mark.parametrize("every", [1, 3])
 def test_a_lazy_penalty_has_the_same_mean(every):
     trainer = LineGan(gradient_penalty="r1", penalty_every=every)
-    trainer.compile(optimizer=trainer.make_optimizer(STAGE, 6, TrainingRecipe()))
+    trainer.compile(optimizer=trainer.make_optimizer(STAGE, 6, TrainingOptions()))
     trainer.optimizer.build(trainer.trainable_variables)
     images, found = ops.ones((2, 4, 4, 3)), []
     for step in range(6):
@@ -186,4 +186,4 @@ def test_a_lazy_penalty_has_the_same_mean(every):
 )
 def test_a_recipe_that_cannot_be_trained_is_named(values, named):
     with pytest.raises(UserError, match=f"--{named}"):
-        check_gan(GanRecipe(**values), 4)
+        check_gan(GanOptions(**values), 4)

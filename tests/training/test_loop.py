@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from t2i_kd.errors import UserError
-from t2i_kd.recipe import Stage, TrainingRecipe
+from t2i_kd.recipe import Stage, TrainingOptions
 from t2i_kd.training import checkpoints
 from t2i_kd.training.loop import learning_rate, make_optimizer, plan_stages
 
@@ -113,7 +113,7 @@ def test_the_moving_average_is_what_is_kept_and_drawn(train_line, line):
 def test_after_a_look_at_the_average_training_goes_on_bit_exactly(line):
     keras.utils.set_random_seed(0)
     trainer = line.Trainer()
-    trainer.compile(optimizer=make_optimizer(stage(), 10, TrainingRecipe(ema=0.9)))
+    trainer.compile(optimizer=make_optimizer(stage(), 10, TrainingOptions(ema=0.9)))
     trainer.optimizer.build(trainer.trainable_variables)
     (variable,) = trainer.trainable_variables
     for scale in (1.0, -3.0, 0.1):

@@ -6,7 +6,7 @@ import os
 import pytest
 
 from t2i_kd.errors import UserError
-from t2i_kd.recipe import Recipe, TrainingRecipe, parse_stage
+from t2i_kd.recipe import Recipe, TrainingOptions, parse_stage
 from t2i_kd.training.run_directory import open_run_directory
 
 RECIPE = Recipe(stages=(parse_stage("I: objective=mirrored steps=5"),))
@@ -35,7 +35,7 @@ def test_a_folder_with_a_half_written_recipe_is_taken(tmp_path):
 @pytest.mark.parametrize(
     ("other", "named"),
     [
-        (dataclasses.replace(RECIPE, training=TrainingRecipe(seed=4)), "seed is 0 there, 4 here"),
+        (dataclasses.replace(RECIPE, training=TrainingOptions(seed=4)), "seed is 0 there, 4 here"),
         (dataclasses.replace(RECIPE, stages=(parse_stage("I: objective=mirrored steps=6"),)), "stages"),
         (dataclasses.replace(RECIPE, stages=()), "stages"),
     ],
