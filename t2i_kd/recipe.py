@@ -47,21 +47,28 @@ class TextRecipe:
 
 @dataclass(frozen=True)
 class TeacherRecipe:
-    teacher: str = option("vgg19", "the pretrained network that teaches", ("vgg19", "vgg19_slim", "none"))
+    teacher: str = option(
+        "vgg19",
+        "the pretrained network that teaches: vgg19, vgg19_slim, none, a network of keras.applications such as "
+        "MobileNetV2, run:DIR (the student of a run that reads images), or a module on the path with a function "
+        "load(options, resolution)",
+    )
     teacher_weights: str = option(
         "imagenet",
-        "imagenet (Keras downloads them; vgg19_slim's come with the package) or a file: a .weights.h5 of "
-        "keras.applications.VGG19(include_top=False), or a .npz that the teacher_slim system wrote",
+        "imagenet (Keras downloads them; vgg19_slim's come with the package) or a file: a .weights.h5 of the same "
+        "network of keras.applications or, for vgg19_slim, a .npz that the teacher_slim system wrote",
     )
     teacher_weights_sha256: str = option("", "SHA-256 that the teacher's weights file must have; empty: any")
     teacher_cache_mb: int = option(
         1024,
-        "most megabytes for keeping what the teacher sees in the training pictures; where that is too little, or a "
-        "picture comes less than twice in a stage, the teacher looks at every step; 0: always",
+        "most megabytes for keeping the teacher's features of the training images; where that is too little, or an "
+        "image comes less than twice in a stage, they are computed at every step; 0: always",
     )
-    teacher_pooling: str = option("average", "pooling of the teacher; the paper's is average", ("average", "max"))
+    teacher_pooling: str = option("average", "pooling of VGG19; the paper's is average", ("average", "max"))
     teacher_preprocessing: str = option(
-        "caffe", "caffe: BGR minus the ImageNet mean; none: BGR in 0-255, as SDN's authors feed", ("caffe", "none")
+        "caffe",
+        "what VGG19 reads; caffe: BGR minus the ImageNet mean; none: BGR in 0-255, as SDN's authors feed",
+        ("caffe", "none"),
     )
 
 

@@ -127,7 +127,7 @@ class TextToImageSystem:
         """The `Trainer` of a `StagePlan`; the stage's frozen layers are frozen."""
         freeze(self.network, plan.stage.frozen)
         if plan.stage.objective == JOINT_EMBEDDING:
-            (tap,) = resolve_tap_weights(plan.stage.tap_weights)
+            (tap,) = resolve_tap_weights(plan.stage.tap_weights, self.teacher.output)
             return JointEmbeddingTrainer(self.network.get_layer("text_encoder"), self.teacher, tap)
         return self.own_trainer(plan)
 
