@@ -12,7 +12,7 @@ from keras import ops
 
 from t2i_kd.errors import UserError
 from t2i_kd.imaging import HALF_RANGE
-from t2i_kd.teachers.vgg19 import BLOCKS, TAPS, channels
+from t2i_kd.teachers.vgg19 import BLOCKS, TAPS, channels, check_resolution
 
 DENSE_UNITS = 4096
 
@@ -120,8 +120,7 @@ def build_generator(
         UserError: when `resolution` is not a multiple of 32, `width` gives no whole channel counts, or `head_rank` is
             negative.
     """
-    if resolution % 32 or resolution <= 0:
-        raise UserError(f"--resolution: {resolution} is not a positive multiple of 32")
+    check_resolution(resolution)
     if head_rank < 0:
         raise UserError(f"--head_rank: {head_rank} is negative")
     kernels = kernel_initializers(initializer, seed)

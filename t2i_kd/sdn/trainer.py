@@ -7,10 +7,13 @@ from keras import ops
 
 from t2i_kd.errors import UserError
 from t2i_kd.metrics.tap_errors import ERRORS, SCALINGS, tap_errors, tap_scales
+from t2i_kd.sdn.networks import build_generator
 from t2i_kd.sdn.objective import OBJECTIVES
 from t2i_kd.sdn.upsampling import pays, with_direct_upsampling
-from t2i_kd.teachers.catalogue import WIDTHS
+from t2i_kd.teachers.catalogue import teacher_shapes
 from t2i_kd.teachers.tap_weights import resolve_tap_weights
+from t2i_kd.teachers.vgg19 import tap_shapes
+from t2i_kd.teachers.vgg19_weights import WIDTHS
 from t2i_kd.teachers.views import views_that_pay
 from t2i_kd.training.text_to_image import TextToImageSystem
 from t2i_kd.training.trainer import Trainer
@@ -35,7 +38,7 @@ class SDNTrainer(Trainer):
         super().__init__(name=f"sdn_{stage.name}")
         self.network, self.stage, self.scales = network, stage, scales
         self.drawing = with_direct_upsampling(network) if direct else network
-        self.weights_of_taps = resolve_tap_weights(stage.tap_weights)
+        self.weights_of_taps = resolve_tap_weights(stage.tap_weights, teacher.output)
         self.made_scales = scales
         if stage.objective == "mirrored" and stage.scaling == "normalised":
             # The student's own tensors are in normalised units; see t2i_kd/sdn/objective.py.
@@ -77,40 +80,78 @@ def check_stage(stage, recipe):
     for field, known in KNOWN.items():
         if getattr(stage, field) not in known:
             raise UserError(f"--stage {stage.name}: {field} is {getattr(stage, field)!r}, none of {', '.join(known)}")
-    taps = set(resolve_tap_weights(stage.tap_weights))
+    shapes = teacher_shapes(recipe.teacher, recipe.data.resolution)
     teacher = recipe.teacher.teacher
-    if teacher == "none" and taps != {"image"}:
+    if teacher == "none" and set(dict(stage.tap_weights)) != {"image"}:
         raise UserError(f"--stage {stage.name}: without a teacher only tap_weights=image:1 can be compared")
-    if stage.objective == "mirrored" and taps != {"image"} and recipe.student.width != WIDTHS[teacher]:
+    taps = resolve_tap_weights(stage.tap_weights, shapes)
+    if stage.objective == "mirrored":
+        check_mirrored(stage, recipe, {tap: shapes[tap] for tap in taps})
+
+
+def check_mirrored(stage, recipe, shapes):
+    """Raises `UserError` unless the student has a tensor of every tap's name and shape.
+
+    Args:
+        stage: with objective `mirrored`.
+        recipe: `Recipe`.
+        shapes: {tap: (height, width, channels)} of the teacher's taps that the stage compares.
+    """
+    teacher, width = recipe.teacher.teacher, recipe.sdn.width
+    if width != WIDTHS.get(teacher, width) and set(shapes) != {"image"}:
         raise UserError(
-            f"--width: {recipe.student.width} does not match the teacher's {WIDTHS[teacher]} ({teacher}), "
+            f"--width: {width} does not match the teacher's {WIDTHS[teacher]} ({teacher}), "
             f"and stage {stage.name} compares the student's tensors with the teacher's"
         )
+    own = tap_shapes(recipe.data.resolution, width)
+    for tap, shape in shapes.items():
+        if own.get(tap) != shape:
+            has = f"its own of that name is {own[tap]}" if tap in own else "it has none of that name"
+            raise UserError(
+                f"--stage {stage.name}: mirrored compares the student's tensors with the teacher's, and the student "
+                f"does not mirror {tap} {shape} of {teacher}: {has}; objective=perceptual takes any teacher"
+            )
 
 
 class SDN(TextToImageSystem):
     """An SDN run; see `TextToImageSystem`."""
 
-    objectives = OBJECTIVES
+    own_objectives = OBJECTIVES
 
-    def check_stage(self, stage):
+    def check_own_stage(self, stage):
         check_stage(stage, self.recipe)
+
+    def build_generator(self):
+        recipe, sdn = self.recipe, self.recipe.sdn
+        return build_generator(
+            recipe.data.resolution,
+            recipe.text.text_dim,
+            sdn.width,
+            recipe.student.noise_dim,
+            sdn.initializer,
+            sdn.image_output,
+            recipe.training.seed,
+            sdn.head_rank,
+        )
 
     @functools.cached_property
     def measured_scales(self):
         """{tap: its typical size} among the teacher's activations of the training images; see `tap_scales`."""
         return tap_scales(self.teacher, self.dataset.images)
 
-    def own_trainer(self, plan):
+    def taps(self, plan):
+        """{tap: weight} of the teacher's taps that a stage compares."""
+        return resolve_tap_weights(plan.stage.tap_weights, self.teacher.output)
+
+    def objective_trainer(self, plan):
         normalised = plan.stage.scaling == "normalised"
-        taps = resolve_tap_weights(plan.stage.tap_weights)
-        scales = {name: self.measured_scales[name] if normalised else 1.0 for name in taps}
+        scales = {name: self.measured_scales[name] if normalised else 1.0 for name in self.taps(plan)}
         direct = pays(self.recipe.training.jit_compile)
         return SDNTrainer(self.network, self.teacher, plan.stage, scales, plan.steps, direct)
 
-    def kept_views(self, plan):
+    def cached_features(self, plan):
         data, training = self.recipe.data, self.recipe.training
-        taps = resolve_tap_weights(plan.stage.tap_weights)
-        limit = self.recipe.teacher.teacher_cache_mb
-        pictures = self.dataset.images
-        return views_that_pay(self.teacher, taps, pictures, data.flip, training.batch_size, plan.steps, limit)
+        limit, images = self.recipe.teacher.teacher_cache_mb, self.dataset.images
+        return views_that_pay(
+            self.teacher, self.taps(plan), images, data.flip, training.batch_size, plan.steps, limit
+        )

@@ -1,117 +1,161 @@
-"""The teachers by name, with their weights: what is asked for or an error, never random weights."""
+"""The one registry of teachers: frozen networks from an image to named taps, with the weights that were asked for.
 
+`--teacher` is `vgg19`, `vgg19_slim`, `none`, the name of a network of `keras.applications`, `run:DIR` for the student
+of a run that reads images, or a module on the path with a function `load(options, resolution) -> keras.Model`.
+"""
+
+import dataclasses
+import functools
 import hashlib
-import zipfile
+from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 
 import keras
-import numpy as np
 
+from t2i_kd import plugins
 from t2i_kd.errors import UserError
-from t2i_kd.teachers.vgg19 import CONVOLUTIONS, SLIM_WEIGHTS, SLIM_WIDTH, build_vgg19
+from t2i_kd.teachers import run
+from t2i_kd.teachers.applications import APPLICATIONS, build_application
+from t2i_kd.teachers.vgg19 import SLIM_WEIGHTS, tap_shapes
+from t2i_kd.teachers.vgg19_weights import WIDTHS, load_vgg19
 
-WIDTHS = {"vgg19": 1.0, "vgg19_slim": SLIM_WIDTH}
-KERAS_FILE = "vgg19_weights_tf_dim_ordering_tf_kernels_notop.h5"
+# The options that only VGG19 and its slim twin have, with the values that leave any other teacher as it is.
+VGG19_OPTIONS = {"teacher_pooling": "average", "teacher_preprocessing": "caffe"}
 
 
-def load_teacher(teacher_recipe, resolution):
+@dataclass(frozen=True)
+class Kind:
+    """How the teachers of one kind are made.
+
+    Attributes:
+        load: (options, resolution) -> `keras.Model` from images to {tap: map}, with its weights.
+        shapes: (options, resolution) -> {tap: (height, width, channels)}; None: it takes the loaded model to know.
+    """
+
+    load: Callable
+    shapes: Callable | None = None
+
+
+def load_teacher(options, resolution):
     """A frozen teacher with pretrained weights.
 
     Args:
-        teacher_recipe: `TeacherOptions`. `teacher_weights=imagenet` stands for the weights that Keras publishes
-            (`vgg19`) or that this package ships (`vgg19_slim`); otherwise a file: a `.weights.h5` of
-            `keras.applications.VGG19(include_top=False)`, or a `.npz` that the `teacher_slim` system wrote.
+        options: `TeacherOptions`. `teacher_weights=imagenet` stands for the weights that Keras publishes or, for
+            `vgg19_slim`, that this package ships; otherwise a file: a `.weights.h5` of the same network of
+            `keras.applications` or, for `vgg19_slim`, a `.npz` that the `teacher_slim` system wrote.
         resolution: side of the images in pixels.
 
     Returns:
-        A `keras.Model`, not trainable, from float32 RGB [batch, resolution, resolution, 3] in 0-255 to {tap: map}.
-        For `teacher=none` its only tap is `image`, the image itself.
+        A `keras.Model`, not trainable, from float32 RGB [batch, resolution, resolution, 3] in 0-255 to {tap: map}, the
+        taps from the pixels to the most abstract. Of `teacher=none` the only tap is `image`, the image itself.
 
     Raises:
-        UserError: when the weights cannot be had, have another checksum than `teacher_weights_sha256`, or do not fit.
+        UserError: when the teacher is not known, or its weights cannot be had, have another checksum than
+            `teacher_weights_sha256`, or do not fit.
     """
-    if teacher_recipe.teacher == "none":
-        image = keras.Input((resolution, resolution, 3), name="image")
-        return keras.Model(image, {"image": image}, name="none")
-    model = build_vgg19(
-        resolution,
-        WIDTHS[teacher_recipe.teacher],
-        teacher_recipe.teacher_pooling,
-        teacher_recipe.teacher_preprocessing,
-    )
-    read = _read_vgg19 if teacher_recipe.teacher == "vgg19" else _read_slim
-    for name, weights in read(teacher_recipe).items():
-        layer = model.get_layer(name)
-        for ours, theirs in zip(layer.weights, weights, strict=True):
-            if tuple(ours.shape) != theirs.shape:
-                raise UserError(
-                    f"--teacher_weights: {name} has shape {theirs.shape} in the file, {tuple(ours.shape)} is needed"
-                )
-        layer.set_weights(weights)
+    kind = _kind(options)
+    _check_weights(options)
+    model = kind.load(options, resolution)
     model.trainable = False
     return model
 
 
-def _check_file(path, wanted_sha256):
-    path = Path(path)
-    if not path.is_file():
-        raise UserError(f"--teacher_weights: no file {path}")
-    if wanted_sha256:
-        with open(path, "rb") as file:
-            found = hashlib.file_digest(file, "sha256").hexdigest()
-        if found != wanted_sha256.lower():
-            raise UserError(f"--teacher_weights: {path} has SHA-256 {found}, not {wanted_sha256}")
+def teacher_shapes(options, resolution):
+    """{tap: (height, width, channels)} of a teacher, without its weights where it can be known without them.
+
+    Raises:
+        UserError: as `load_teacher` does.
+    """
+    kind = _kind(options)
+    if kind.shapes:
+        return dict(kind.shapes(options, resolution))
+    return _shapes(load_teacher(options, resolution))
 
 
-def _read_vgg19(teacher_recipe):
-    weights = teacher_recipe.teacher_weights
-    if weights != "imagenet":
-        _check_file(weights, teacher_recipe.teacher_weights_sha256)
-    elif teacher_recipe.teacher_weights_sha256:
+def teacher_taps(options, resolution):
+    """The names of a teacher's taps, from the pixels to the most abstract; see `teacher_shapes`."""
+    return tuple(teacher_shapes(options, resolution))
+
+
+def pinned(options):
+    """The options with the SHA-256 of the network that `run:DIR` names, so that a recipe says which one taught it."""
+    if not options.teacher.startswith(run.PREFIX) or options.teacher_weights_sha256:
+        return options
+    return dataclasses.replace(options, teacher_weights_sha256=run.run_sha256(options.teacher))
+
+
+def _shapes(model):
+    return {tap: tuple(output.shape[1:]) for tap, output in model.output.items()}
+
+
+def _load_none(options, resolution):
+    image = keras.Input((resolution, resolution, 3), name="image")
+    return keras.Model(image, {"image": image}, name="none")
+
+
+def _load_application(options, resolution):
+    return build_application(options.teacher, resolution, options.teacher_weights)
+
+
+@functools.cache
+def _application_shapes(name, resolution):
+    return _shapes(build_application(name, resolution))
+
+
+def _load_module(options, resolution):
+    name = options.teacher
+    (load,) = plugins.members(plugins.import_module(name, "teacher"), "teacher", "load")
+    model = load(options, resolution)
+    if not isinstance(model, keras.Model) or not isinstance(getattr(model, "output", None), dict):
+        raise UserError(f"--teacher: {name}.load gives no keras.Model from an image to a dict of taps")
+    return model
+
+
+NAMED = {
+    "vgg19": Kind(load_vgg19, lambda options, resolution: tap_shapes(resolution, WIDTHS["vgg19"])),
+    "vgg19_slim": Kind(load_vgg19, lambda options, resolution: tap_shapes(resolution, WIDTHS["vgg19_slim"])),
+    "none": Kind(_load_none, lambda options, resolution: {"image": (resolution, resolution, 3)}),
+}
+APPLICATION = Kind(_load_application, lambda options, resolution: _application_shapes(options.teacher, resolution))
+RUN = Kind(run.load_run)
+MODULE = Kind(_load_module)
+
+
+def _kind(options):
+    name = options.teacher
+    if name in NAMED:
+        return NAMED[name]
+    for option, usual in VGG19_OPTIONS.items():
+        if getattr(options, option) != usual:
+            raise UserError(f"--{option}: {name} has no such option, only {' and '.join(WIDTHS)} have")
+    if name.startswith(run.PREFIX):
+        return RUN
+    if name in APPLICATIONS:
+        return APPLICATION
+    if plugins.is_dotted(name):
+        return MODULE
+    raise UserError(
+        f"--teacher: {name!r} is none of {', '.join(NAMED)}, a network of keras.applications "
+        f"({', '.join(APPLICATIONS)}), {run.PREFIX}DIR, or a module such as my_package.my_teacher"
+    )
+
+
+def _check_weights(options):
+    """Raises `UserError` where the file of a teacher's weights is missing or has another checksum than it must."""
+    path, wanted = options.teacher_weights, options.teacher_weights_sha256
+    if options.teacher == "vgg19_slim" and path == "imagenet":
+        path = SLIM_WEIGHTS
+    if options.teacher == "none" or options.teacher.startswith(run.PREFIX) or (path == "imagenet" and not wanted):
+        return
+    if path == "imagenet":
         raise UserError(
             "--teacher_weights_sha256: Keras checks what it downloads; give a file with --teacher_weights to check it"
         )
-    published = load_application("VGG19", weights, "teacher_weights", KERAS_FILE)
-    return {name: published.get_layer(f"block{name[4]}_conv{name[6]}").get_weights() for name in CONVOLUTIONS}
-
-
-def load_application(name, weights, flag, keras_file, instead="", include_top=False, **options):
-    """A network of `keras.applications`.
-
-    Args:
-        name: as `keras.applications` has it.
-        weights: `imagenet`, which Keras downloads, or a `.weights.h5` of the same network.
-        flag: which gave `weights`, for messages.
-        keras_file: under which name Keras keeps what it downloads.
-        instead: what else the user can do without a network.
-        include_top: with its classifier.
-        options: further arguments of the network.
-
-    Raises:
-        UserError: naming the flag, when the weights cannot be downloaded or do not fit.
-    """
-    try:
-        return getattr(keras.applications, name)(include_top=include_top, weights=weights, **options)
-    except Exception as error:  # Keras raises anything from URLError to KeyError here
-        reason = " ".join(str(error).split())[:200]
-        if weights == "imagenet":
-            raise UserError(
-                f"--{flag}=imagenet: Keras could not download {name} ({reason}); put {keras_file} into "
-                f"~/.keras/models, or give a file with --{flag}=FILE.weights.h5{instead}"
-            ) from None
-        raise UserError(
-            f"--{flag}: {weights} does not fit keras.applications.{name}(include_top={include_top}): {reason}"
-        ) from None
-
-
-def _read_slim(teacher_recipe):
-    path = SLIM_WEIGHTS if teacher_recipe.teacher_weights == "imagenet" else teacher_recipe.teacher_weights
-    _check_file(path, teacher_recipe.teacher_weights_sha256)
-    try:
-        with np.load(path) as stored:
-            return {
-                name: [stored[f"{name}/{part}"].astype("float32") for part in ("kernel", "bias")]
-                for name in CONVOLUTIONS
-            }
-    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
-        raise UserError(f"--teacher_weights: {path} is not a .npz of a slim VGG19: {error}") from None
+    if not Path(path).is_file():
+        raise UserError(f"--teacher_weights: no file {path}")
+    if wanted:
+        with open(path, "rb") as file:
+            found = hashlib.file_digest(file, "sha256").hexdigest()
+        if found != wanted.lower():
+            raise UserError(f"--teacher_weights: {path} has SHA-256 {found}, not {wanted}")

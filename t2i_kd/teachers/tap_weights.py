@@ -3,16 +3,18 @@
 import fnmatch
 
 from t2i_kd.errors import UserError
-from t2i_kd.teachers.vgg19 import TAPS
+
+# A message names at most so many taps.
+MOST_NAMES = 30
 
 
-def resolve_tap_weights(tap_weights, taps=TAPS):
+def resolve_tap_weights(tap_weights, taps):
     """Weights of all the taps from a stage's `tap_weights`.
 
     Args:
         tap_weights: pairs (name or pattern, weight), later ones overriding earlier ones; empty: every tap 1. A tap
             that none of them names has weight 0.
-        taps: the teacher's own names.
+        taps: the teacher's, from the pixels to the most abstract.
 
     Returns:
         {tap: weight} of the taps whose weight is not 0, in the order of `taps`.
@@ -20,11 +22,13 @@ def resolve_tap_weights(tap_weights, taps=TAPS):
     Raises:
         UserError: for a pattern that fits no tap, a negative weight, or when nothing is left to compare.
     """
+    taps = tuple(taps)
     weights = dict.fromkeys(taps, 0.0 if tap_weights else 1.0)
     for pattern, weight in tap_weights:
         fitting = fnmatch.filter(taps, pattern)
         if not fitting:
-            raise UserError(f"tap_weights: {pattern!r} fits none of the taps {', '.join(taps)}")
+            more = f" and {len(taps) - MOST_NAMES} more" if len(taps) > MOST_NAMES else ""
+            raise UserError(f"tap_weights: {pattern!r} fits none of the taps {', '.join(taps[:MOST_NAMES])}{more}")
         if weight < 0:
             raise UserError(f"tap_weights: the weight of {pattern!r} is negative: {weight}")
         weights.update(dict.fromkeys(fitting, weight))

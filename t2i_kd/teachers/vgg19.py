@@ -17,15 +17,6 @@ BLOCKS = ((2, 64), (2, 128), (4, 256), (4, 512), (4, 512))
 CONVOLUTIONS = tuple(
     f"conv{block}_{index}" for block, (count, _) in enumerate(BLOCKS, 1) for index in range(1, count + 1)
 )
-# The taps in the teacher's order, from the pixels to the most abstract map.
-TAPS = (
-    "image",
-    *(
-        name
-        for block, (count, _) in enumerate(BLOCKS, 1)
-        for name in (*(f"conv{block}_{index}" for index in range(1, count + 1)), f"pool{block}")
-    ),
-)
 POOLINGS = ("average", "max")
 PREPROCESSINGS = ("caffe", "none")
 # The ImageNet means that VGG19's weights expect to be subtracted, blue, green, red.
@@ -44,6 +35,36 @@ def channels(block, width):
     if scaled < 1 or scaled != int(scaled):
         raise UserError(f"--width: {width} does not give whole channel counts (64 x width must be a whole number)")
     return int(scaled)
+
+
+def check_resolution(resolution):
+    """Raises `UserError` for a side of images that five halvings do not divide."""
+    if resolution % 32 or resolution <= 0:
+        raise UserError(f"--resolution: {resolution} is not a positive multiple of 32")
+
+
+def tap_shapes(resolution, width=1.0):
+    """{tap: (height, width, channels)} of VGG19's 22 taps, from the pixels to the most abstract map.
+
+    Args:
+        resolution: side of the image in pixels, a multiple of 32.
+        width: factor on every channel count.
+
+    Raises:
+        UserError: when `resolution` is not a multiple of 32, or `width` does not give whole numbers of channels.
+    """
+    check_resolution(resolution)
+    shapes, side = {"image": (resolution, resolution, 3)}, resolution
+    for block, (count, _) in enumerate(BLOCKS, 1):
+        filters = channels(block, width)
+        shapes |= {f"conv{block}_{index}": (side, side, filters) for index in range(1, count + 1)}
+        side //= 2
+        shapes[f"pool{block}"] = (side, side, filters)
+    return shapes
+
+
+# The names, in that order.
+TAPS = tuple(tap_shapes(32))
 
 
 @keras.saving.register_keras_serializable(package="t2i_kd")
@@ -84,8 +105,7 @@ def build_vgg19(resolution, width=1.0, pooling="average", preprocessing="caffe",
         A `keras.Model` from float32 RGB images [batch, resolution, resolution, 3] in 0-255 to
         {tap: float tensor [batch, height, width, channels]}, the taps in the order of `TAPS`. Weights are random.
     """
-    if resolution % 32 or resolution <= 0:
-        raise UserError(f"--resolution: {resolution} is not a positive multiple of 32")
+    check_resolution(resolution)
     pools = {"average": keras.layers.AveragePooling2D, "max": keras.layers.MaxPooling2D}
     if pooling not in pools:
         raise UserError(f"--teacher_pooling: {pooling!r} is none of {', '.join(POOLINGS)}")

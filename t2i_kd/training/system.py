@@ -1,6 +1,7 @@
 """What a run of every system has: data, a condition, a network, a teacher, and stages one after the other."""
 
 import contextlib
+import dataclasses
 import functools
 import random
 from pathlib import Path
@@ -13,7 +14,7 @@ from t2i_kd.errors import UserError
 from t2i_kd.imaging import captioned_grid, encode_png, write_file_atomically
 from t2i_kd.runners import core_inputs
 from t2i_kd.student import WEIGHTS_FILE, image_outputs, noise_width, save_network
-from t2i_kd.teachers.catalogue import load_teacher
+from t2i_kd.teachers.catalogue import load_teacher, pinned
 from t2i_kd.training.distribution import is_chief
 from t2i_kd.training.loop import learning_rate, plan_stages, train_stage
 
@@ -42,7 +43,7 @@ class System:
     makes_student = True
 
     def __init__(self, recipe, dataset=None):
-        self.recipe = recipe
+        self.recipe = dataclasses.replace(recipe, teacher=pinned(recipe.teacher))
         self._source = recipe.data.dataset if dataset is None else dataset
         self.check_recipe()
 

@@ -35,14 +35,14 @@ def test_every_row_has_the_same_steps_and_rates(row):
 def test_taps_are_left_out_where_the_row_says_so(left_out):
     for stage in parts(f"without_{left_out}")[0]:
         kept = {tap for tap in TAPS if not tap.startswith(BLOCKS[left_out])}
-        assert resolve_tap_weights(stage.tap_weights) == dict.fromkeys((t for t in TAPS if t in kept), 1.0)
+        assert resolve_tap_weights(stage.tap_weights, TAPS) == dict.fromkeys((t for t in TAPS if t in kept), 1.0)
 
 
 def test_other_rows_differ_from_both_in_one_thing():
     both, plain = parts("both")
     assert plain == ["--seed=3"]
     assert [stage.steps for stage in both] == [80, 160]
-    assert resolve_tap_weights(parts("pixels")[0][0].tap_weights) == {"image": 1.0}
+    assert resolve_tap_weights(parts("pixels")[0][0].tap_weights, TAPS) == {"image": 1.0}
     assert {(s.error, s.scaling) for s in parts("slim_quarter_raw_l1")[0]} == {("l1", "raw")}
     assert {(s.error, s.scaling) for s in parts("raw")[0]} == {("squared", "raw")}
     assert parts("max_pooling") == (both, ["--teacher_pooling=max", "--seed=3"])

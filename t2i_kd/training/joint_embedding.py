@@ -4,6 +4,7 @@ import keras
 from keras import ops
 
 from t2i_kd.errors import UserError
+from t2i_kd.teachers.catalogue import teacher_taps
 from t2i_kd.teachers.tap_weights import resolve_tap_weights
 from t2i_kd.text.front_end import TOKEN_KINDS
 from t2i_kd.text.joint_embedding import build_joint_embedding, ds_sje_loss, retrieval_accuracy
@@ -43,5 +44,6 @@ def check_joint_embedding(stage, recipe):
     """Raises `UserError` where a recipe cannot train its text encoder by DS-SJE."""
     if recipe.text.text_encoder not in TOKEN_KINDS:
         raise UserError(f"--stage {stage.name}: ds_sje needs a learned text encoder, not {recipe.text.text_encoder}")
-    if recipe.teacher.teacher == "none" or len(resolve_tap_weights(stage.tap_weights)) != 1:
+    taps = teacher_taps(recipe.teacher, recipe.data.resolution)
+    if recipe.teacher.teacher == "none" or len(resolve_tap_weights(stage.tap_weights, taps)) != 1:
         raise UserError(f"--stage {stage.name}: ds_sje needs a teacher and one tap, as in tap_weights=pool5:1")

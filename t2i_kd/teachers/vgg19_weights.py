@@ -1,0 +1,45 @@
+"""VGG19 and its slim twin with pretrained weights."""
+
+import zipfile
+
+import numpy as np
+
+from t2i_kd.errors import UserError
+from t2i_kd.teachers.applications import load_application
+from t2i_kd.teachers.vgg19 import CONVOLUTIONS, SLIM_WEIGHTS, SLIM_WIDTH, build_vgg19
+
+WIDTHS = {"vgg19": 1.0, "vgg19_slim": SLIM_WIDTH}
+KERAS_FILE = "vgg19_weights_tf_dim_ordering_tf_kernels_notop.h5"
+
+
+def load_vgg19(options, resolution):
+    """`build_vgg19` as the teacher's options say; `teacher` is in `WIDTHS`. See `catalogue.load_teacher`."""
+    name = options.teacher
+    model = build_vgg19(resolution, WIDTHS[name], options.teacher_pooling, options.teacher_preprocessing)
+    read = _read_published if name == "vgg19" else _read_slim
+    for name, weights in read(options.teacher_weights).items():
+        layer = model.get_layer(name)
+        for ours, theirs in zip(layer.weights, weights, strict=True):
+            if tuple(ours.shape) != theirs.shape:
+                raise UserError(
+                    f"--teacher_weights: {name} has shape {theirs.shape} in the file, {tuple(ours.shape)} is needed"
+                )
+        layer.set_weights(weights)
+    return model
+
+
+def _read_published(weights):
+    published = load_application("VGG19", weights, "teacher_weights", KERAS_FILE)
+    return {name: published.get_layer(f"block{name[4]}_conv{name[6]}").get_weights() for name in CONVOLUTIONS}
+
+
+def _read_slim(weights):
+    path = SLIM_WEIGHTS if weights == "imagenet" else weights
+    try:
+        with np.load(path) as stored:
+            return {
+                name: [stored[f"{name}/{part}"].astype("float32") for part in ("kernel", "bias")]
+                for name in CONVOLUTIONS
+            }
+    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
+        raise UserError(f"--teacher_weights: {path} is not a .npz of a slim VGG19: {error}") from None

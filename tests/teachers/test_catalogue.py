@@ -1,0 +1,81 @@
+"""The registry of teachers: which there are, what is refused, and teachers from outside."""
+
+import sys
+
+import keras
+import numpy as np
+import pytest
+
+from t2i_kd.errors import UserError
+from t2i_kd.recipe import TeacherOptions
+from t2i_kd.teachers.catalogue import load_teacher, teacher_shapes, teacher_taps
+from t2i_kd.teachers.vgg19 import TAPS, build_vgg19
+
+OUTSIDE = """
+import keras
+
+def load(options, resolution):
+    image = keras.Input((resolution, resolution, 3))
+    small = keras.layers.AveragePooling2D(2)(image)
+    return keras.Model(image, {"zoomed_out": small, "colour": keras.layers.GlobalAveragePooling2D()(small)})
+"""
+
+
+@pytest.fixture(scope="module")
+def package(tmp_path_factory):
+    """The name of a module on the path."""
+    folder = tmp_path_factory.mktemp("path")
+    (folder / "teachers_from_outside").mkdir()
+    (folder / "teachers_from_outside" / "average.py").write_text(OUTSIDE)
+    (folder / "teachers_from_outside" / "wrong.py").write_text("def load(options, resolution):\n    return 3\n")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.syspath_prepend(folder)
+        yield "teachers_from_outside"
+    for name in [name for name in sys.modules if name.startswith("teachers_from_outside")]:
+        del sys.modules[name]
+
+
+@pytest.mark.parametrize(("teacher", "width"), [("vgg19", 1.0), ("vgg19_slim", 0.25)])
+def test_shapes_are_known_without_weights(teacher, width):
+    options = TeacherOptions(teacher=teacher, teacher_weights="absent.weights.h5")
+    found = teacher_shapes(options, 64)
+    built = build_vgg19(64, width).output
+    assert list(found.items()) == [(tap, tuple(output.shape[1:])) for tap, output in built.items()]
+    assert teacher_taps(options, 64) == TAPS
+
+
+def test_no_teacher_is_the_image_itself():
+    options = TeacherOptions(teacher="none")
+    assert teacher_shapes(options, 48) == {"image": (48, 48, 3)}
+    image = np.random.default_rng(0).uniform(0, 255, (1, 48, 48, 3)).astype("float32")
+    np.testing.assert_array_equal(load_teacher(options, 48)(image)["image"], image)
+
+
+def test_a_module_on_the_path_is_a_teacher(package):
+    options = TeacherOptions(teacher=f"{package}.average")
+    assert teacher_shapes(options, 4) == {"zoomed_out": (2, 2, 3), "colour": (3,)}
+    teacher = load_teacher(options, 4)
+    image = np.arange(48, dtype="float32").reshape(1, 4, 4, 3)
+    np.testing.assert_allclose(teacher(image)["colour"], image.mean((1, 2)))
+    assert isinstance(teacher, keras.Model) and not teacher.trainable
+
+
+@pytest.mark.parametrize(
+    ("options", "named"),
+    [
+        ({"teacher": "VGG20"}, "^--teacher: 'VGG20' is none of vgg19, vgg19_slim, none, .*MobileNetV2.*run:DIR, or"),
+        ({"teacher": ""}, "^--teacher: '' is none of vgg19"),
+        ({"teacher": "a.b-c"}, "^--teacher: 'a.b-c' is none of vgg19"),
+        ({"teacher": "absent.module"}, "^--teacher: absent.module is no module with .*No module named 'absent'"),
+        ({"teacher": "os.path"}, "^--teacher: os.path is no module with a function load"),
+        ({"teacher": "teachers_from_outside.wrong"}, "^--teacher: .*wrong.load gives no keras.Model"),
+        ({"teacher": "run:some/run"}, "^--teacher: some/run is not a run whose student reads images$"),
+        ({"teacher": "VGG16", "teacher_weights": "absent.h5"}, "^--teacher_weights: no file absent.h5"),
+        ({"teacher": "VGG16", "teacher_weights_sha256": "0"}, "^--teacher_weights_sha256: Keras checks"),
+        ({"teacher": "VGG16", "teacher_pooling": "max"}, "^--teacher_pooling: VGG16 has no such option, only vgg19"),
+        ({"teacher": "os.path", "teacher_preprocessing": "none"}, "^--teacher_preprocessing: os.path has no such"),
+    ],
+)
+def test_what_is_no_teacher_is_named(package, options, named):
+    with pytest.raises(UserError, match=named):
+        load_teacher(TeacherOptions(**options), 32)
