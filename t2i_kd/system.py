@@ -131,15 +131,20 @@ class TextToImageSystem:
             return JointEmbeddingTrainer(self.network.get_layer("text_encoder"), self.teacher, tap)
         return self.own_trainer(plan)
 
+    @functools.cached_property
+    def _inputs(self):
+        """The student's inputs for every (image, caption) pair of the training set."""
+        return {self.front_end.input_name: self.front_end.features(self.dataset.all_captions)}
+
     def batches(self, plan, first_step, last_step):
         """The training batches of a range of global steps, all of one stage's `StagePlan`."""
-        training, kind, views = self.recipe.training, ClassBalancedBatches, None
+        training, kind, features = self.recipe.training, ClassBalancedBatches, None
         if plan.stage.objective != JOINT_EMBEDDING:
             # Of the whole stage, so that a resumed one decides as it did before.
-            kind, views = Batches, self.kept_views(plan)
+            kind, features = Batches, self.kept_views(plan)
         return kind(
             self.dataset,
-            self.front_end,
+            self._inputs,
             training.batch_size,
             training.seed,
             first_step,
@@ -147,7 +152,7 @@ class TextToImageSystem:
             self.recipe.data.flip,
             noise_width(self.network),
             self.uniforms,
-            views,
+            features,
         )
 
     def generate(self, captions):
