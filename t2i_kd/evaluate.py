@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 from absl import flags, logging
 
 from t2i_kd import commands
-from t2i_kd.data.catalogue import DATASETS
+from t2i_kd.data.catalogue import DATASETS, find_dataset
 from t2i_kd.errors import UserError
 from t2i_kd.exporting.manifest import EXTRA, MANIFEST, sha256_of
 from t2i_kd.imaging import write_file_atomically
@@ -35,7 +35,9 @@ def define_flags():
         "a version folder, a .tflite, an .onnx or a run directory; given several times, the others are compared with "
         "the first",
     )
-    flags.DEFINE_string("dataset", "", f"data set whose test split is asked for: {', '.join(DATASETS)}")
+    flags.DEFINE_string(
+        "dataset", "", f"data set whose test split is asked for: {', '.join(DATASETS)}, or a module such as my.data"
+    )
     flags.DEFINE_string("data_dir", "", "folder or .zip of the data set, where it needs one")
     flags.DEFINE_integer("max_bad_examples", 0, "broken images or empty captions to skip before stopping", 0)
     flags.DEFINE_string("metrics", "", f"names with commas between them: {', '.join(METRICS)}")
@@ -139,7 +141,7 @@ def evaluate(models, dataset, metrics, teacher=None, out="", page="", bootstrap=
 
     Args:
         models: a path, see `students`, or several, see `finished_students`.
-        dataset: a name of `DATASETS`.
+        dataset: a name that `t2i_kd.data.catalogue.find_dataset` knows.
         metrics: names of `METRICS` with commas between them.
         teacher: `TeacherRecipe` for the metrics that need one.
         out: path of a JSON report, or empty.
@@ -250,8 +252,7 @@ def _check(models, dataset, files, bootstrap):
             raise UserError(f"--model: {model} does not exist")
     if len(set(map(str, models))) < len(models):
         raise UserError("--model: the same path twice")
-    if dataset not in DATASETS:
-        raise UserError(f"--dataset: {dataset!r} is none of {', '.join(DATASETS)}")
+    find_dataset(dataset)
     if bootstrap == 1:
         raise UserError("--bootstrap: one resample makes no interval; 0 or at least 2")
     for flag, path in files.items():

@@ -34,8 +34,7 @@ def decode_square(encoded, resolution):
         with Image.open(io.BytesIO(encoded), formats=FORMATS) as image:
             if image.width * image.height > MAX_PIXELS:
                 raise UserError(f"has {image.width} x {image.height} pixels, more than {MAX_PIXELS:,}")
-            square = _centre_square(_rgb_on_white(ImageOps.exif_transpose(image)))
-            return np.asarray(square.resize((resolution, resolution), Image.Resampling.LANCZOS))
+            return centred_square(_rgb_on_white(ImageOps.exif_transpose(image)), resolution)
     except UserError:
         raise
     except UnidentifiedImageError:
@@ -54,7 +53,17 @@ def _rgb_on_white(image):
     return Image.alpha_composite(white, image.convert("RGBA")).convert("RGB")
 
 
-def _centre_square(image):
+def centred_square(image, resolution):
+    """The largest centred square of a picture, resized with Pillow's antialiased Lanczos filter.
+
+    Args:
+        image: a `PIL.Image` in RGB.
+        resolution: side of the result in pixels.
+
+    Returns:
+        uint8 RGB [resolution, resolution, 3] in 0-255.
+    """
     side = min(image.size)
     left, top = (image.width - side) // 2, (image.height - side) // 2
-    return image.crop((left, top, left + side, top + side))
+    square = image.crop((left, top, left + side, top + side))
+    return np.asarray(square.resize((resolution, resolution), Image.Resampling.LANCZOS))
