@@ -60,7 +60,8 @@ class TextToImageSystem:
         keras.config.set_dtype_policy(recipe.training.dtype_policy)
         keras.utils.set_random_seed(recipe.training.seed)
         self.dataset = self._load("train")
-        self.held_out = self._load("test")
+        # Only its captions are used: no picture is read.
+        self.held_out = self._load("test", decode=False)
         self.front_end = build_front_end(recipe.text, self.dataset).covering(self.held_out)
         self.network = build_student(recipe, self.front_end)
         steps_per_epoch = len(caption_pairs(self.dataset)) / recipe.training.batch_size
@@ -98,9 +99,9 @@ class TextToImageSystem:
         """The teacher's `Views` of the training pictures for a stage, or None where it looks at every step."""
         return None
 
-    def _load(self, split):
+    def _load(self, split, decode=True):
         data = self.recipe.data
-        return load_dataset(data.dataset, split, data.resolution, data.data_dir, data.max_bad_examples)
+        return load_dataset(data.dataset, split, data.resolution, data.data_dir, data.max_bad_examples, decode)
 
     def describe(self):
         """The lines of `--dry_run`: parameters, data and stages."""
