@@ -53,7 +53,8 @@ def main():
     data = recipe.data
     dataset = load_dataset(data.dataset, "train", data.resolution, data.data_dir, data.max_bad_examples)
     front_end = build_front_end(recipe.text, dataset)
-    batches = Batches(dataset, front_end, recipe.training.batch_size, 0, 0, 10**7, data.flip, recipe.student.noise_dim)
+    inputs = {front_end.input_name: front_end.features(dataset.all_captions)}
+    batches = Batches(dataset, inputs, recipe.training.batch_size, 0, 0, 10**7, data.flip, recipe.student.noise_dim)
     found = rates(batches, flags.FLAGS.turns, flags.FLAGS.seconds)
     print(f"{np.median(found):.0f} pictures/s ({min(found):.0f} to {max(found):.0f} in {len(found)} turns)")
 

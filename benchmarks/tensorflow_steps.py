@@ -29,18 +29,6 @@ from t2i_kd.training.loop import StagePlan, train_stage
 IMAGES = 64
 
 
-class TextVectors:
-    """A front end whose features are random vectors."""
-
-    input_name = "text"
-
-    def __init__(self, text_dim):
-        self.text_dim = text_dim
-
-    def features(self, captions):
-        return np.random.default_rng(1).standard_normal((len(captions), self.text_dim), np.float32)
-
-
 def random_teacher(resolution, width):
     """VGG19 with weights that keep the size of its maps; speed does not depend on which."""
     teacher = build_vgg19(resolution, width)
@@ -57,9 +45,7 @@ def random_images(count, resolution):
     coarse = np.random.default_rng(2).integers(0, 256, (count, 8, 8, 3), np.uint8)
     factor = resolution // 8
     images = coarse.repeat(factor, axis=1).repeat(factor, axis=2)
-    captions = tuple((str(index),) for index in range(count))
-    all_captions = [caption for (caption,) in captions]
-    return types.SimpleNamespace(images=list(images), captions=captions, all_captions=all_captions)
+    return types.SimpleNamespace(images=list(images), captions=[("",)] * count)
 
 
 def operations(network, batch_size):
@@ -88,7 +74,7 @@ def large_convolution():
 
 def write_start(path, network, teacher, scales, batch):
     """Writes what the other side starts from."""
-    values = {f"batch/{name}": value for name, value in batch.items() if name != "views"}
+    values = {f"batch/{name}": value for name, value in batch.items() if name != "features"}
     values |= {f"scale/{name}": value for name, value in scales.items()}
     for kind, model in (("student", network), ("teacher", teacher)):
         for layer in model.layers:
@@ -137,10 +123,10 @@ def main(options):
     )
 
     views = Views(teacher, scales, dataset.images, True, batch_size) if options.get("cached") else None
-    text = TextVectors(options["text_dim"])
+    text = np.random.default_rng(1).standard_normal((IMAGES, options["text_dim"]), np.float32)
 
     def batches(first, last):
-        return Batches(dataset, text, batch_size, 0, first, last, flip=True, views=views)
+        return Batches(dataset, {"text": text}, batch_size, 0, first, last, flip=True, features=views)
 
     folder, batch = Path(options["folder"]), batches(0, 1)[0]
     write_start(folder / "start.npz", network, teacher, scales, batch)

@@ -37,25 +37,30 @@ def pairs_at(step, batch_size, pair_count, seed):
 class Batches(keras.utils.PyDataset):
     """The batches of steps `first_step` to `last_step` (exclusive), for `keras.Model.fit` on any backend.
 
-    A batch is a dict: `image` uint8 [batch, resolution, resolution, 3]; the text features under the front end's
-    input name; `noise` float32 [batch, noise_dim] from N(0, 1) where the student takes noise; `uniforms` float32
-    [batch, uniforms] in [0, 1) where the trainer wants random numbers of its own.
+    An example of a batch is a pair: a picture, and what a student makes a picture from. A batch is a dict: `image`
+    uint8 [batch, resolution, resolution, 3]; each of `inputs` under its name; `noise` float32 [batch, noise_dim] from
+    N(0, 1) where the student takes noise; `uniforms` float32 [batch, uniforms] in [0, 1) where the trainer wants random
+    numbers of its own; `features` where a network's features of the pictures are kept.
+
+    Here the pairs are those of `caption_pairs`. Where picture i goes with source picture i, a class that derives from
+    this one says so in its `pairs`, (i, i), and `inputs` has a row for each; nothing else here knows captions.
 
     Args:
         dataset: `CaptionedImages`.
-        front_end: the text front end; its `features` are computed once for all captions.
+        inputs: {name: array [pairs, ...]}, the student's inputs for every pair, in the order of `pairs`.
         batch_size, seed: of the recipe.
         first_step, last_step: global steps, counted over all stages.
         flip: mirror a random half of the images.
         noise_dim: 0 for none.
         uniforms: 0 for none.
-        views: `t2i_kd.teachers.views.Views` of the set's images; their taps of a step's are its `views`. None: none.
+        features: kept features of the set's images; `features.of(image indices, mirrored)`, a dict of arrays [batch,
+            ...], is a step's. None: none.
     """
 
     def __init__(
         self,
         dataset,
-        front_end,
+        inputs,
         batch_size,
         seed,
         first_step,
@@ -63,16 +68,18 @@ class Batches(keras.utils.PyDataset):
         flip=False,
         noise_dim=0,
         uniforms=0,
-        views=None,
+        features=None,
     ):
         super().__init__()
-        self.dataset, self.batch_size, self.seed = dataset, batch_size, seed
+        self.dataset, self.inputs, self.batch_size, self.seed = dataset, inputs, batch_size, seed
         self.first_step, self.last_step = first_step, last_step
         self.flip, self.noise_dim, self.uniforms = flip, noise_dim, uniforms
-        self.views = views
-        self.input_name = front_end.input_name
-        self.pairs = caption_pairs(dataset)
-        self.features = front_end.features(dataset.all_captions)
+        self.features = features
+
+    @functools.cached_property
+    def pairs(self):
+        """int64 [pairs, 2]: an image's index, and the index of what goes with it."""
+        return caption_pairs(self.dataset)
 
     def __len__(self):
         return self.last_step - self.first_step
@@ -89,9 +96,9 @@ class Batches(keras.utils.PyDataset):
         if self.flip:
             mirrored = np.random.default_rng([self.seed, _FLIP, step]).random(self.batch_size) < 0.5
             images[mirrored] = images[mirrored, :, ::-1]
-        batch = {"image": images, self.input_name: self.features[chosen]}
-        if self.views:
-            batch["views"] = self.views.of(self.pairs[chosen, 0], mirrored)
+        batch = {"image": images, **{name: rows[chosen] for name, rows in self.inputs.items()}}
+        if self.features:
+            batch["features"] = self.features.of(self.pairs[chosen, 0], mirrored)
         if self.noise_dim:
             rng = np.random.default_rng([self.seed, _NOISE, step])
             batch["noise"] = rng.standard_normal((self.batch_size, self.noise_dim), np.float32)

@@ -1,30 +1,60 @@
 """The data sets by name: what `--dataset` may say."""
 
 import importlib
+import inspect
 import os
 
+from t2i_kd.data.captioned_images import CaptionedImages
 from t2i_kd.errors import UserError
 
-# Name of the data set -> module with load(split, resolution, data_dir, max_bad_examples).
+# Name of the data set -> its module.
 READERS = {
+    "captioned_shapes": "t2i_kd.data.captioned_shapes",
     "image_folder": "t2i_kd.data.image_folder",
     "cub200": "t2i_kd.data.cub200",
     "oxford_flowers102": "t2i_kd.data.oxford_flowers102",
     "noto_emoji": "t2i_kd.data.noto_emoji",
 }
-DATASETS = ("captioned_shapes", *READERS)
+DATASETS = tuple(READERS)
+WITHOUT_FILES = ("captioned_shapes",)
 SPLITS = ("train", "validation", "test")
 
 
-def load_dataset(name, split, resolution, data_dir="", max_bad_examples=0):
+def find_dataset(name):
+    """The module of a data set, which has one function, `load(split, resolution, ...)`, that returns `CaptionedImages`.
+
+    Args:
+        name: one of `DATASETS`, or a module on the path by its dotted name.
+
+    Raises:
+        UserError: naming --dataset, where there is no such data set.
+    """
+    if name not in READERS and "." not in name:
+        raise UserError(f"--dataset: {name!r} is none of {', '.join(DATASETS)}, nor a dotted module such as my.data")
+    try:
+        module = importlib.import_module(READERS.get(name, name))
+    except Exception as error:  # A module of the user's may fail in any way.
+        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
+        raise UserError(f"--dataset: {name} cannot be imported: {reason}") from None
+    if not callable(getattr(module, "load", None)):
+        raise UserError(f"--dataset: {name} has no function load")
+    return module
+
+
+def load_dataset(dataset, split, resolution, data_dir="", max_bad_examples=0, decode=True):
     """A split of a data set.
 
     Args:
-        name: one of `DATASETS`; each reader's module says what `data_dir` holds.
+        dataset: a name that `find_dataset` knows, each module says what `data_dir` holds; or an object with a `name`
+            and the same method `load`, such as `t2i_kd.data.from_arrays` makes.
         split: `train`, `validation` (not every set has one) or `test`.
         resolution: side of the pictures in pixels.
         data_dir: folder or archive of the data set; `captioned_shapes` needs none.
         max_bad_examples: broken pictures and bad captions to leave out before stopping.
+        decode: whether every picture is decoded now; otherwise a reader of files decodes it at each use, and one that
+            cannot be decoded raises `UserError` then.
+
+    Of `data_dir`, `max_bad_examples` and `decode`, a `load` gets those that its signature takes.
 
     Returns:
         `CaptionedImages`, its pictures uint8 RGB [resolution, resolution, 3].
@@ -32,26 +62,38 @@ def load_dataset(name, split, resolution, data_dir="", max_bad_examples=0):
     Raises:
         UserError: naming --dataset, --data_dir, --resolution or --max_bad_examples.
     """
-    if name not in DATASETS:
-        raise UserError(f"--dataset: {name!r} is none of {', '.join(DATASETS)}")
+    name = dataset if isinstance(dataset, str) else dataset.name
+    reader = find_dataset(dataset) if isinstance(dataset, str) else dataset
     if split not in SPLITS:
         raise UserError(f"--dataset: {name} has no split {split!r}; splits are {', '.join(SPLITS)}")
     if resolution < 1:
         raise UserError(f"--resolution: {resolution} is not a positive number of pixels")
     if max_bad_examples < 0:
         raise UserError(f"--max_bad_examples: {max_bad_examples} is negative")
-    dataset = _load(name, split, resolution, data_dir, max_bad_examples)
-    if not len(dataset):
-        raise UserError(f"--data_dir: {dataset.name} in {data_dir or 'no folder'} is empty: no picture with a caption")
-    return dataset
+    path = _folder(dataset, data_dir)
+    options = {"data_dir": path, "max_bad_examples": max_bad_examples, "decode": decode}
+    loaded = reader.load(split, resolution, **_taken(reader.load, options))
+    if not isinstance(loaded, CaptionedImages):
+        raise UserError(f"--dataset: {name}.load returns {type(loaded).__name__}, not CaptionedImages")
+    if not len(loaded):
+        raise UserError(f"--data_dir: {loaded.name} in {data_dir or 'no folder'} is empty: no picture with a caption")
+    return loaded
 
 
-def _load(name, split, resolution, data_dir, max_bad_examples):
-    if name == "captioned_shapes":
-        return importlib.import_module("t2i_kd.data.captioned_shapes").load(split, resolution)
-    if not data_dir:
-        raise UserError(f"--data_dir: missing; --dataset={name} needs its folder or archive")
+def _folder(dataset, data_dir):
+    """Where the data set lies; a reader of this package needs it to be there, another one says itself what it needs."""
     path = os.path.expanduser(data_dir)
-    if not os.path.exists(path):
-        raise UserError(f"--data_dir: {data_dir} does not exist")
-    return importlib.import_module(READERS[name]).load(split, resolution, path, max_bad_examples)
+    if dataset in DATASETS and dataset not in WITHOUT_FILES:
+        if not data_dir:
+            raise UserError(f"--data_dir: missing; --dataset={dataset} needs its folder or archive")
+        if not os.path.exists(path):
+            raise UserError(f"--data_dir: {data_dir} does not exist")
+    return path
+
+
+def _taken(function, options):
+    """The options that a function's signature takes."""
+    parameters = inspect.signature(function).parameters
+    if any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters.values()):
+        return options
+    return {name: value for name, value in options.items() if name in parameters}

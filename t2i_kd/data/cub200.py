@@ -4,10 +4,11 @@
 
     cvpr2016_cub/      cvpr2016_cub.tar.gz, "birds" in the README of github.com/reedscot/cvpr2016, unpacked by hand:
                        text_c10/, trainvalclasses.txt, testclasses.txt (see `t2i_kd.data.reed_captions`)
-    tfds/              caltech_birds2011 of TensorFlow Datasets, downloaded there on first use (1.2 GB; needs
-                       opencv-python), or prepared elsewhere and copied
+    CUB_200_2011.tgz   the pictures (1.1 GB, https://data.caltech.edu/records/65de6-vp158), or what it unpacks to,
+                       CUB_200_2011/images/CLASS/NAME.jpg
 
-On a host without TensorFlow the copied folder is read all the same.
+Where there is neither, caltech_birds2011 of TensorFlow Datasets is downloaded to `tfds/` (needs TensorFlow,
+tensorflow-datasets and opencv-python); the pictures are the same.
 
 Splits: `train`, 150 classes and 8,855 pictures, and `test`, the other 50 classes and 2,933 pictures.
 """
@@ -19,11 +20,14 @@ BIRDS = reed_captions.ReedSet(
     archive="cvpr2016_cub.tar.gz",
     captions_folder="cvpr2016_cub",
     lists_folder="cub_icml",
+    pictures_archive="CUB_200_2011.tgz",
+    pictures_folder="CUB_200_2011/images",
+    pictures_url="https://data.caltech.edu/records/65de6-vp158",
     tfds_name="caltech_birds2011",
     file_name_feature="image/filename",
 )
 
 
-def load(split, resolution, data_dir, max_bad_examples=0):
+def load(split, resolution, data_dir, max_bad_examples=0, decode=True):
     """The birds of `train` or `test`; see `reed_captions.load` for what is raised."""
-    return reed_captions.load(BIRDS, split, resolution, data_dir, max_bad_examples)
+    return reed_captions.load(BIRDS, split, resolution, data_dir, max_bad_examples, decode)

@@ -30,8 +30,7 @@ def decode_square(encoded, resolution):
     Raises:
         UserError: with the reason, where the bytes are not a whole picture or claim more than `MAX_PIXELS`.
     """
-    square = centre_square(decode(encoded))
-    return np.asarray(square.resize((resolution, resolution), Image.Resampling.LANCZOS))
+    return centred_square(decode(encoded), resolution)
 
 
 def decode(encoded):
@@ -59,8 +58,17 @@ def _rgb_on_white(image):
     return Image.alpha_composite(white, image.convert("RGBA")).convert("RGB")
 
 
-def centre_square(image):
-    """The largest centred square of a `PIL.Image`."""
+def centred_square(image, resolution):
+    """The largest centred square of a picture, resized with Pillow's antialiased Lanczos filter.
+
+    Args:
+        image: a `PIL.Image` in RGB.
+        resolution: side of the result in pixels.
+
+    Returns:
+        uint8 RGB [resolution, resolution, 3] in 0-255.
+    """
     side = min(image.size)
     left, top = (image.width - side) // 2, (image.height - side) // 2
-    return image.crop((left, top, left + side, top + side))
+    square = image.crop((left, top, left + side, top + side))
+    return np.asarray(square.resize((resolution, resolution), Image.Resampling.LANCZOS))

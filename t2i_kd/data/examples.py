@@ -35,7 +35,11 @@ class Example:
 
 
 class Pictures(Sequence):
-    """`pictures[i]` is a read-only uint8 RGB [resolution, resolution, 3]: from memory, or decoded at each use."""
+    """`pictures[i]` is a read-only uint8 RGB [resolution, resolution, 3]: from memory, or decoded at each use.
+
+    Raises:
+        UserError: naming the picture, where one that is decoded at its use cannot be read.
+    """
 
     def __init__(self, held, resolution):
         """`held`: for each picture its array, or the `Example` that reads it."""
@@ -55,7 +59,7 @@ class Pictures(Sequence):
             raise UserError(f"{held.name} {error}") from None
 
 
-def collect(name, examples: Iterable[Example], label_names, resolution, max_bad_examples=0, total=0):
+def collect(name, examples: Iterable[Example], label_names, resolution, max_bad_examples=0, total=0, decode=True):
     """A data set of the examples that pass: every picture is decoded once and every caption checked.
 
     A picture that cannot be decoded is left out; so is a caption that is empty, too long or not UTF-8, and a picture
@@ -70,18 +74,21 @@ def collect(name, examples: Iterable[Example], label_names, resolution, max_bad_
         resolution: side of the pictures.
         max_bad_examples: how many bad pictures and captions may be left out.
         total: number of examples, for the progress lines; 0 where it is unknown.
+        decode: without, no picture is read here, and none is kept: each is decoded at every use, and one that cannot
+            be decoded stays in the set until its use raises `UserError`.
 
     Raises:
         UserError: naming the first bad example, its reason and how many there are, where there are too many.
     """
     bad, good = [], []
-    capacity = CACHE_BYTES // (3 * resolution**2)
+    capacity = CACHE_BYTES // (3 * resolution**2) if decode else 0
     progress = _Progress(name, total)
     for example in examples:
-        picture = _check(example, resolution, bad)
-        if picture is not None:
-            kept = picture[0] if len(good) < capacity else example
-            good.append((example.name, picture[1], example.label, kept))
+        captions = _good_captions(example, bad)
+        picture = _decoded(example, resolution, bad) if decode else None
+        if captions and (picture is not None or not decode):
+            kept = picture if len(good) < capacity else example
+            good.append((example.name, captions, example.label, kept))
         progress.advance()
     _report(name, bad, max_bad_examples)
     good.sort(key=operator.itemgetter(0))
@@ -95,8 +102,8 @@ def collect(name, examples: Iterable[Example], label_names, resolution, max_bad_
     )
 
 
-def _check(example, resolution, bad):
-    """The decoded picture and its good captions, or None; what is wrong is added to `bad`."""
+def _good_captions(example, bad):
+    """The captions that pass; what is wrong with the others is added to `bad`."""
     captions = []
     if not example.captions:
         bad.append(f"{example.name} has no caption")
@@ -105,13 +112,18 @@ def _check(example, resolution, bad):
             captions.append(check_caption(caption))
         except UserError as error:
             bad.append(f"{example.name}: {error}")
+    return tuple(captions)
+
+
+def _decoded(example, resolution, bad):
+    """The picture, read-only, or None where it cannot be decoded; the reason is added to `bad`."""
     try:
         picture = decode_square(example.read(), resolution)
     except UserError as error:
         bad.append(f"{example.name} {error}")
         return None
     picture.flags.writeable = False
-    return (picture, tuple(captions)) if captions else None
+    return picture
 
 
 def _report(name, bad, max_bad_examples):

@@ -47,8 +47,8 @@ class Record:
     split: str | None = None
 
 
-def load(split, resolution, data_dir, max_bad_examples=0):
-    """The pictures of a split; see the module for what `data_dir` holds.
+def load(split, resolution, data_dir, max_bad_examples=0, decode=True):
+    """The pictures of a split; see the module for what `data_dir` holds, and `collect` for `decode`.
 
     Raises:
         UserError: for metadata that cannot be read (named by line), a `file_name` that leaves the folder or comes
@@ -65,7 +65,7 @@ def load(split, resolution, data_dir, max_bad_examples=0):
         for record, label in zip(records, labels, strict=True)
         if record.file_name in wanted
     )
-    return collect(f"image_folder/{split}", examples, label_names, resolution, max_bad_examples, len(wanted))
+    return collect(f"image_folder/{split}", examples, label_names, resolution, max_bad_examples, len(wanted), decode)
 
 
 def _read_records(source):

@@ -45,8 +45,8 @@ class Emoji:
     tones: tuple[str, ...] = ()
 
 
-def load(split, resolution, data_dir, max_bad_examples=0):
-    """The emoji of `train` or `test`.
+def load(split, resolution, data_dir, max_bad_examples=0, decode=True):
+    """The emoji of `train` or `test`; see `collect` for `decode`.
 
     Raises:
         UserError: where `data_dir` is not the package, for a split `validation`, or for more bad pictures than
@@ -67,7 +67,7 @@ def load(split, resolution, data_dir, max_bad_examples=0):
         )
         for emoji in chosen
     )
-    return collect(f"noto_emoji/{split}", examples, categories, resolution, max_bad_examples, len(chosen))
+    return collect(f"noto_emoji/{split}", examples, categories, resolution, max_bad_examples, len(chosen), decode)
 
 
 def is_held_out(emoji):

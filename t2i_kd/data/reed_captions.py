@@ -1,4 +1,4 @@
-"""Reed's ten captions a picture, joined to the pictures of TensorFlow Datasets by file name.
+"""Reed's ten captions a picture, joined to the pictures by file name.
 
 Source: Reed, Akata, Schiele & Lee, "Learning Deep Representations of Fine-grained Visual Descriptions" (CVPR 2016).
 The archives are linked from the README of github.com/reedscot/cvpr2016 ("birds" and "flowers"); unpacked they hold
@@ -14,10 +14,10 @@ and more that is not read. Where an archive lacks the two lists they may lie one
 import functools
 import re
 from dataclasses import dataclass
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 
 from t2i_kd.data.examples import Example, collect
-from t2i_kd.data.prepared_tfds import open_prepared
+from t2i_kd.data.reed_pictures import SUFFIX, AtFirstUse, open_pictures
 from t2i_kd.errors import UserError
 
 CLASS_LISTS = {"train": "trainvalclasses.txt", "test": "testclasses.txt"}
@@ -32,31 +32,43 @@ class ReedSet:
         archive: the captions' archive.
         captions_folder: what the archive unpacks to, in `--data_dir`.
         lists_folder: another folder in `--data_dir` that may hold the class lists.
+        pictures_archive: the pictures' archive, in `--data_dir`.
+        pictures_folder: the folder of the archive that holds the pictures, in `--data_dir` where it is unpacked.
+        pictures_url: where the archive is.
         tfds_name: the pictures' name in TensorFlow Datasets, prepared in `--data_dir`/tfds.
         file_name_feature: the TFDS feature that holds a picture's file name.
+        label_names: the classes' names, by label, where they are not in the names of their folders.
     """
 
     name: str
     archive: str
     captions_folder: str
     lists_folder: str
+    pictures_archive: str
+    pictures_folder: str
+    pictures_url: str
     tfds_name: str
     file_name_feature: str
+    label_names: tuple[str, ...] = ()
 
 
-def load(reed_set, split, resolution, data_dir, max_bad_examples=0):
-    """The pictures of the split's classes with their captions.
+def load(reed_set, split, resolution, data_dir, max_bad_examples=0, decode=True):
+    """The pictures of the split's classes with their captions, joined by file name.
 
-    The official TFDS splits are put together and divided anew by class. A picture without captions is a bad example.
+    A picture is in the class in whose folder its captions lie. One without captions in any folder is a bad example of
+    both splits; so is, in its own, one that has captions and no file.
 
     Args:
         reed_set: which of the two sets.
         split: `train` (Reed's trainval classes) or `test`.
-        data_dir: holds `tfds/` and the captions' folder.
+        resolution: side of the pictures.
+        data_dir: holds the pictures and the captions' folder.
+        max_bad_examples: as for `collect`.
+        decode: as for `collect`; without, the pictures are those that have captions, and are not even looked for.
 
     Raises:
         UserError: that says what to put where, when something is missing; for a split `validation`; for class lists
-            that overlap.
+            that overlap; for captions of one picture in two classes.
     """
     if split not in CLASS_LISTS:
         raise UserError(f"--dataset: {reed_set.name} has no {split} split, only train and test classes")
@@ -65,10 +77,14 @@ def load(reed_set, split, resolution, data_dir, max_bad_examples=0):
     both = sorted(set(classes["train"].values()) & set(classes["test"].values()))
     if both:
         raise UserError(f"--data_dir: class {both[0]} is in both {' and '.join(CLASS_LISTS.values())}")
-    pictures = open_prepared(reed_set.tfds_name, Path(data_dir) / "tfds", reed_set.file_name_feature)
-    label_names = _label_names(pictures.label_names, {**classes["train"], **classes["test"]})
-    examples = _examples(pictures, captions_root, classes[split])
-    return collect(f"{reed_set.name}/{split}", examples, label_names, resolution, max_bad_examples)
+    label_names = _label_names(reed_set.label_names, {**classes["train"], **classes["test"]})
+    described = _caption_files(captions_root)
+    labels = {folder: label for label, folder in classes[split].items()}
+    members = {name: labels[path.parent.name] for name, path in described.items() if path.parent.name in labels}
+    pictures = open_pictures(reed_set, data_dir)
+    examples = (_found if decode else _assumed)(pictures, described, members)
+    name = f"{reed_set.name}/{split}"
+    return collect(name, examples, label_names, resolution, max_bad_examples, len(members), decode)
 
 
 def _captions_root(reed_set, data_dir):
@@ -101,7 +117,7 @@ def _read_classes(reed_set, data_dir, split):
 
 
 def _label_names(names, classes):
-    """Each label's name: the class folder's where that is a name, else the pictures' own."""
+    """Each label's name: the class folder's where that is a name, else the set's own, else its number."""
     names = list(names) + [str(label) for label in range(len(names), max(classes) + 1)]
     for label, folder in classes.items():
         if "." in folder:
@@ -109,21 +125,44 @@ def _label_names(names, classes):
     return names
 
 
-def _examples(pictures, captions_root, classes):
-    for file_name, label, encoded in pictures.records():
-        if label in classes:
-            path = PurePosixPath(classes[label], PurePosixPath(file_name).name)
-            captions = _captions(captions_root / path.with_suffix(".txt"))
-            yield Example(str(path), captions, label, functools.partial(bytes, encoded))
+def _caption_files(captions_root):
+    """{picture's name without suffix: the file of its captions} of every class."""
+    files = {}
+    for path in sorted(captions_root.glob("*/*.txt")):
+        if path.stem in files:
+            raise UserError(f"--data_dir: {path} and {files[path.stem]} are captions of one picture")
+        files[path.stem] = path
+    return files
+
+
+def _found(pictures, described, members):
+    """The split's examples as the pictures come; the pictures without captions; what is missing, last."""
+    missing = set(members)
+    for name, read in pictures(lambda name: name in missing or name not in described):
+        if name in missing:
+            missing.remove(name)
+            yield _example(described[name], members[name], read)
+        else:
+            yield Example(name + SUFFIX, (), 0, read)
+    yield from _assumed(lambda wanted: (), described, {name: members[name] for name in sorted(missing)})
+
+
+def _assumed(pictures, described, members):
+    """The split's examples as the captions name them; a picture is looked for at its first use."""
+    later = AtFirstUse(pictures, members)
+    for name, label in members.items():
+        yield _example(described[name], label, functools.partial(later.read, name))
+
+
+def _example(path, label, read):
+    return Example(f"{path.parent.name}/{path.stem}{SUFFIX}", _captions(path), label, read)
 
 
 def _captions(path):
-    """The captions of a file as bytes, blank lines left out; none where there is no file.
+    """The captions of a file as bytes, blank lines left out.
 
     The replacement characters that the collection holds in place of letters lost in encoding become spaces.
     """
-    if not path.is_file():
-        return ()
     content = path.read_bytes().replace("\N{REPLACEMENT CHARACTER}".encode(), b" ")
     lines = (line.strip() for line in content.split(b"\n"))
     return tuple(line for line in lines if line)

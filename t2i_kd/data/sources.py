@@ -3,6 +3,7 @@
 import os
 import tarfile
 import zipfile
+import zlib
 from pathlib import Path, PurePosixPath, PureWindowsPath
 
 from t2i_kd.errors import UserError
@@ -128,21 +129,36 @@ def _single_folder(names):
     return inner[0].partition("/")[0] + "/" if len(inner) == 1 else ""
 
 
+def tar_files(path, wanted):
+    """The wanted files of a .tgz, one after the other as they lie in it, hidden ones left out.
+
+    Args:
+        path: of the archive.
+        wanted: says of a name, which starts below the archive's own top folder, whether the file is read.
+
+    Yields:
+        (name, bytes); no more than one file is held in memory.
+
+    Raises:
+        UserError: naming --data_dir, where the archive is damaged.
+    """
+    try:
+        with tarfile.open(path, "r:*") as archive:
+            for member in archive:
+                name = "/".join(PurePosixPath(member.name).parts[1:])
+                if member.isfile() and member.size <= MAX_FILE_BYTES and _is_shown(member.name) and wanted(name):
+                    yield name, archive.extractfile(member).read()
+    except (OSError, EOFError, tarfile.TarError, zlib.error) as error:
+        raise UserError(f"--data_dir: {path} is not a readable .tgz: {error}") from None
+
+
 class TarSource:
     """The wanted files of a .tgz, held in memory; the names start below the archive's own top folder."""
 
     def __init__(self, path, wanted):
         """Reads every file whose name `wanted(name)` accepts. Raises `UserError` where the archive is damaged."""
         self.path = Path(path)
-        self._files = {}
-        try:
-            with tarfile.open(path, "r:*") as archive:
-                for member in archive:
-                    name = member.name.partition("/")[2]
-                    if member.isfile() and member.size <= MAX_FILE_BYTES and wanted(name):
-                        self._files[name] = archive.extractfile(member).read()
-        except (OSError, EOFError, tarfile.TarError) as error:
-            raise UserError(f"--data_dir: {path} is not a readable .tgz: {error}") from None
+        self._files = dict(tar_files(path, wanted))
 
     def names(self):
         return sorted(self._files)

@@ -63,7 +63,7 @@ class SDNTrainer(Trainer):
     def loss_terms(self, batch):
         """sum_l w_l d_l over the stage's taps; each d_l is a term of its own, under its tap's name."""
         image = ops.cast(batch["image"], "float32")
-        real = {**batch["views"], "image": image} if "views" in batch else self.teacher(image, training=False)
+        real = {**batch["features"], "image": image} if "features" in batch else self.teacher(image, training=False)
         made = self.drawing({name: batch[name] for name in self.network.input}, training=True)
         if self.stage.objective == "perceptual":
             made = self.teacher(made["image"], training=False)

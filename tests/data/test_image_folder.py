@@ -152,6 +152,29 @@ def test_pictures_beyond_the_cache_are_decoded_at_use(tmp_path, monkeypatch):
         list(partly.images)
 
 
+def test_pictures_are_decoded_only_when_they_are_asked_for(tmp_path, monkeypatch):
+    eager = load(write(tmp_path, GOOD))
+    decoded = []
+    decode = examples.decode_square
+    monkeypatch.setattr(examples, "decode_square", lambda *given: decoded.append(1) or decode(*given))
+    lazy = load_dataset("image_folder", "train", 8, str(tmp_path), decode=False)
+    assert lazy.captions == eager.captions and not decoded
+    same(eager, lazy)
+    assert len(decoded) == 2
+    (tmp_path / "b.png").write_bytes(b"x")
+    later = load_dataset("image_folder", "train", 8, str(tmp_path), decode=False)
+    with pytest.raises(UserError, match=r"^b.png is not a JPEG"):
+        later.images[0]
+
+
+def test_captions_are_checked_without_decoding(tmp_path):
+    rows = [{"file_name": f"{i}.png", "caption": text, "split": "train"} for i, text in enumerate(("good", " "))]
+    write(tmp_path, {"metadata.jsonl": metadata(*rows)})
+    with pytest.raises(UserError, match=r"1 bad .* the first: 1.png: caption: empty"):
+        load_dataset("image_folder", "train", 8, str(tmp_path), decode=False)
+    assert load_dataset("image_folder", "train", 8, str(tmp_path), 1, decode=False).captions == (("good",),)
+
+
 BAD_EXAMPLES = {
     "broken picture": ({"file_name": "bad.png", "caption": "x"}, b"\x89PNG\r\n\x1a\nnothing", "bad.png"),
     "missing picture": ({"file_name": "gone.png", "caption": "x"}, None, "gone.png does not exist"),

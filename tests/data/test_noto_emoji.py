@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from t2i_kd.data import examples
 from t2i_kd.data.catalogue import load_dataset
 from t2i_kd.data.noto_emoji import SKIN_TONES, Emoji, captions_of, is_held_out
 from t2i_kd.errors import UserError
@@ -98,6 +99,17 @@ def test_archive_equals_folder(tmp_path):
         other = load(path)
         assert other.captions == plain.captions
         np.testing.assert_array_equal(np.stack(list(other.images)), np.stack(list(plain.images)))
+
+
+def test_pictures_are_decoded_only_when_they_are_asked_for(tmp_path, monkeypatch):
+    eager = load(write_tgz(tmp_path / "a.tgz", package()))
+    decoded = []
+    decode = examples.decode_square
+    monkeypatch.setattr(examples, "decode_square", lambda *given: decoded.append(1) or decode(*given))
+    lazy = load_dataset("noto_emoji", "train", 32, str(tmp_path / "a.tgz"), decode=False)
+    assert lazy.captions == eager.captions and not decoded
+    np.testing.assert_array_equal(lazy.images[3], eager.images[3])
+    assert len(decoded) == 1
 
 
 def test_captions():

@@ -1,13 +1,17 @@
-"""Birds and flowers of the real layout, the pictures prepared by TFDS's own builders, with and without TensorFlow."""
+"""Birds and flowers of the real layout: the pictures prepared by TFDS's own builders, in archives, and in folders."""
 
 import importlib.util
+import io
 import sys
+import tarfile
 
 import numpy as np
 import pytest
+from PIL import Image
 
-from t2i_kd.data import prepared_tfds
+from t2i_kd.data import examples, prepared_tfds
 from t2i_kd.data.catalogue import load_dataset
+from t2i_kd.data.oxford_flowers102 import LABEL_NAMES
 from t2i_kd.errors import UserError
 
 tfds = pytest.importorskip("tensorflow_datasets")
@@ -71,6 +75,45 @@ def write_captions(folder, classes, file_names, lines=10):
     return folder
 
 
+def bird_files(place, number):
+    return f"CUB_200_2011/images/{BIRDS[place]}/Bird_{place}_{number}.jpg"
+
+
+def flower_files(place, number):
+    return f"jpg/image_{10 * place + number:05d}.jpg"
+
+
+def jpeg(place, number):
+    stream = io.BytesIO()
+    Image.fromarray(pixels(place, number)).save(stream, "JPEG", quality=95)
+    return stream.getvalue()
+
+
+def original_files(names):
+    """What an authors' archive holds, by name: the pictures, and files that are none."""
+    files = {names(place, number): jpeg(place, number) for place, number in PICTURES}
+    top = names(0, 0).split("/")[0]
+    return files | {f"{top}/images.txt": b"1 one.jpg", f"{top}/._image_00000.jpg": b"x"}
+
+
+def write_originals(folder, as_archives):
+    for archive, names in (("CUB_200_2011.tgz", bird_files), ("102flowers.tgz", flower_files)):
+        files = original_files(names)
+        if as_archives:
+            write_tgz(folder / archive, files)
+        for name, content in {} if as_archives else files.items():
+            (folder / name).parent.mkdir(parents=True, exist_ok=True)
+            (folder / name).write_bytes(content)
+
+
+def write_tgz(path, files):
+    with tarfile.open(path, "w:gz") as archive:
+        for name, content in files.items():
+            member = tarfile.TarInfo(f"./{name}")
+            member.size = len(content)
+            archive.addfile(member, io.BytesIO(content))
+
+
 @pytest.fixture(scope="module")
 def prepared(tmp_path_factory):
     """The pictures of both sets, prepared once, without captions."""
@@ -81,12 +124,29 @@ def prepared(tmp_path_factory):
 
 
 @pytest.fixture
-def data_dir(prepared, tmp_path):
-    """A folder laid out as the documentation of both readers says."""
-    (tmp_path / "tfds").symlink_to(prepared / "tfds")
+def described(tmp_path):
+    """A folder with the captions of both sets, as the documentation of both readers says."""
     write_captions(tmp_path / "cvpr2016_cub", BIRDS, lambda place, number: f"Bird_{place}_{number}")
     write_captions(tmp_path / "cvpr2016_flowers", FLOWERS, lambda place, number: f"image_{10 * place + number:05d}")
     return tmp_path
+
+
+@pytest.fixture(params=["prepared", "archives", "folders"])
+def data_dir(request, described, monkeypatch):
+    """The captions with the pictures in each place where they may lie; only what TFDS prepared needs TensorFlow."""
+    if request.param == "prepared":
+        (described / "tfds").symlink_to(request.getfixturevalue("prepared") / "tfds")
+    else:
+        without_tensorflow(monkeypatch)
+        write_originals(described, request.param == "archives")
+    return described
+
+
+@pytest.fixture
+def in_folders(described):
+    """The captions with the pictures in folders."""
+    write_originals(described, as_archives=False)
+    return described
 
 
 def without_tensorflow(monkeypatch):
@@ -101,12 +161,10 @@ def without_tensorflow(monkeypatch):
         ("oxford_flowers102", FLOWERS, {0: "pink primrose", 1: "hard-leaved pocket orchid", 101: "blackberry lily"}),
     ],
 )
-@pytest.mark.parametrize("tensorflow", [True, False])
-def test_splits_are_by_class(data_dir, monkeypatch, name, folders, label_names, tensorflow):
-    if not tensorflow:
-        without_tensorflow(monkeypatch)
+@pytest.mark.parametrize("decode", [True, False])
+def test_splits_are_by_class(data_dir, name, folders, label_names, decode):
     for split, places in (("train", (0, 1)), ("test", (2,))):
-        dataset = load_dataset(name, split, 16, str(data_dir))
+        dataset = load_dataset(name, split, 16, str(data_dir), decode=decode)
         expected = [(place, number) for place, number in PICTURES if place in places]
         assert dataset.name == f"{name}/{split}"
         assert [texts[3] for texts in dataset.captions] == [f"caption 3 of {folders[p]} {n}" for p, n in expected]
@@ -119,33 +177,70 @@ def test_splits_are_by_class(data_dir, monkeypatch, name, folders, label_names, 
         ]
 
 
-def test_no_validation(data_dir):
+def test_names_of_the_flowers_are_those_of_tfds(prepared):
+    builder = tfds.builder("oxford_flowers102", data_dir=prepared / "tfds")
+    assert list(LABEL_NAMES) == builder.info.features["label"].names
+
+
+def test_originals_are_preferred_to_what_tfds_prepared(in_folders, monkeypatch):
+    monkeypatch.setattr(prepared_tfds, "prepared_pictures", None)
+    (in_folders / "tfds").mkdir()
+    assert len(load_dataset("cub200", "train", 16, str(in_folders))) == 4
+
+
+def test_pictures_are_decoded_only_when_they_are_asked_for(data_dir, monkeypatch):
+    decoded = []
+    decode = examples.decode_square
+    monkeypatch.setattr(examples, "decode_square", lambda *given: decoded.append(1) or decode(*given))
+    dataset = load_dataset("cub200", "train", 16, str(data_dir), decode=False)
+    assert len(dataset) == 4 and not decoded
+    assert dataset.images[3][0, 0, 0] == 11 and len(decoded) == 1
+
+
+def test_a_picture_that_is_missing(in_folders):
+    (in_folders / bird_files(1, 0)).unlink()
+    with pytest.raises(UserError, match=r"1 bad .* the first: 002.Laysan_Albatross/Bird_1_0.jpg does not exist"):
+        load_dataset("cub200", "train", 16, str(in_folders))
+    assert len(load_dataset("cub200", "train", 16, str(in_folders), 1)) == 3
+    assert len(load_dataset("cub200", "test", 16, str(in_folders))) == 2
+    later = load_dataset("cub200", "train", 16, str(in_folders), decode=False)
+    with pytest.raises(UserError, match=r"^002.Laysan_Albatross/Bird_1_0.jpg does not exist"):
+        later.images[2]
+
+
+def test_no_validation(in_folders):
     with pytest.raises(UserError, match="cub200 has no validation split"):
-        load_dataset("cub200", "validation", 16, str(data_dir))
+        load_dataset("cub200", "validation", 16, str(in_folders))
 
 
-def test_class_lists_of_the_later_archive(data_dir):
-    (data_dir / "flowers_icml").mkdir()
+def test_class_lists_of_the_later_archive(in_folders):
+    (in_folders / "flowers_icml").mkdir()
     for name in ("trainvalclasses.txt", "testclasses.txt"):
-        (data_dir / "cvpr2016_flowers" / name).rename(data_dir / "flowers_icml" / name)
-    assert len(load_dataset("oxford_flowers102", "train", 16, str(data_dir))) == 4
+        (in_folders / "cvpr2016_flowers" / name).rename(in_folders / "flowers_icml" / name)
+    assert len(load_dataset("oxford_flowers102", "train", 16, str(in_folders))) == 4
 
 
 def test_picture_without_captions(data_dir):
     (data_dir / "cvpr2016_cub" / "text_c10" / BIRDS[0] / "Bird_0_1.txt").unlink()
-    with pytest.raises(UserError, match=r"1 bad .* the first: 001.Black_footed_Albatross/Bird_0_1.jpg has no caption"):
+    with pytest.raises(UserError, match=r"1 bad .* the first: Bird_0_1.jpg has no caption"):
         load_dataset("cub200", "train", 16, str(data_dir))
     assert len(load_dataset("cub200", "train", 16, str(data_dir), 1)) == 3
-    assert len(load_dataset("cub200", "test", 16, str(data_dir))) == 2
+    assert len(load_dataset("cub200", "test", 16, str(data_dir), 1)) == 2
 
 
-def test_letters_lost_in_encoding(data_dir):
-    path = data_dir / "cvpr2016_cub" / "text_c10" / BIRDS[0] / "Bird_0_0.txt"
+def test_captions_in_two_classes(in_folders):
+    write_captions(in_folders / "cvpr2016_cub", BIRDS, lambda place, number: f"Bird_{number}")
+    with pytest.raises(UserError, match=r"--data_dir: .*Bird_0.txt and .*Bird_0.txt are captions of one picture"):
+        load_dataset("cub200", "train", 16, str(in_folders))
+
+
+def test_letters_lost_in_encoding(in_folders):
+    path = in_folders / "cvpr2016_cub" / "text_c10" / BIRDS[0] / "Bird_0_0.txt"
     path.write_text("a bird\N{REPLACEMENT CHARACTER}s wing\n", "utf-8")
-    assert load_dataset("cub200", "train", 16, str(data_dir)).captions[0] == ("a bird s wing",)
+    assert load_dataset("cub200", "train", 16, str(in_folders)).captions[0] == ("a bird s wing",)
     path.write_bytes(b"a bird\xb4s wing\n")
     with pytest.raises(UserError, match="not UTF-8"):
-        load_dataset("cub200", "train", 16, str(data_dir))
+        load_dataset("cub200", "train", 16, str(in_folders))
 
 
 def test_captions_missing(tmp_path):
@@ -162,58 +257,54 @@ def test_captions_missing(tmp_path):
         ("testclasses.txt", BIRDS[0], "class 001.Black_footed_Albatross is in both"),
     ],
 )
-def test_bad_class_lists(data_dir, list_name, content, message):
-    path = data_dir / "cvpr2016_cub" / list_name
+def test_bad_class_lists(in_folders, list_name, content, message):
+    path = in_folders / "cvpr2016_cub" / list_name
     path.unlink() if content is None else path.write_text(content)
     with pytest.raises(UserError, match=f"--data_dir: .*{message}"):
-        load_dataset("cub200", "train", 16, str(data_dir))
+        load_dataset("cub200", "train", 16, str(in_folders))
 
 
-def test_offline(tmp_path, monkeypatch):
-    write_captions(tmp_path / "cvpr2016_cub", BIRDS, lambda place, number: f"Bird_{place}_{number}")
-
+def test_offline(described, monkeypatch):
     def fail(self, **options):
         raise ConnectionError("no network\nmore")
 
     monkeypatch.setattr(tfds.core.DatasetBuilder, "download_and_prepare", fail)
-    message = r"could not be downloaded \(no network\); run `tfds build caltech_birds2011 --data_dir=.*tfds`"
-    with pytest.raises(UserError, match=message) as caught:
-        load_dataset("cub200", "train", 16, str(tmp_path))
+    hint = (
+        r"put CUB_200_2011.tgz \(https://data.caltech.edu/.*\) in .*, or unpack it there, to get .*/CUB_200_2011/images"
+    )
+    with pytest.raises(UserError, match=rf"could not be downloaded \(no network\); {hint}") as caught:
+        load_dataset("cub200", "train", 16, str(described))
     assert "\n" not in str(caught.value)
     without_tensorflow(monkeypatch)
-    with pytest.raises(UserError, match="TensorFlow and tensorflow-datasets are not installed"):
-        load_dataset("cub200", "train", 16, str(tmp_path))
+    with pytest.raises(UserError, match=rf"--data_dir: the pictures of cub200 are missing; {hint}"):
+        load_dataset("cub200", "train", 16, str(described))
+
+
+def prepared_flowers(folder):
+    return list(
+        prepared_tfds.prepared_pictures("oxford_flowers102", folder / "tfds", "file_name", "", lambda name: True)
+    )
 
 
 def test_other_file_format(tmp_path):
     prepare(tmp_path, "oxford_flowers102", flower_examples, "array_record")
     with pytest.raises(UserError, match="is prepared as array_record, not tfrecord"):
-        prepared_tfds.open_prepared("oxford_flowers102", tmp_path / "tfds", "file_name")
+        prepared_flowers(tmp_path)
 
 
-@pytest.mark.parametrize("tensorflow", [True, False])
 @pytest.mark.parametrize("cut", [30, 3])
-def test_damaged_records(tmp_path, monkeypatch, tensorflow, cut):
+def test_damaged_records(tmp_path, cut):
     prepare(tmp_path, "oxford_flowers102", flower_examples)
     path = next((tmp_path / "tfds").glob("oxford_flowers102/*/*train.tfrecord*"))
     path.write_bytes(path.read_bytes()[:-cut])
-    if not tensorflow:
-        without_tensorflow(monkeypatch)
-    pictures = prepared_tfds.open_prepared("oxford_flowers102", tmp_path / "tfds", "file_name")
-    with pytest.raises(UserError, match=r"--data_dir: .*(cannot be read|ends within a record)"):
-        list(pictures.records())
+    with pytest.raises(UserError, match=r"--data_dir: .*cannot be read"):
+        prepared_flowers(tmp_path)
 
 
-def test_example_parser_agrees_with_tensorflow():
-    tf = pytest.importorskip("tensorflow")
-    rng = np.random.default_rng(0)
-    for number in (0, 1, 127, 128, 300, 2**40):
-        image = rng.bytes(1000)
-        feature = {
-            "image": tf.train.Feature(bytes_list=tf.train.BytesList(value=[image])),
-            "label": tf.train.Feature(int64_list=tf.train.Int64List(value=[number])),
-            "box": tf.train.Feature(float_list=tf.train.FloatList(value=[0.5, 1.0])),
-            "nothing": tf.train.Feature(),
-        }
-        message = tf.train.Example(features=tf.train.Features(feature=feature)).SerializeToString()
-        assert prepared_tfds.parse_example(message) == {"image": image, "label": number}
+@pytest.mark.parametrize("decode", [True, False])
+def test_damaged_archive(described, decode):
+    write_originals(described, as_archives=True)
+    path = described / "CUB_200_2011.tgz"
+    path.write_bytes(path.read_bytes()[:-200])
+    with pytest.raises(UserError, match=r"CUB_200_2011.tgz is not a readable .tgz"):
+        load_dataset("cub200", "train", 16, str(described), decode=decode).images[0]

@@ -42,7 +42,7 @@ def losses(pictures, megabytes):
     batches = system.batches(system.plans[0], 0, STEPS)
     keep = keras.callbacks.LambdaCallback(on_train_batch_end=lambda batch, logs: found.append(float(logs["loss"])))
     trainer.fit(batches, shuffle=False, verbose=0, callbacks=[keep])
-    return found, batches.views is not None
+    return found, batches.features is not None
 
 
 def test_the_losses_are_the_same(pictures):

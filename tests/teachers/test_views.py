@@ -27,19 +27,16 @@ def images():
 
 @pytest.mark.parametrize("batch_size", [3, 16])
 def test_a_batch_has_its_pictures_views(teacher, images, batch_size):
-    dataset = types.SimpleNamespace(
-        images=images, captions=[(str(i), "x") for i in range(COUNT)], all_captions=["x"] * 2 * COUNT
-    )
-    front_end = types.SimpleNamespace(input_name="text", features=lambda captions: np.zeros((len(captions), 2)))
+    dataset = types.SimpleNamespace(images=images, captions=[(str(i), "x") for i in range(COUNT)])
     views = Views(teacher, TAPS, images, True, 4)
-    batches = Batches(dataset, front_end, batch_size, 5, 0, 4, flip=True, views=views)
-    plain = Batches(dataset, front_end, batch_size, 5, 0, 4, flip=True)
+    batches = Batches(dataset, {}, batch_size, 5, 0, 4, flip=True, features=views)
+    plain = Batches(dataset, {}, batch_size, 5, 0, 4, flip=True)
     for index in range(4):
         batch = batches[index]
         assert np.array_equal(batch["image"], plain[index]["image"])
         seen = teacher(batch["image"].astype("float32"))
-        assert set(batch["views"]) == {"conv1_2", "pool3"}
-        for tap, values in batch["views"].items():
+        assert set(batch["features"]) == {"conv1_2", "pool3"}
+        for tap, values in batch["features"].items():
             assert values == pytest.approx(np.asarray(seen[tap]), rel=1e-4, abs=1e-3)
 
 

@@ -208,10 +208,10 @@ def test_other_backends_are_refused(monkeypatch):
 
 
 def test_shares_make_up_the_batch():
-    batch = {"image": np.arange(12).reshape(6, 2), "views": {"pool1": np.arange(6)}}
+    batch = {"image": np.arange(12).reshape(6, 2), "features": {"pool1": np.arange(6)}}
     shares = [share(batch, replica, 3) for replica in range(3)]
     assert np.array_equal(np.concatenate([each["image"] for each in shares]), batch["image"])
-    assert np.array_equal(np.concatenate([each["views"]["pool1"] for each in shares]), batch["views"]["pool1"])
+    assert np.array_equal(np.concatenate([each["features"]["pool1"] for each in shares]), batch["features"]["pool1"])
 
 
 def test_a_batch_that_does_not_divide_is_named(monkeypatch):
