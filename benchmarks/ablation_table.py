@@ -16,7 +16,7 @@ from t2i_kd import commands
 from t2i_kd.data.catalogue import load_dataset
 from t2i_kd.errors import UserError
 from t2i_kd.evaluation import evaluate
-from t2i_kd.exporting.artifacts import load_artifact
+from t2i_kd.loading import load_artifact
 from t2i_kd.imaging import captioned_grid, encode_png, write_file_atomically
 from t2i_kd.recipe import TeacherOptions
 from t2i_kd.student import WEIGHTS_FILE

@@ -48,7 +48,7 @@ def memory(field):
 
 def open_artifact(path, threads):
     """A function from one caption to float32 or uint8 [1, height, width, 3], the whole way from the text."""
-    from t2i_kd.exporting.artifacts import load_artifact
+    from t2i_kd.loading import load_artifact
 
     runner = load_artifact(path, threads)
     if not Path(path).is_dir():

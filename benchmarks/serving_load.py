@@ -97,7 +97,7 @@ def load(address, model_name, expected, clients, seconds):
 
 def main():
     """Runs the command and prints a table."""
-    from t2i_kd.exporting.artifacts import load_artifact
+    from t2i_kd.loading import load_artifact
 
     values = flags.FLAGS
     if not values.model or not values.model_name:

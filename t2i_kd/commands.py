@@ -87,8 +87,8 @@ def _flag_help(name):
         return ["  --flagfile=FILE", "      Reads flags from a file, one a line."]
     flag = flags.FLAGS[name]
     if name == "verbosity":
-        text = "How much is logged: -1 warnings, 0 also what happens and TensorFlow's own lines, 1 everything."
-        return [f"  --{name}", *_indented(f"{text} (default: -1)")]
+        text = "How much is logged: -1 warnings, 0 also what happens, 1 more. Where it is given, TensorFlow's own lines are shown too."
+        return [f"  --{name}", *_indented(f"{text} (default: 0)")]
     choices = getattr(flag.parser, "enum_values", None)
     shown = f"  --[no]{name}" if flag.boolean else f"  --{name}=" + ("|".join(choices) if choices else "VALUE")
     default = f" (default: {flag.default})" if flag.default not in (None, "", [], False) else ""
@@ -104,10 +104,10 @@ def quiet_start():
     """Within it, TensorFlow loads without its start-up lines, which name what a machine has no GPU for.
 
     They are written before TensorFlow can be asked not to, so standard error is held back meanwhile. They are shown
-    where something fails, where there is an NVIDIA device, which they may be about, with `--verbosity=0` or more, and with
+    where something fails, where there is an NVIDIA device, which they may be about, with `--verbosity`, and with
     TF_CPP_MIN_LOG_LEVEL=0 in the environment.
     """
-    wanted = os.environ.get("TF_CPP_MIN_LOG_LEVEL") == "0" or flags.FLAGS.verbosity >= 0
+    wanted = os.environ.get("TF_CPP_MIN_LOG_LEVEL") == "0" or flags.FLAGS["verbosity"].present
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "0" if wanted else "2")
     if wanted:
         yield

@@ -1,7 +1,6 @@
 """Modules of a user's own, by their dotted names: systems, data sets, teachers and metrics."""
 
 import importlib
-import importlib.util
 import sys
 
 from t2i_kd.errors import UserError
@@ -16,14 +15,16 @@ def import_module(name, flag):
     """A module on Python's path by its name; the folder that the command was started in is on it.
 
     Raises:
-        UserError: naming the flag, when there is no such module, or it needs another one that is not there.
+        UserError: naming the flag, when there is no such module, or it fails while it is imported.
     """
     if not all(part.isidentifier() for part in name.split(".")):
         raise UserError(f"--{flag}: {name!r} is no name of a Python module")
     try:
         return importlib.import_module(name)
-    except ModuleNotFoundError as error:
-        raise UserError(f"--{flag}: cannot import {name}: {error}; is its folder on PYTHONPATH?") from None
+    except Exception as error:  # A module of the user's may fail in any way.
+        reason = " ".join(str(error).split()) or type(error).__name__
+        hint = "; is its folder on PYTHONPATH?" if isinstance(error, ModuleNotFoundError) else ""
+        raise UserError(f"--{flag}: cannot import {name}: {reason}{hint}") from None
 
 
 def members(module, flag, *names):

@@ -8,7 +8,7 @@ from PIL import Image
 
 from t2i_kd import generate
 from t2i_kd.errors import UserError
-from t2i_kd.exporting.runners import Runner
+from t2i_kd.runners import Runner
 
 
 class Grey(Runner):

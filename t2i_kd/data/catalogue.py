@@ -4,6 +4,7 @@ import importlib
 import inspect
 import os
 
+from t2i_kd import plugins
 from t2i_kd.data.captioned_images import CaptionedImages
 from t2i_kd.errors import UserError
 
@@ -29,15 +30,12 @@ def find_dataset(name):
     Raises:
         UserError: naming --dataset, where there is no such data set.
     """
-    if name not in READERS and "." not in name:
+    if name in READERS:
+        return importlib.import_module(READERS[name])
+    if not plugins.is_dotted(name):
         raise UserError(f"--dataset: {name!r} is none of {', '.join(DATASETS)}, nor a dotted module such as my.data")
-    try:
-        module = importlib.import_module(READERS.get(name, name))
-    except Exception as error:  # A module of the user's may fail in any way.
-        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
-        raise UserError(f"--dataset: {name} cannot be imported: {reason}") from None
-    if not callable(getattr(module, "load", None)):
-        raise UserError(f"--dataset: {name} has no function load")
+    module = plugins.import_module(name, "dataset")
+    plugins.members(module, "dataset", "load")
     return module
 
 

@@ -9,8 +9,6 @@ from keras import ops
 
 from t2i_kd.text.tokenizer import SPECIAL_TOKENS
 
-REED_LENGTH = 201
-
 
 @keras.saving.register_keras_serializable(package="t2i_kd")
 class MeanGRU(keras.layers.Layer):

@@ -5,10 +5,9 @@ from pathlib import Path
 
 from t2i_kd.errors import UserError
 from t2i_kd.text.base import TextFrontEnd
-from t2i_kd.text.encoders import REED_LENGTH, build_char_cnn_rnn, build_gru
 from t2i_kd.text.hub import HubFrontEnd
 from t2i_kd.text.precomputed import PrecomputedFrontEnd
-from t2i_kd.text.tokenizer import Tokenizer
+from t2i_kd.text.tokenizer import REED_LENGTH, Tokenizer
 
 VOCABULARY_FILE = "vocabulary.txt"
 TOKEN_KINDS = {"gru": "words", "char_cnn_rnn": "characters"}
@@ -48,6 +47,8 @@ class TokenFrontEnd(TextFrontEnd):
 
     def build_encoder(self, options):
         """The encoder, with the weights of `text_weights` where given. Raises `UserError` when they do not fit."""
+        from t2i_kd.text.encoders import build_char_cnn_rnn, build_gru  # Keras, which reading captions does not need
+
         length = self.tokenizer.length
         if self.name == "gru":
             encoder = build_gru(self.tokenizer.size, length, options.word_dim, options.text_dim)

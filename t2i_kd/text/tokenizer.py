@@ -28,6 +28,7 @@ KINDS = ("words", "characters")
 PADDING, UNKNOWN = 0, 1
 SPECIAL_TOKENS = ("[PAD]", "[UNK]")
 # Reed et al. (CVPR 2016), from their code: "-" stands twice and the space is the last of the 70.
+REED_LENGTH = 201
 REED_ALPHABET = "abcdefghijklmnopqrstuvwxyz0123456789-,;.!?:'\"/\\|_@#$%^&*~`+-=<>()[]{} "
 
 _WORD = re.compile(rb"[a-z0-9'\x80-\xff]+")

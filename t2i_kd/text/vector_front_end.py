@@ -7,7 +7,6 @@ import numpy as np
 
 from t2i_kd.errors import UserError
 from t2i_kd.text.base import TextFrontEnd
-from t2i_kd.text.encoders import build_vector_encoder
 
 
 @dataclass(frozen=True)
@@ -34,6 +33,8 @@ class VectorFrontEnd(TextFrontEnd):
 
     def build_encoder(self, options):
         """Identity, or a learned Dense where the embedding is not as wide as the text vector."""
+        from t2i_kd.text.encoders import build_vector_encoder  # Keras, which reading captions does not need
+
         return build_vector_encoder(self.embedding_dim, options.text_dim)
 
     def describe(self):

@@ -37,7 +37,7 @@ def test_the_twin_draws_the_same(channels_last, tmp_path):
 
 
 def test_a_made_up_students_pixels_spread(tmp_path):
-    from t2i_kd.exporting.artifacts import load_artifact
+    from t2i_kd.loading import load_artifact
 
     latency.make_run(recipe(), tmp_path / "run")
     captions = latency.make_captions(3)

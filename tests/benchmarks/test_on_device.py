@@ -10,7 +10,7 @@ import pytest
 
 from benchmarks import on_device, workers
 from t2i_kd.errors import UserError
-from t2i_kd.exporting.artifacts import load_artifact
+from t2i_kd.loading import load_artifact
 
 ROOT = Path(__file__).resolve().parents[2]
 VERSION = ROOT / "saved_models" / "shapes32" / "1"

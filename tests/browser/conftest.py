@@ -66,7 +66,7 @@ def version(tmp_path_factory):
 
 @pytest.fixture(scope="session")
 def runner(version):
-    from t2i_kd.exporting.artifacts import load_artifact
+    from t2i_kd.loading import load_artifact
 
     return load_artifact(version)
 

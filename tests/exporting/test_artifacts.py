@@ -8,7 +8,7 @@ import pytest
 from PIL import Image
 
 from t2i_kd.errors import UserError
-from t2i_kd.exporting.artifacts import load_artifact
+from t2i_kd.loading import load_artifact
 
 EXACT = (".", "assets.extra/student.tflite", "assets.extra/student.onnx")
 

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from t2i_kd.exporting.artifacts import load_artifact
+from t2i_kd.loading import load_artifact
 
 SCRIPT = Path(__file__).resolve().parents[2] / "pipelines" / "on_device" / "raspberry_pi.py"
 

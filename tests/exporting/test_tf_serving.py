@@ -6,7 +6,7 @@ import tensorflow as tf
 from tensorflow_serving.apis.prediction_log_pb2 import PredictionLog
 
 from t2i_kd.exporting import tf_serving
-from t2i_kd.exporting.artifacts import load_artifact
+from t2i_kd.loading import load_artifact
 
 from .cpp_session import CppSession, library
 

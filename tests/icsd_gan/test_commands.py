@@ -15,7 +15,7 @@ from PIL import Image
 from t2i_kd.errors import UserError
 from t2i_kd.evaluation import evaluate, students
 from t2i_kd.export import export
-from t2i_kd.exporting.artifacts import load_artifact
+from t2i_kd.loading import load_artifact
 from t2i_kd.noise import noise_from_seeds
 from t2i_kd.student import load_student
 

@@ -6,7 +6,7 @@ import pytest
 from t2i_kd.data import captioned_shapes
 from t2i_kd.data.captioned_images import CaptionedImages
 from t2i_kd.errors import UserError
-from t2i_kd.exporting.artifacts import load_artifact
+from t2i_kd.loading import load_artifact
 from t2i_kd.metrics import attribute_accuracy as metric
 from t2i_kd.metrics import resampling
 from t2i_kd.metrics.context import EvaluationContext

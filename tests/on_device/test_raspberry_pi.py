@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from t2i_kd.exporting.artifacts import load_artifact
+from t2i_kd.loading import load_artifact
 from t2i_kd.noise import noise_from_seeds
 from t2i_kd.text.tokenizer import REED_ALPHABET, Tokenizer
 

@@ -12,7 +12,7 @@ collect_ignore_glob = [] if importlib.util.find_spec("tensorflow") else ["test_*
 
 @pytest.fixture(scope="session")
 def runner():
-    from t2i_kd.exporting.artifacts import load_artifact
+    from t2i_kd.loading import load_artifact
 
     return load_artifact(SHAPES)
 

@@ -22,7 +22,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from t2i_kd.exporting.artifacts import load_artifact
+from t2i_kd.loading import load_artifact
 from t2i_kd.exporting.manifest import EXTRA, MANIFEST, read_manifest
 
 URL = os.environ.get("TF_SERVING_URL", "").rstrip("/")
