@@ -57,7 +57,7 @@ class Recogniser:
         return [self.known.get(np.asarray(image).tobytes(), self.guess) for image in images]
 
 
-def test_every_stage_of_a_run_is_judged_by_one_classifier(run_dir, tmp_path, monkeypatch, capsys):
+def test_every_stage_of_a_run_is_evaluated_by_one_classifier(run_dir, tmp_path, monkeypatch, capsys):
     trained = []
     monkeypatch.setattr(
         attribute_accuracy, "train_attribute_classifier", lambda *given, **kept: trained.append(given) or Recogniser()
