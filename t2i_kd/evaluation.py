@@ -14,6 +14,7 @@ from absl import logging
 from t2i_kd.errors import UserError
 from t2i_kd.exporting.manifest import EXTRA, MANIFEST, sha256_of
 from t2i_kd.imaging import write_file_atomically
+<<<<<<< HEAD
 from t2i_kd.loading import load_artifact
 from t2i_kd.metrics import resampling
 from t2i_kd.metrics.catalogue import (
@@ -30,11 +31,18 @@ from t2i_kd.metrics.table import format_comparisons, format_table
 from t2i_kd.options import TeacherOptions
 from t2i_kd.recipe import RECIPE_FILE
 from t2i_kd.runners import KerasRunner
+=======
+from t2i_kd.metrics.catalogue import EXTRACTORS, PICTURE_METRICS, may_rate_pictures, resolve_metrics
+from t2i_kd.metrics.context import EvaluationContext
+from t2i_kd.metrics.page import render_page
+from t2i_kd.metrics.report import Findings
+from t2i_kd.metrics.tap_errors import TapObjective
+from t2i_kd.recipe import RECIPE_FILE, Recipe, TeacherRecipe
+>>>>>>> metrics
 from t2i_kd.student import WEIGHTS_FILE, load_student
 from t2i_kd.systems import load_recipe
 
 FINAL = "final student"
-TEACHER_NOTE = "every metric here compares features of the teacher, which SDN is trained to match; ask for others too"
 
 
 class Candidate(NamedTuple):
@@ -189,7 +197,7 @@ def evaluate(models, dataset, metrics, *, teacher=None, out="", page="", bootstr
     measures = resolve_metrics(metrics)
     if page:
         _check_page(measures)
-    found = _Found(measures, labels_of(models), bootstrap, report or (lambda text: None), bool(page))
+    found = Findings(measures, labels_of(models), bootstrap, report or (lambda text: None), bool(page))
     teacher = teacher or chosen_teacher(models[0])
     given = {"teacher": teacher, "tap_objective": _own_objective(models[0], teacher), "cache": {}, **options}
     for candidate in students(models[0]) if len(models) == 1 else finished_students(models):
@@ -197,7 +205,7 @@ def evaluate(models, dataset, metrics, *, teacher=None, out="", page="", bootstr
         for name, metric in measures.items():
             logging.info("%s: %s", candidate.label, name)
             found.add(name, candidate, metric.measure(context), context)
-    whole = found.report(getattr(dataset, "name", dataset), _notes(measures, options.get("extractor")))
+    whole = found.report(getattr(dataset, "name", dataset), options.get("extractor"))
     if out:
         _write("out", out, json.dumps(whole, indent=2) + "\n")
     if page:
@@ -219,83 +227,6 @@ def _checked_context(candidate, dataset, measures, given):
 def _check_page(names):
     if not any(map(may_rate_pictures, names)):
         raise UserError(f"--page: none of --metrics rates pictures one by one; one of {', '.join(PICTURE_METRICS)}")
-
-
-def _notes(measures, extractor):
-    return [TEACHER_NOTE] if only_the_teacher_evaluates(measures, extractor) else []
-
-
-class _Found:
-    """What has been measured so far.
-
-    Args:
-        names: of the metrics.
-        models: their labels; students are compared with the first where there are several.
-        bootstrap: resamples.
-        say: called with text.
-        with_page: keep the pictures of the first metric that rates them one by one.
-    """
-
-    def __init__(self, names, models, bootstrap, say, with_page):
-        self.models, self.bootstrap, self.say, self.with_page = models, bootstrap, say, with_page
-        self.results, self.rows = {name: {} for name in names}, {name: {} for name in names}
-        self.comparisons, self.sections, self.rated = {}, [], []
-
-    def add(self, name, candidate, measurement, context):
-        """A metric's measurement of one candidate; of the last one, the metric's table is said at once."""
-        rows = resampling.resampled(measurement, self.bootstrap, context.seed)
-        self.rows[name][candidate.label] = rows
-        self.results[name][candidate.label] = _result(measurement, rows)
-        if self.with_page and measurement.samples and self.rated in ([], [name]):
-            self.rated = [name]
-            self.sections.append(_section(candidate.label, measurement, context.split("test")))
-        if candidate.is_last:
-            # What a later metric meets must not cost this one.
-            self.say(format_table(name, self.results[name]))
-            if len(self.models) > 1:
-                self._compare(name, measurement.biased)
-
-    def _compare(self, name, biased):
-        (first, its_rows), *others = self.rows[name].items()
-        self.comparisons[name] = {other: resampling.compare(its_rows, rows, biased) for other, rows in others}
-        self.say(format_comparisons(first, self.comparisons[name]))
-
-    def report(self, dataset, notes):
-        """The whole report, see `evaluate`; its notes are said."""
-        for note in notes:
-            self.say(f"note: {note}")
-        return {
-            "model": self.models,
-            "dataset": dataset,
-            "metrics": self.results,
-            "comparisons": self.comparisons,
-            "notes": notes,
-        }
-
-
-def _result(measurement, rows):
-    intervals = {}
-    if len(next(iter(rows.values()))) > 1:
-        intervals = {line: resampling.interval(values, measurement.biased) for line, values in rows.items()}
-    return {
-        "protocol": measurement.protocol,
-        "values": {line: float(values[0]) for line, values in rows.items()},
-        "intervals": intervals | measurement.intervals,
-        "baselines": measurement.baselines,
-    }
-
-
-def _section(label, measurement, test):
-    line, values = next(iter(measurement.samples.items()))
-    return Section(
-        student=label,
-        line=line,
-        lower_is_better=measurement.lower_is_better,
-        captions=[caption for _, caption in measurement.pairs],
-        values=values,
-        generated=measurement.pictures,
-        reference=Chosen(test.images, [picture for picture, _ in measurement.pairs]),
-    )
 
 
 def _check(models, files, bootstrap, extractor):

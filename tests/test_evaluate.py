@@ -14,6 +14,7 @@ from t2i_kd.data import captioned_shapes
 from t2i_kd.errors import UserError
 from t2i_kd.exporting.exporter import export_student
 from t2i_kd.metrics import attribute_accuracy, context, tap_distance
+from t2i_kd.metrics.report import TEACHER_NOTE
 from t2i_kd.metrics.tap_errors import TapObjective
 from t2i_kd.recipe import DataOptions, Recipe, StudentRecipe, TeacherOptions, TextOptions, parse_stage
 from t2i_kd.student import build_student, save_network
@@ -57,7 +58,7 @@ class Recogniser:
         return [self.known.get(np.asarray(image).tobytes(), self.guess) for image in images]
 
 
-def test_every_stage_of_a_run_is_judged_by_one_classifier(run_dir, tmp_path, monkeypatch, capsys):
+def test_every_stage_of_a_run_is_evaluated_by_one_classifier(run_dir, tmp_path, monkeypatch, capsys):
     trained = []
     monkeypatch.setattr(
         attribute_accuracy, "train_attribute_classifier", lambda *given, **kept: trained.append(given) or Recogniser()
@@ -200,7 +201,7 @@ def test_two_runs_are_compared_on_the_same_captions_and_shown_on_a_page(run_dir,
     capsys.readouterr()
     same = evaluation.evaluate(str(run_dir), "captioned_shapes", "tap_distance", **options)
     assert "note: every metric here compares features of the teacher" in capsys.readouterr().out
-    assert same["notes"] == [evaluation.TEACHER_NOTE] and report["notes"] == []
+    assert same["notes"] == [TEACHER_NOTE] and report["notes"] == []
     assert same["comparisons"] == {} and same["metrics"]["tap_distance"]["final student"]["intervals"] == {}
 
 

@@ -140,9 +140,7 @@ def test_a_smoke_run(path, parse, stand_in, tmp_path):
         assert (tmp_path / "drawn.png").stat().st_size > 0
     if recipe.text.text_encoder == "precomputed" and recipe.system == "sdn":
         data = recipe.data
-        report = evaluate(
-            tmp_path, data.dataset, "tap_distance", recipe.teacher, data_dir=data.data_dir, num_captions=4
-        )
+        report = evaluate(tmp_path, data.dataset, "tap_distance", data_dir=data.data_dir, num_captions=4)
         assert len(report["metrics"]["tap_distance"]) == len(recipe.stages) + 1
 
 

@@ -15,11 +15,16 @@ from keras import ops
 
 from t2i_kd.errors import UserError
 from t2i_kd.metrics.cache import digest, digest_of_training
+from t2i_kd.metrics.classifier_training import (
+    TrainingBatches,
+    attribute_targets,
+    attribute_values,
+    soften,
+    train_classifier,
+)
 from t2i_kd.metrics.finite import require_finite
-from t2i_kd.metrics.progress import TrainingBar
 
 SIDE = 32
-BATCH = 64
 STEPS = 400
 LEARNING_RATE = 4e-3
 PREDICTION_BATCH = 250
@@ -111,7 +116,7 @@ def _initializer(seed):
 
 
 def train_attribute_classifier(dataset, seed=0, steps=STEPS, cache=None, key=""):
-    """Trains the evaluator on real pictures: softmax cross-entropy summed over attributes, Adam, cosine decay to 0.
+    """Trains the evaluator on real pictures; see `classifier_training.train_classifier`.
 
     Args:
         dataset: the training split, a `CaptionedImages` with `attributes`.
@@ -128,50 +133,22 @@ def train_attribute_classifier(dataset, seed=0, steps=STEPS, cache=None, key="")
     """
     if not len(dataset) or not dataset.attributes:
         raise UserError(f"--dataset: {dataset.name} has no pictures with attributes to learn from")
-    values = {name: tuple(sorted({row[name] for row in dataset.attributes})) for name in dataset.attributes[0]}
+    values, targets = attribute_values(dataset), attribute_targets(dataset)
     network = build_attribute_classifier(values, seed)
-
-    def train():
-        network.compile(
-            optimizer=keras.optimizers.Adam(keras.optimizers.schedules.CosineDecay(LEARNING_RATE, steps)),
-            loss={name: keras.losses.SparseCategoricalCrossentropy(from_logits=True) for name in values},
-            jit_compile=False,
-        )
-        pictures = _AugmentedPictures(dataset, values, seed, steps)
-        network.fit(pictures, shuffle=False, verbose=0, callbacks=[TrainingBar("attribute classifier", steps)])
-        return network.get_weights()
-
-    if cache is None:
-        train()
-    else:
-        labels = [[row[name] for name in values] for row in dataset.attributes]
-        everything = digest_of_training(network, key, steps, seed, values, labels)
-        network.set_weights(cache.arrays("attributes", everything, train))
+    labels = [[row[name] for name in values] for row in dataset.attributes]
+    train_classifier(
+        network,
+        values,
+        lambda: TrainingBatches(shrink(dataset.images), targets, _softened_inputs, seed, steps),
+        LEARNING_RATE,
+        cache,
+        ("attributes", digest_of_training(network, key, steps, seed, values, labels)),
+    )
     return AttributeClassifier(network, values)
 
 
-class _AugmentedPictures(keras.utils.PyDataset):
-    """Batch `i` is a function of (seed, i) alone; every picture comes once before any comes again."""
-
-    def __init__(self, dataset, values, seed, steps):
-        super().__init__()
-        self.images = shrink(dataset.images)
-        self.targets = {
-            name: np.array([choices.index(row[name]) for row in dataset.attributes], "int32")
-            for name, choices in values.items()
-        }
-        self.seed, self.steps = seed, steps
-        count = len(dataset)
-        rng = np.random.default_rng([seed, 0])
-        self.order = np.concatenate([rng.permutation(count) for _ in range(-(-steps * BATCH // count))])
-
-    def __len__(self):
-        return self.steps
-
-    def __getitem__(self, step):
-        chosen = self.order[step * BATCH : (step + 1) * BATCH]
-        images = soften(self.images[chosen], np.random.default_rng([self.seed, 1, step]))
-        return network_inputs(images), {name: target[chosen] for name, target in self.targets.items()}
+def _softened_inputs(images, rng):
+    return network_inputs(soften(images, rng))
 
 
 def shrink(images):
@@ -225,33 +202,3 @@ def matte(images):
     ink = (weight * difference).sum((1, 2), keepdims=True) / np.maximum(weight.sum((1, 2), keepdims=True), 1e-6)
     length = np.maximum(np.square(ink).sum(-1, keepdims=True), 1e-6)
     return np.clip((difference * ink).sum(-1, keepdims=True) / length, -0.5, 1.5).astype("float32")
-
-
-def soften(images, rng):
-    """Softens real pictures at random: blur, contrast, brightness, noise; each picture draws its own strengths.
-
-    Half of the pictures stay sharp; the others are mixed with themselves after a binomial 3x3 blur. Contrast is
-    0.7-1.1 around mid-grey, brightness +-12, noise Gaussian with deviation up to 8.
-
-    Args:
-        images: float32 [n, side, side, 3] in 0-255.
-        rng: a NumPy generator.
-
-    Returns:
-        float32 of the same shape in 0-255.
-    """
-    count = len(images)
-    amount = rng.uniform(-1, 1, count).clip(min=0)
-    contrast, brightness, noise = rng.uniform(0.7, 1.1, count), rng.uniform(-12, 12, count), rng.uniform(0, 8, count)
-    amount, contrast, brightness, noise = (
-        strength.astype("float32")[:, None, None, None] for strength in (amount, contrast, brightness, noise)
-    )
-    soft = images + amount * (_blur(images) - images)
-    grain = noise * rng.standard_normal(images.shape, "float32")
-    return np.clip((soft - 127.5) * contrast + 127.5 + brightness + grain, 0, 255)
-
-
-def _blur(images):
-    padded = np.pad(images, ((0, 0), (1, 1), (1, 1), (0, 0)), mode="edge")
-    rows = padded[:, :-2] + 2 * padded[:, 1:-1] + padded[:, 2:]
-    return (rows[:, :, :-2] + 2 * rows[:, :, 1:-1] + rows[:, :, 2:]) / 16

@@ -11,13 +11,11 @@ import numpy as np
 from keras import ops
 
 from t2i_kd.errors import UserError
-from t2i_kd.metrics.attribute_classifier import soften
 from t2i_kd.metrics.cache import digest_of_training
+from t2i_kd.metrics.classifier_training import TrainingBatches, attribute_targets, soften, train_classifier
 from t2i_kd.metrics.extractors import keras_extractor
-from t2i_kd.metrics.progress import TrainingBar
 
 STEPS = 1000
-BATCH = 64
 LEARNING_RATE = 2e-3
 FEATURES = 64
 LARGEST_SIDE = 64
@@ -32,11 +30,7 @@ def targets_of(dataset):
         UserError: naming `--dataset`, where the set has neither attributes nor two classes.
     """
     if dataset.attributes:
-        values = {name: sorted({row[name] for row in dataset.attributes}) for name in dataset.attributes[0]}
-        return {
-            name: np.array([choices.index(row[name]) for row in dataset.attributes], "int32")
-            for name, choices in values.items()
-        }
+        return attribute_targets(dataset)
     if len(np.unique(dataset.labels)) < 2:
         raise UserError(f"--dataset: {dataset.name} has no two classes for a classifier of its own to tell apart")
     return {"label": np.asarray(dataset.labels, "int32")}
@@ -107,9 +101,9 @@ def build_image_classifier(side, classes, seed):
 
 
 def train_image_classifier(dataset, seed=0, steps=STEPS, cache=None, key=""):
-    """Trains on real (or generated) pictures: softmax cross-entropy, Adam, cosine decay to 0.
+    """Trains on real (or generated) pictures; see `classifier_training.train_classifier`.
 
-    Pictures are softened at random (`attribute_classifier.soften`), because generated ones are softer than real ones;
+    Pictures are softened at random (`classifier_training.soften`), because generated ones are softer than real ones;
     those with classes are also mirrored at random, those with attributes not, for attributes name places.
 
     Args:
@@ -129,47 +123,20 @@ def train_image_classifier(dataset, seed=0, steps=STEPS, cache=None, key=""):
     classes = {name: int(values.max()) + 1 for name, values in targets.items()}
     if not dataset.attributes and dataset.label_names:
         classes = {"label": len(dataset.label_names)}
-    side = len(dataset.images[0])
-    network = build_image_classifier(side, classes, seed)
-
-    def train():
-        outputs = {name: network.output[name] for name in classes}
-        trained = keras.Model(network.input, outputs)
-        trained.compile(
-            optimizer=keras.optimizers.Adam(keras.optimizers.schedules.CosineDecay(LEARNING_RATE, steps)),
-            loss={name: keras.losses.SparseCategoricalCrossentropy(from_logits=True) for name in classes},
-            jit_compile=False,
-        )
-        pictures = _SoftenedPictures(dataset, targets, seed, steps)
-        trained.fit(pictures, shuffle=False, verbose=0, callbacks=[TrainingBar("image classifier", steps)])
-        return network.get_weights()
-
-    if cache is None:
-        train()
-    else:
-        everything = digest_of_training(network, key, steps, seed, *targets, *targets.values())
-        network.set_weights(cache.arrays("classifier", everything, train))
+    network = build_image_classifier(len(dataset.images[0]), classes, seed)
+    train_classifier(
+        network,
+        classes,
+        lambda: TrainingBatches(dataset.images, targets, _mirrored if "label" in targets else soften, seed, steps),
+        LEARNING_RATE,
+        cache,
+        ("classifier", digest_of_training(network, key, steps, seed, *targets, *targets.values())),
+    )
     return ImageClassifier(network)
 
 
-class _SoftenedPictures(keras.utils.PyDataset):
-    """Batch `i` is a function of (seed, i) alone."""
-
-    def __init__(self, dataset, targets, seed, steps):
-        super().__init__()
-        self.images, self.targets, self.seed, self.steps = dataset.images, targets, seed, steps
-        self.flip = "label" in targets
-        rng, count = np.random.default_rng([seed, 0]), len(dataset)
-        self.order = np.concatenate([rng.permutation(count) for _ in range(-(-steps * BATCH // count))])
-
-    def __len__(self):
-        return self.steps
-
-    def __getitem__(self, step):
-        chosen = self.order[step * BATCH : (step + 1) * BATCH]
-        rng = np.random.default_rng([self.seed, 1, step])
-        images = soften(np.stack([self.images[i] for i in chosen]).astype("float32"), rng)
-        if self.flip:
-            mirrored = rng.random(len(images)) < 0.5
-            images[mirrored] = images[mirrored, :, ::-1]
-        return images, {name: target[chosen] for name, target in self.targets.items()}
+def _mirrored(images, rng):
+    images = soften(images, rng)
+    mirrored = rng.random(len(images)) < 0.5
+    images[mirrored] = images[mirrored, :, ::-1]
+    return images

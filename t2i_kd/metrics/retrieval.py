@@ -193,7 +193,7 @@ class _JointEmbedding:
 
 class _Evaluator(Trainer):
     def __init__(self, network):
-        super().__init__(name="retrieval_judge")
+        super().__init__(name="retrieval_evaluator")
         self.network = network
         self.built = True
 

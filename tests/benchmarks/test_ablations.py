@@ -51,7 +51,7 @@ def test_other_rows_differ_from_both_in_one_thing():
     assert parts("slim_quarter_paper_start_both") == (both, [*plain, *ablations.PAPER_START, "--seed=3"])
 
 
-def test_only_finished_runs_are_judged_both_first(tmp_path):
+def test_only_finished_runs_are_evaluated_both_first(tmp_path):
     for name in ("pixels-seed0", "both-seed1", "both-seed0", "raw-seed0"):
         (tmp_path / name).mkdir()
         if name != "raw-seed0":

@@ -63,7 +63,7 @@ def test_wilson_interval(share, count, low, high):
     assert metric.wilson_interval(share, count) == pytest.approx((low, high), abs=5e-5)
 
 
-def test_real_pictures_of_unseen_combinations_are_judged_right(shapes_cache):
+def test_real_pictures_of_unseen_combinations_are_classified_right(shapes_cache):
     test = shapes_cache["split", "test", 32, 32]
     result = metric.measure(EvaluationContext(LookUp(test), "captioned_shapes", cache=shapes_cache))
     assert min(result.baselines["classifier on real"].values()) >= metric.REQUIRED_OF_CLASSIFIER
@@ -107,7 +107,7 @@ def test_a_grey_picture_is_right_no_more_often_than_chance(shapes_cache):
         assert values_of(result)[name] <= by_attribute(result, result.baselines["chance"])[name] + 0.1
 
 
-def test_a_bad_classifier_refuses_to_judge(monkeypatch, shapes_cache):
+def test_a_bad_classifier_refuses_to_evaluate(monkeypatch, shapes_cache):
     class Blind:
         values = captioned_shapes.ATTRIBUTES
 

@@ -62,7 +62,7 @@ def test_shrink_means_over_the_area_of_a_pixel(side):
         np.testing.assert_array_equal(evaluator.shrink([image])[0], image)
 
 
-def test_the_judge_is_kept_and_read_again(few_shapes, tmp_path, monkeypatch):
+def test_the_evaluator_is_kept_and_read_again(few_shapes, tmp_path, monkeypatch):
     def weights(**changes):
         trained = evaluator.train_attribute_classifier(
             few_shapes, cache=ArrayCache(tmp_path), **{"steps": 2, "key": "a"} | changes
@@ -79,7 +79,7 @@ def test_the_judge_is_kept_and_read_again(few_shapes, tmp_path, monkeypatch):
     assert kept.name.startswith("attributes-") and len(list(tmp_path.iterdir())) == 4
 
 
-def test_a_judge_that_gives_nan_is_named(few_shapes):
+def test_a_evaluator_that_gives_nan_is_named(few_shapes):
     trained = evaluator.train_attribute_classifier(few_shapes, steps=1)
     trained.network.get_layer("shape").set_weights(
         [np.full(each.shape, np.nan) for each in trained.network.get_layer("shape").get_weights()]
@@ -88,16 +88,7 @@ def test_a_judge_that_gives_nan_is_named(few_shapes):
         trained.predict(few_shapes.images[:3])
 
 
-def test_soften_is_a_function_of_the_generator_and_stays_in_range():
-    images = np.random.default_rng(0).integers(0, 256, (8, 32, 32, 3)).astype("float32")
-    first, second = (evaluator.soften(images, np.random.default_rng(1)) for _ in range(2))
-    np.testing.assert_array_equal(first, second)
-    assert first.dtype == np.float32
-    assert first.min() >= 0 and first.max() <= 255
-    assert np.abs(first - images).max() > 1
-
-
-def test_the_same_seed_trains_the_same_judge(few_shapes):
+def test_the_same_seed_trains_the_same_evaluator(few_shapes):
     first, second = (evaluator.train_attribute_classifier(few_shapes, seed=3, steps=3) for _ in range(2))
     other = evaluator.build_attribute_classifier(first.values, seed=4)
     for mine, again in zip(first.network.get_weights(), second.network.get_weights(), strict=True):

@@ -25,7 +25,7 @@ def test_missing_or_unknown_metrics_list_the_known(names):
         (["perceptual_distance", "ssim"], "teacher", False),
     ],
 )
-def test_a_student_is_not_judged_by_its_teacher_alone(names, extractor, alone):
+def test_a_student_is_not_evaluated_by_its_teacher_alone(names, extractor, alone):
     assert only_the_teacher_evaluates(names, extractor) is alone
 
 

@@ -45,7 +45,7 @@ def test_what_a_student_draws_is_named_by_a_classifier_of_real_pictures(shared):
     assert right.samples[name].shape == (160,) and len(right.pairs) == len(right.pictures) == 160
 
 
-def test_a_classifier_of_made_pictures_learns_what_they_show(shared):
+def test_a_classifier_of_generated_pictures_learns_what_they_show(shared):
     right, wrong = (
         classification.measure_reverse(context_of(Painter(wrong), shared=shared)) for wrong in (False, True)
     )

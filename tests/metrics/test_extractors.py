@@ -26,7 +26,7 @@ def inception(tmp_path_factory):
     return whole, features, folder
 
 
-def test_inception_sees_what_keras_applications_sees(inception):
+def test_inception_gives_what_keras_applications_gives(inception):
     whole, features, folder = inception
     images = np.random.default_rng(0).integers(0, 256, (2, 299, 299, 3)).astype("float32")
     prepared = keras.applications.inception_v3.preprocess_input(images.copy())
@@ -91,7 +91,7 @@ def test_a_name_says_where_pictures_were_resized(network, own_side, side, name):
     assert extractors.features_name(network, own_side, side) == name
 
 
-def test_a_hub_module_that_sees_no_pictures_is_refused(tmp_path):
+def test_a_hub_module_that_takes_no_pictures_is_refused(tmp_path):
     class Words(tf.Module):
         @tf.function(input_signature=[tf.TensorSpec((None,), tf.string)])
         def __call__(self, text):

@@ -205,7 +205,7 @@ def test_wrong_pictures_are_named(one, other, named):
         fsim(one, other)
 
 
-def test_made_pictures_are_compared_with_real_ones():
+def test_generated_pictures_are_compared_with_reference_ones():
     one, other = pictures(32, 32)
     context = SimpleNamespace(
         student=SimpleNamespace(resolution=32),

@@ -119,7 +119,7 @@ def noise(count, seed=0):
     return np.random.default_rng(seed).integers(0, 256, (count, 32, 32, 3), np.uint8)
 
 
-def test_a_measurement_weighs_made_and_real_pictures(monkeypatch):
+def test_a_measurement_weighs_generated_and_reference_pictures(monkeypatch):
     generated, reference = noise(12), noise(9, 1)
     measured = manifold.measure(context(monkeypatch, generated, reference, 12))
     assert (measured.generated, measured.reference, measured.lower_is_better) == (12, 9, False)

@@ -158,7 +158,7 @@ def test_every_picture_stands_beside_the_real_one_with_its_caption_and_value(low
     assert f"seed {page.RANDOM_SEED}" in text
 
 
-def test_a_tie_at_the_edge_is_told():
+def test_a_tie_at_the_edge_is_said():
     text = Page(render_page("t", report(), [section_of([0.0] * 9 + [1.0] * 8)])).texts("p")
     assert "1 more, not shown, have the value of the last one here, 0." in text
     assert not any("last one here, 1" in each for each in text)

@@ -45,7 +45,7 @@ def test_a_biased_statistic_keeps_its_value_inside():
     assert resampling.interval(rows, biased=True) == pytest.approx((0.525, 1.475))
 
 
-def test_made_and_real_pictures_are_drawn_independently():
+def test_generated_and_reference_pictures_are_drawn_independently():
     given = {}
 
     def statistic(generated_weights, reference_weights):

@@ -98,7 +98,7 @@ def context_of(images, chosen, generated):
     )
 
 
-def test_every_made_picture_is_compared_with_the_real_picture_of_its_caption():
+def test_every_generated_picture_is_compared_with_the_reference_picture_of_its_caption():
     # More than two batches, the last one smaller.
     images, generated = pictures(70, 16, 16), pictures(70, 16, 16, seed=1)
     chosen = np.random.default_rng(0).permutation(70).tolist()
