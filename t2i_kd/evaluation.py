@@ -14,31 +14,14 @@ from absl import logging
 from t2i_kd.errors import UserError
 from t2i_kd.exporting.manifest import EXTRA, MANIFEST, sha256_of
 from t2i_kd.imaging import write_file_atomically
-<<<<<<< HEAD
 from t2i_kd.loading import load_artifact
-from t2i_kd.metrics import resampling
-from t2i_kd.metrics.catalogue import (
-    EXTRACTORS,
-    PICTURE_METRICS,
-    may_rate_pictures,
-    only_the_teacher_evaluates,
-    resolve_metrics,
-)
-from t2i_kd.metrics.context import EvaluationContext
-from t2i_kd.metrics.page import Section, render_page
-from t2i_kd.metrics.sampling import Chosen
-from t2i_kd.metrics.table import format_comparisons, format_table
-from t2i_kd.options import TeacherOptions
-from t2i_kd.recipe import RECIPE_FILE
-from t2i_kd.runners import KerasRunner
-=======
 from t2i_kd.metrics.catalogue import EXTRACTORS, PICTURE_METRICS, may_rate_pictures, resolve_metrics
 from t2i_kd.metrics.context import EvaluationContext
 from t2i_kd.metrics.page import render_page
 from t2i_kd.metrics.report import Findings
-from t2i_kd.metrics.tap_errors import TapObjective
-from t2i_kd.recipe import RECIPE_FILE, Recipe, TeacherRecipe
->>>>>>> metrics
+from t2i_kd.options import TeacherOptions
+from t2i_kd.recipe import RECIPE_FILE
+from t2i_kd.runners import KerasRunner
 from t2i_kd.student import WEIGHTS_FILE, load_student
 from t2i_kd.systems import load_recipe
 

@@ -6,7 +6,7 @@ import numpy as np
 from PIL import Image
 
 from t2i_kd.data import examples
-from t2i_kd.recipe import DataRecipe, Recipe, StudentRecipe, TextRecipe, TrainingRecipe, parse_stage
+from t2i_kd.recipe import DataOptions, Recipe, StudentRecipe, TextOptions, TrainingOptions, parse_stage
 from t2i_kd.sdn.trainer import SDN
 
 
@@ -19,10 +19,10 @@ def test_held_out_pictures_are_not_decoded(tmp_path, monkeypatch):
     decode = examples.decode_square
     monkeypatch.setattr(examples, "decode_square", lambda *given: decoded.append(1) or decode(*given))
     recipe = Recipe(
-        data=DataRecipe(dataset="image_folder", data_dir=str(tmp_path), resolution=32),
-        text=TextRecipe(text_dim=8, word_dim=4, text_length=4),
+        data=DataOptions(dataset="image_folder", data_dir=str(tmp_path), resolution=32),
+        text=TextOptions(text_dim=8, word_dim=4, text_length=4),
         student=StudentRecipe(width=1 / 32, initializer="he"),
-        training=TrainingRecipe(batch_size=2),
+        training=TrainingOptions(batch_size=2),
         stages=(parse_stage("one: objective=perceptual steps=1 error=squared scaling=normalised"),),
     )
     system = SDN(recipe)

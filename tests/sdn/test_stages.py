@@ -3,7 +3,7 @@
 import pytest
 
 from t2i_kd.errors import UserError
-from t2i_kd.recipe import DataRecipe, Recipe, StudentRecipe, TeacherRecipe, parse_stage
+from t2i_kd.recipe import DataOptions, Recipe, StudentRecipe, TeacherOptions, parse_stage
 from t2i_kd.sdn.trainer import check_stage
 from t2i_kd.teachers.vgg19 import TAPS, tap_shapes
 
@@ -21,8 +21,8 @@ def load(options, resolution):
 
 def check(stage, resolution=32, width=0.25, **teacher):
     recipe = Recipe(
-        data=DataRecipe(resolution=resolution),
-        teacher=TeacherRecipe(**teacher),
+        data=DataOptions(resolution=resolution),
+        teacher=TeacherOptions(**teacher),
         student=StudentRecipe(width=width),
     )
     check_stage(parse_stage(f"I: steps=1 {stage}"), recipe)
