@@ -2,7 +2,7 @@
 
 Options, one JSON object: `objective`, `resolution`, `batch_size`, `width`, `text_dim`, `steps` of a turn, `turns`,
 `folder`, where it writes `start.npz` (weights, scales and the first batch) for the other side. Also `cached`: the
-teacher's views are kept; `without`: which speed-ups are left out; `training`: further fields of `TrainingRecipe`.
+teacher's features are cached; `without`: which speed-ups are left out; `training`: further fields of `TrainingRecipe`.
 """
 
 import json
@@ -20,9 +20,9 @@ from t2i_kd.sdn.networks import build_generator
 from t2i_kd.sdn.trainer import SDNTrainer, tap_scales
 from t2i_kd.sdn.upsampling import pays
 from t2i_kd.teachers.vgg19 import CONVOLUTIONS, build_vgg19
-from t2i_kd.teachers.views import Views
 from t2i_kd.training import optimizer
 from t2i_kd.training.determinism import make_deterministic
+from t2i_kd.training.feature_cache import CachedFeatures
 from t2i_kd.training.loop import StagePlan, train_stage
 
 IMAGES = 64
@@ -135,11 +135,11 @@ def main(options):
         "stage", options["objective"], 10**6, learning_rate=LEARNING_RATE, error="squared", scaling="normalised"
     )
 
-    views = Views(teacher, scales, dataset.images, True, batch_size) if options.get("cached") else None
+    features = CachedFeatures(teacher, scales, dataset.images, True, batch_size) if options.get("cached") else None
     text = TextVectors(options["text_dim"])
 
     def batches(first, last):
-        return Batches(dataset, text, batch_size, 0, first, last, flip=True, views=views)
+        return Batches(dataset, text, batch_size, 0, first, last, flip=True, views=features)
 
     folder, batch = Path(options["folder"]), batches(0, 1)[0]
     write_start(folder / "start.npz", network, teacher, scales, batch)

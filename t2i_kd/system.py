@@ -28,8 +28,8 @@ from t2i_kd.teachers.catalogue import load_teacher
 from t2i_kd.teachers.tap_weights import resolve_tap_weights
 from t2i_kd.text.front_end import build_front_end
 from t2i_kd.text.joint_embedding import class_balanced_indices, classes_of
-from t2i_kd.text.joint_embedding_trainer import JOINT_EMBEDDING, JointEmbeddingTrainer, check_joint_embedding
 from t2i_kd.training.distribution import is_chief
+from t2i_kd.training.joint_embedding import JOINT_EMBEDDING, JointEmbeddingTrainer, check_joint_embedding
 from t2i_kd.training.loop import learning_rate, plan_stages, train_stage
 
 WHITENING_CAPTIONS = 4096
@@ -94,8 +94,8 @@ class TextToImageSystem:
         """The `Trainer` of a `StagePlan` with one of the system's own objectives."""
         raise NotImplementedError
 
-    def kept_views(self, plan):
-        """The teacher's `Views` of the training pictures for a stage, or None where it looks at every step."""
+    def cached_features(self, plan):
+        """The teacher's `CachedFeatures` of the training images for a stage, or None: computed at every step."""
         return None
 
     def _load(self, split):
@@ -136,7 +136,7 @@ class TextToImageSystem:
         training, kind, views = self.recipe.training, ClassBalancedBatches, None
         if plan.stage.objective != JOINT_EMBEDDING:
             # Of the whole stage, so that a resumed one decides as it did before.
-            kind, views = Batches, self.kept_views(plan)
+            kind, views = Batches, self.cached_features(plan)
         return kind(
             self.dataset,
             self.front_end,

@@ -16,7 +16,7 @@ DISK_IS_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 SYSTEMS = {
     "sdn": ("t2i_kd.sdn.trainer", "SDN"),
     "icsd_gan": ("t2i_kd.icsd_gan.trainer", "ICSDGAN"),
-    "teacher_slim": ("t2i_kd.teachers.slim", "TeacherSlim"),
+    "teacher_slim": ("t2i_kd.teacher_slim.trainer", "TeacherSlim"),
 }
 FLAGS = flags.FLAGS
 

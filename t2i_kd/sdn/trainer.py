@@ -14,8 +14,8 @@ from t2i_kd.teachers.catalogue import teacher_shapes
 from t2i_kd.teachers.tap_weights import resolve_tap_weights
 from t2i_kd.teachers.vgg19 import tap_shapes
 from t2i_kd.teachers.vgg19_weights import WIDTHS
-from t2i_kd.teachers.views import views_that_pay
 from t2i_kd.training.distribution import predict
+from t2i_kd.training.feature_cache import features_worth_caching
 from t2i_kd.training.trainer import Trainer
 
 # Images that a normalised stage measures the taps' sizes on.
@@ -65,7 +65,7 @@ class SDNTrainer(Trainer):
     def loss_terms(self, batch):
         """sum_l w_l d_l over the stage's taps; each d_l is a term of its own, under its tap's name."""
         image = ops.cast(batch["image"], "float32")
-        real = {**batch["views"], "image": image} if "views" in batch else self.teacher(image, training=False)
+        real = {**batch["features"], "image": image} if "features" in batch else self.teacher(image, training=False)
         made = self.drawing({name: batch[name] for name in self.network.input}, training=True)
         if self.stage.objective == "perceptual":
             made = self.teacher(made["image"], training=False)
@@ -153,9 +153,9 @@ class SDN(TextToImageSystem):
         direct = pays(self.recipe.training.jit_compile)
         return SDNTrainer(self.network, self.teacher, plan.stage, scales, plan.steps, direct)
 
-    def kept_views(self, plan):
+    def cached_features(self, plan):
         data, training = self.recipe.data, self.recipe.training
         taps = resolve_tap_weights(plan.stage.tap_weights, self.teacher.output)
         limit = self.recipe.teacher.teacher_cache_mb
-        pictures = self.dataset.images
-        return views_that_pay(self.teacher, taps, pictures, data.flip, training.batch_size, plan.steps, limit)
+        images = self.dataset.images
+        return features_worth_caching(self.teacher, taps, images, data.flip, training.batch_size, plan.steps, limit)
