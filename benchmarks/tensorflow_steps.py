@@ -2,7 +2,7 @@
 
 Options, one JSON object: `objective`, `resolution`, `batch_size`, `width`, `text_dim`, `steps` of a turn, `turns`,
 `folder`, where it writes `start.npz` (weights, scales and the first batch) for the other side. Also `cached`: the
-teacher's views are kept; `without`: which speed-ups are left out; `training`: further fields of `TrainingOptions`.
+teacher's features are cached; `without`: which speed-ups are left out; `training`: further fields of `TrainingRecipe`.
 """
 
 import json
@@ -15,18 +15,29 @@ import numpy as np
 
 from benchmarks.steps import CLIPNORM, LEARNING_RATE, PEAK_SHAPE, Turn, answer, peak
 from t2i_kd.data.batches import Batches
-from t2i_kd.metrics.tap_errors import tap_scales
-from t2i_kd.recipe import Stage, TrainingOptions
+from t2i_kd.recipe import Stage, TrainingRecipe
 from t2i_kd.sdn.networks import build_generator
-from t2i_kd.sdn.trainer import SDNTrainer
+from t2i_kd.sdn.trainer import SDNTrainer, tap_scales
 from t2i_kd.sdn.upsampling import pays
 from t2i_kd.teachers.vgg19 import CONVOLUTIONS, build_vgg19
-from t2i_kd.teachers.views import Views
 from t2i_kd.training import optimizer
 from t2i_kd.training.determinism import make_deterministic
+from t2i_kd.training.feature_cache import CachedFeatures
 from t2i_kd.training.loop import StagePlan, train_stage
 
 IMAGES = 64
+
+
+class TextVectors:
+    """A front end whose features are random vectors."""
+
+    input_name = "text"
+
+    def __init__(self, text_dim):
+        self.text_dim = text_dim
+
+    def features(self, captions):
+        return np.random.default_rng(1).standard_normal((len(captions), self.text_dim), np.float32)
 
 
 def random_teacher(resolution, width):
@@ -45,7 +56,9 @@ def random_images(count, resolution):
     coarse = np.random.default_rng(2).integers(0, 256, (count, 8, 8, 3), np.uint8)
     factor = resolution // 8
     images = coarse.repeat(factor, axis=1).repeat(factor, axis=2)
-    return types.SimpleNamespace(images=list(images), captions=[("",)] * count)
+    captions = tuple((str(index),) for index in range(count))
+    all_captions = [caption for (caption,) in captions]
+    return types.SimpleNamespace(images=list(images), captions=captions, all_captions=all_captions)
 
 
 def operations(network, batch_size):
@@ -74,7 +87,7 @@ def large_convolution():
 
 def write_start(path, network, teacher, scales, batch):
     """Writes what the other side starts from."""
-    values = {f"batch/{name}": value for name, value in batch.items() if name != "features"}
+    values = {f"batch/{name}": value for name, value in batch.items() if name != "views"}
     values |= {f"scale/{name}": value for name, value in scales.items()}
     for kind, model in (("student", network), ("teacher", teacher)):
         for layer in model.layers:
@@ -117,16 +130,16 @@ def main(options):
         resolution, options["text_dim"], width, initializer="looks_linear", image_output="centred"
     )
     dataset = random_images(IMAGES, resolution)
-    scales = tap_scales(teacher, dataset.images)
+    scales = tap_scales(teacher, np.stack(dataset.images))
     stage = Stage(
         "stage", options["objective"], 10**6, learning_rate=LEARNING_RATE, error="squared", scaling="normalised"
     )
 
-    views = Views(teacher, scales, dataset.images, True, batch_size) if options.get("cached") else None
-    text = np.random.default_rng(1).standard_normal((IMAGES, options["text_dim"]), np.float32)
+    features = CachedFeatures(teacher, scales, dataset.images, True, batch_size) if options.get("cached") else None
+    text = TextVectors(options["text_dim"])
 
     def batches(first, last):
-        return Batches(dataset, {"text": text}, batch_size, 0, first, last, flip=True, features=views)
+        return Batches(dataset, text, batch_size, 0, first, last, flip=True, views=features)
 
     folder, batch = Path(options["folder"]), batches(0, 1)[0]
     write_start(folder / "start.npz", network, teacher, scales, batch)
@@ -134,7 +147,7 @@ def main(options):
         "operations": step_operations(options["objective"], network, teacher, batch_size),
         "peak": peak(large_convolution(), options["clock"]),
     }
-    training = TrainingOptions(
+    training = TrainingRecipe(
         batch_size=batch_size,
         clipnorm=CLIPNORM,
         checkpoint_every=10**9,

@@ -56,7 +56,6 @@ def given(arguments, name, default=""):
     return value
 
 
-
 def defining(define, *arguments):
     """The names of the flags that `define(*arguments)` defines, in their order."""
     before = set(flags.FLAGS)
@@ -67,7 +66,9 @@ def defining(define, *arguments):
 def define_common_flags():
     """Defines what every command has, and names it."""
     flags.DEFINE_multi_string(
-        "import_module", [], "A Python module to import first, for systems, layers or metrics of your own; may be repeated."
+        "import_module",
+        [],
+        "A Python module to import first, for systems, layers or metrics of your own; may be repeated.",
     )
     return ["import_module", "flagfile", "verbosity"]
 

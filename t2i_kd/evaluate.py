@@ -83,7 +83,9 @@ def _define_extractor_flags():
         "extractor_handle", "", "The TF-Hub handle or folder of an image feature vector, for --extractor=hub."
     )
     flags.DEFINE_string(
-        "retrieval_handle", "", "The TF-Hub handle or folder of the text encoder that fits the extractor's, for r_precision."
+        "retrieval_handle",
+        "",
+        "The TF-Hub handle or folder of the text encoder that fits the extractor's, for r_precision.",
     )
 
 

@@ -36,7 +36,9 @@ def main():
     # Whatever Keras trained on, only TensorFlow writes these formats.
     os.environ["KERAS_BACKEND"] = "tensorflow"
     commands.load_backend()
-    commands.export(values.run_dir, values.export_dir, values.version, values.overwrite, values.artifacts, values.truncation)
+    commands.export(
+        values.run_dir, values.export_dir, values.version, values.overwrite, values.artifacts, values.truncation
+    )
 
 
 if __name__ == "__main__":

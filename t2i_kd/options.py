@@ -66,7 +66,9 @@ class TeacherOptions:
         "The teacher's weights: imagenet (Keras downloads them; those of vgg19_slim come with the package) or a file: a "
         ".weights.h5 of the same keras.applications network, or a .npz that the teacher_slim system wrote.",
     )
-    teacher_weights_sha256: str = option("", "The SHA-256 that the file of the teacher's weights must have; empty: any.")
+    teacher_weights_sha256: str = option(
+        "", "The SHA-256 that the file of the teacher's weights must have; empty: any."
+    )
     teacher_cache_mb: int = option(
         1024,
         "How many megabytes may hold the teacher's features of the training images. Where they would need more, or an "
@@ -138,7 +140,8 @@ class GanOptions:
         32, "The channels of the discriminators' first layer; they double at each halving of the side."
     )
     discriminator_learning_rate: float = option(
-        0.0, "The discriminators' learning rate, with the stage's schedule. 0 takes the generator's, which is the stage's."
+        0.0,
+        "The discriminators' learning rate, with the stage's schedule. 0 takes the generator's, which is the stage's.",
     )
     discriminator_steps: int = option(
         1, "Updates of the discriminators for each of the generator; each has its own equal part of the batch."

@@ -83,7 +83,9 @@ def parse_stage(text, stage_class):
         if not equals:
             raise UserError(f"--stage {name}: {pair!r} is not key=value")
         if key not in hints or key == "name":
-            raise UserError(f"--stage {name}: unknown key {key!r}{_whose_key(key)}; known: {', '.join(list(hints)[1:])}")
+            raise UserError(
+                f"--stage {name}: unknown key {key!r}{_whose_key(key)}; known: {', '.join(list(hints)[1:])}"
+            )
         if key in values:
             raise UserError(f"--stage {name}: {key} is given twice")
         try:

@@ -44,7 +44,9 @@ class Student:
         if found != wanted:
             raise UserError(f"student: the network reads {found}, and its condition gives {wanted}")
         if IMAGE not in outputs or len(outputs[IMAGE].shape) != 4 or outputs[IMAGE].shape[-1] != 3:
-            raise UserError(f"student: the network's outputs {', '.join(outputs)} hold no image [batch, height, width, 3]")
+            raise UserError(
+                f"student: the network's outputs {', '.join(outputs)} hold no image [batch, height, width, 3]"
+            )
 
     @property
     def resolution(self):

@@ -59,7 +59,9 @@ class ImageCondition(Condition):
 
         signature = tf.TensorSpec((self.side, self.side, 3), tf.float32)
         images = tf.map_fn(
-            lambda each: resize_square_in_graph(decode_in_graph(each), self.side), requests, fn_output_signature=signature
+            lambda each: resize_square_in_graph(decode_in_graph(each), self.side),
+            requests,
+            fn_output_signature=signature,
         )
         return {SOURCE: images}
 

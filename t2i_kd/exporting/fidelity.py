@@ -4,7 +4,6 @@ from dataclasses import dataclass
 
 import numpy as np
 
-
 # Largest difference of any pixel, in units of 1/255, over all checked items.
 LARGEST_ALLOWED = {"saved_model": 1, "litert": 1, "litert_float16": 2, "onnx": 1}
 # 8-bit arithmetic moves every pixel: its mean difference is what is known of it, and only nonsense is refused.

@@ -18,9 +18,7 @@ class IcsdOptions:
     generator_channels: int = option(32, "The channels of the first stage's map, halved at each later stage.")
     condition_dim: int = option(128, "The width of the augmented condition.")
     kl_weight: float = option(2.0, "The weight of the conditioning augmentation's KL divergence.")
-    icsd_weight: float = option(
-        1.0, "Lambda, the weight of the cross-sample similarity distillation. 0 leaves it out."
-    )
+    icsd_weight: float = option(1.0, "Lambda, the weight of the cross-sample similarity distillation. 0 leaves it out.")
     icsd_warmup: float = option(0.0, "The share of a stage in which lambda grows linearly from 0.")
     icsd_features: str = option(
         "generator", "Whose features are compared across the samples.", ("generator", "discriminator")

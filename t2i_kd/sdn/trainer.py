@@ -14,7 +14,7 @@ from t2i_kd.teachers.catalogue import teacher_shapes
 from t2i_kd.teachers.tap_weights import resolve_tap_weights
 from t2i_kd.teachers.vgg19 import tap_shapes
 from t2i_kd.teachers.vgg19_weights import WIDTHS
-from t2i_kd.teachers.views import views_that_pay
+from t2i_kd.training.feature_cache import features_worth_caching
 from t2i_kd.training.text_to_image import TextToImageSystem
 from t2i_kd.training.trainer import Trainer
 
@@ -152,6 +152,6 @@ class SDN(TextToImageSystem):
     def cached_features(self, plan):
         data, training = self.recipe.data, self.recipe.training
         limit, images = self.recipe.teacher.teacher_cache_mb, self.dataset.images
-        return views_that_pay(
+        return features_worth_caching(
             self.teacher, self.taps(plan), images, data.flip, training.batch_size, plan.steps, limit
         )

@@ -1,10 +1,13 @@
 """VGG19 and its slim twin with pretrained weights."""
 
+import io
 import zipfile
+from pathlib import Path
 
 import numpy as np
 
 from t2i_kd.errors import UserError
+from t2i_kd.imaging import write_file_atomically
 from t2i_kd.teachers.applications import load_application
 from t2i_kd.teachers.vgg19 import CONVOLUTIONS, SLIM_WEIGHTS, SLIM_WIDTH, build_vgg19
 
@@ -43,3 +46,13 @@ def _read_slim(weights):
             }
     except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
         raise UserError(f"--teacher_weights: {path} is not a .npz of a slim VGG19: {error}") from None
+
+
+def save_slim_weights(model, path):
+    """Writes a folded slim network as float16 `.npz`, {conv/kernel, conv/bias}, which `load_vgg19` reads."""
+    values, archive = {}, io.BytesIO()
+    for name in CONVOLUTIONS:
+        for part, weights in zip(("kernel", "bias"), model.get_layer(name).get_weights(), strict=True):
+            values[f"{name}/{part}"] = weights.astype(np.float16)
+    np.savez_compressed(archive, **values)
+    write_file_atomically(Path(path), archive.getvalue())

@@ -14,7 +14,7 @@ JOINT_EMBEDDING = "ds_sje"
 
 
 class JointEmbeddingTrainer(Trainer):
-    """The step of a DS-SJE stage: the text encoder learns from the teacher's view of real images; no picture is made.
+    """The step of a DS-SJE stage: the text encoder learns from the teacher's features of real images.
 
     Args:
         encoder: the student's text encoder.
@@ -35,9 +35,9 @@ class JointEmbeddingTrainer(Trainer):
         """The symmetric structured hinge, and how often a caption finds its image in the batch."""
         tap = self.teacher(ops.cast(batch["image"], "float32"), training=False)
         inputs = {name: tap if name == "tap" else batch[name] for name in self.embedding.input}
-        made = self.embedding(inputs, training=True)
-        retrieval = retrieval_accuracy(made["image"], made["text"])
-        return ds_sje_loss(made["image"], made["text"]), {"retrieval_accuracy": retrieval}
+        vectors = self.embedding(inputs, training=True)
+        retrieval = retrieval_accuracy(vectors["image"], vectors["text"])
+        return ds_sje_loss(vectors["image"], vectors["text"]), {"retrieval_accuracy": retrieval}
 
 
 def check_joint_embedding(stage, recipe):

@@ -10,10 +10,11 @@ from PIL import Image
 
 from t2i_kd.data.catalogue import load_dataset
 from t2i_kd.errors import UserError
-from t2i_kd.recipe import DataOptions, Recipe, StudentRecipe, TeacherOptions, TrainingOptions, parse_stage
-from t2i_kd.teachers import slim
+from t2i_kd.recipe import DataRecipe, Recipe, StudentRecipe, TeacherRecipe, TrainingRecipe, parse_stage
+from t2i_kd.teacher_slim.fidelity import fidelity
+from t2i_kd.teacher_slim.objective import AVERAGE_WEIGHTS, POOLS, pool_statistics
+from t2i_kd.teacher_slim.trainer import PoolBatches, SlimTrainer, TeacherSlim, cached_pools
 from t2i_kd.teachers.catalogue import load_teacher
-from t2i_kd.teachers.slim import AVERAGE_WEIGHTS, POOLS, SlimTrainer, TapBatches, TeacherSlim, tap_statistics
 from t2i_kd.teachers.vgg19 import CONVOLUTIONS, SLIM_WEIGHTS, build_vgg19
 
 COLOURS = {"red": (200, 30, 30), "green": (30, 180, 40), "blue": (20, 40, 210), "grey": (120, 120, 120)}
@@ -52,10 +53,10 @@ def recipe(pictures, full_weights, width=1 / 16, **stage):
     options = " ".join(f"{name}={value}" for name, value in ({"steps": STEPS, "learning_rate": 2e-3} | stage).items())
     return Recipe(
         system="teacher_slim",
-        data=DataOptions(dataset="image_folder", data_dir=str(pictures), resolution=32),
-        teacher=TeacherOptions(teacher="vgg19", teacher_weights=str(full_weights)),
+        data=DataRecipe(dataset="image_folder", data_dir=str(pictures), resolution=32),
+        teacher=TeacherRecipe(teacher="vgg19", teacher_weights=str(full_weights)),
         student=StudentRecipe(width=width),
-        training=TrainingOptions(batch_size=4, checkpoint_every=3, log_every=1),
+        training=TrainingRecipe(batch_size=4, checkpoint_every=3, log_every=1),
         stages=(parse_stage(f"distil: objective=regress_pools {options}"),),
     )
 
@@ -76,12 +77,12 @@ def test_a_run_leaves_a_teacher_that_can_be_loaded(run):
     with np.load(path) as stored:
         assert {stored[name].dtype for name in stored.files} == {np.dtype("float16")}
         assert set(stored.files) == {f"{name}/{part}" for name in CONVOLUTIONS for part in ("kernel", "bias")}
-    teacher = load_teacher(TeacherOptions(teacher="vgg19_slim", teacher_weights=str(path)), 32)
-    # Its maps are those of the network that was trained, in the mode that does not look at the batch.
+    teacher = load_teacher(TeacherRecipe(teacher="vgg19_slim", teacher_weights=str(path)), 32)
+    # Its maps are those of the network that was trained, in the mode that does not depend on the batch.
     images = run.system.images[:3].astype("float32")
-    made, expected = teacher(images), run.system.network(images, training=False)
+    found, expected = teacher(images), run.system.network(images, training=False)
     for pool in POOLS:
-        np.testing.assert_allclose(made[pool], expected[pool], rtol=0.02, atol=0.01 * np.abs(expected[pool]).max())
+        np.testing.assert_allclose(found[pool], expected[pool], rtol=0.02, atol=0.01 * np.abs(expected[pool]).max())
 
 
 def test_a_run_measures_its_fidelity(run):
@@ -123,14 +124,14 @@ def test_a_killed_run_goes_on_bit_exactly(pictures, full_weights, tmp_path, monk
             return {name: stored[name] for name in stored.files}
 
     whole = train(tmp_path / "whole")
-    fetch = TapBatches.__getitem__
+    fetch = PoolBatches.__getitem__
 
     def killed(batches, index):
         if batches.first_step + index == 3:
             raise KeyboardInterrupt
         return fetch(batches, index)
 
-    monkeypatch.setattr(TapBatches, "__getitem__", killed)
+    monkeypatch.setattr(PoolBatches, "__getitem__", killed)
     with pytest.raises(BaseException, match=r"KeyboardInterrupt|^$"):
         train(tmp_path / "killed")
     monkeypatch.undo()
@@ -148,9 +149,9 @@ def test_the_loss_is_the_formula():
         pool: rng.normal(2, 3, (4, 16 // 2**index, 16 // 2**index, widths[pool])).astype("float16")
         for index, pool in enumerate(POOLS)
     }
-    statistics = tap_statistics(taps)
+    statistics = pool_statistics(taps)
     trainer = SlimTrainer(network, widths, statistics)
-    made = {pool: np.asarray(network(images.astype("float32"), training=True)[pool], "float64") for pool in POOLS}
+    slim = {pool: np.asarray(network(images.astype("float32"), training=True)[pool], "float64") for pool in POOLS}
 
     def linear(head, values):
         kernel, bias = (np.asarray(each, "float64") for each in head.get_weights())
@@ -159,12 +160,12 @@ def test_the_loss_is_the_formula():
     expected = 0.0
     for index, pool in enumerate(POOLS):
         mu, sigma, _, _ = statistics[pool]
-        local = np.mean((linear(trainer.heads[pool], made[pool]) - (taps[pool] - mu) / sigma) ** 2)
+        local = np.mean((linear(trainer.heads[pool], slim[pool]) - (taps[pool] - mu) / sigma) ** 2)
         ahead = []
         for deeper in POOLS[index:]:
             _, _, nu, tau = statistics[deeper]
             target = (taps[deeper].astype("float64").mean((1, 2)) - nu) / tau
-            guess = linear(trainer.average_heads[f"{pool}_{deeper}"], made[pool].mean((1, 2)))
+            guess = linear(trainer.average_heads[f"{pool}_{deeper}"], slim[pool].mean((1, 2)))
             ahead.append(np.mean((guess - target) ** 2))
         expected += local + AVERAGE_WEIGHTS[pool] * np.mean(ahead)
     loss, terms = trainer.loss_terms({"image": images, **taps})
@@ -176,7 +177,7 @@ def test_statistics_are_per_channel():
     rng = np.random.default_rng(1)
     values = rng.normal((1, 5), (2, 0.5), (6, 4, 4, 2)).astype("float16")
     values[..., 1] = 5
-    mu, sigma, nu, tau = tap_statistics({"pool1": values})["pool1"]
+    mu, sigma, nu, tau = pool_statistics({"pool1": values})["pool1"]
     exact = values.astype("float64")
     assert mu == pytest.approx(exact.mean((0, 1, 2)), rel=1e-3) and nu == pytest.approx(mu, rel=1e-3)
     assert sigma[0] == pytest.approx(exact[..., 0].std(), rel=5e-3)
@@ -189,7 +190,7 @@ def test_the_shipped_weights_have_the_fidelity_that_is_shipped_beside_them(share
     flowers = [
         load_dataset("image_folder", s, 64, shared_data / "oxford_flowers102_64px.zip") for s in ("train", "test")
     ]
-    found = slim.fidelity({"slim": load_teacher(TeacherOptions(teacher="vgg19_slim"), 64)}, *flowers)
+    found = fidelity({"slim": load_teacher(TeacherRecipe(teacher="vgg19_slim"), 64)}, *flowers)
     assert found["slim"] == pytest.approx(known["slim"], abs=0.01)
     assert (found["train_images"], found["test_images"]) == (known["train_images"], known["test_images"])
 
@@ -214,9 +215,9 @@ def test_missing_weights_are_named(pictures, tmp_path):
 
 def test_maps_are_made_once(pictures, full_weights, tmp_path, monkeypatch):
     system = TeacherSlim(recipe(pictures, full_weights))
-    first = slim.cached_taps(system.teacher, system.images, tmp_path / "taps")
+    first = cached_pools(system.teacher, system.images, tmp_path / "taps")
     monkeypatch.setattr(keras, "Model", None)
-    again = slim.cached_taps(system.teacher, system.images, tmp_path / "taps")
+    again = cached_pools(system.teacher, system.images, tmp_path / "taps")
     assert all(np.array_equal(first[pool], again[pool]) for pool in POOLS)
     full = system.teacher(system.images[:2].astype("float32"))
     np.testing.assert_allclose(first["pool3"][:2], full["pool3"], rtol=2e-3, atol=1e-3)
