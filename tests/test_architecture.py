@@ -1,4 +1,4 @@
-"""Who may know whom: the imports of every room, read from its source."""
+"""Who may know whom: the imports of every part of the package, read from its source."""
 
 import ast
 from pathlib import Path
@@ -8,7 +8,7 @@ import pytest
 PACKAGE = Path(__file__).resolve().parents[1] / "t2i_kd"
 
 BELOW_SYSTEMS = {"errors", "imaging", "noise", "recipe", "data", "text", "conditions", "teachers", "training", "system"}
-# Room: the rooms and modules of the package that it may import, itself left out. Systems never import each other.
+# Part: the other parts of the package that it may import. Systems never import each other.
 MAY_KNOW = {
     "errors": set(),
     "imaging": set(),
@@ -20,8 +20,8 @@ MAY_KNOW = {
 }
 
 
-def rooms_known_by(path):
-    """The rooms and modules of the package that a file imports, at its top or inside a function."""
+def imported_by(path):
+    """The parts of the package that a file imports, at its top or inside a function."""
     for node in ast.walk(ast.parse(path.read_text("utf-8"))):
         names = []
         if isinstance(node, ast.Import):
@@ -34,8 +34,8 @@ def rooms_known_by(path):
         yield from (name.split(".")[1] for name in names if name.startswith("t2i_kd."))
 
 
-@pytest.mark.parametrize("room", MAY_KNOW)
-def test_a_room_imports_only_what_it_may_know(room):
-    files = sorted((PACKAGE / room).rglob("*.py")) or [PACKAGE / f"{room}.py"]
-    known = {name: path.name for path in files for name in rooms_known_by(path)}
-    assert not {name: file for name, file in known.items() if name not in {room, *MAY_KNOW[room]}}
+@pytest.mark.parametrize("part", MAY_KNOW)
+def test_a_part_imports_only_what_it_may_know(part):
+    files = sorted((PACKAGE / part).rglob("*.py")) or [PACKAGE / f"{part}.py"]
+    known = {name: path.name for path in files for name in imported_by(path)}
+    assert not {name: file for name, file in known.items() if name not in {part, *MAY_KNOW[part]}}

@@ -15,7 +15,7 @@ def classes_of(labels):
 
 
 def class_balanced_indices(labels, batch_size, seed, step):
-    """Which images a step sees: one image of each of `batch_size` classes, the same for the same arguments.
+    """Which images a step takes: one image of each of `batch_size` classes, the same for the same arguments.
 
     Args:
         labels: int array [images], each image's class.

@@ -134,8 +134,8 @@ def _from_text_files(source, names):
     in_folders = all(len(path.parts) > (1 if split is None else 2) for path, split in zip(paths, splits, strict=True))
     records = []
     for path, split in zip(paths, splits, strict=True):
-        beside = str(path.with_suffix(".txt"))
-        captions = _lines(source, beside) if beside in known else ()
+        text_file = str(path.with_suffix(".txt"))
+        captions = _lines(source, text_file) if text_file in known else ()
         class_name = path.parent.name if in_folders else None
         records.append(Record(str(path), str(path), captions, class_name=class_name, split=split))
     return records

@@ -16,7 +16,7 @@ from t2i_kd.errors import UserError
 IMAGES = np.random.default_rng(0).integers(0, 256, (3, 12, 20, 3), np.uint8)
 
 
-def made(**changes):
+def insects(**changes):
     arguments = {
         "images": IMAGES,
         "captions": ["a bee", ["an ant", "an insect"], "ein Käfer"],
@@ -35,7 +35,7 @@ def png(pixels):
 
 
 def test_pictures_are_resized_as_those_from_files_are():
-    train, test = (load_dataset(made(), split, 8) for split in ("train", "test"))
+    train, test = (load_dataset(insects(), split, 8) for split in ("train", "test"))
     for image, pixels in zip(train.images, IMAGES, strict=True):
         np.testing.assert_array_equal(image, decode_square(png(pixels), 8))
     np.testing.assert_array_equal(test.images[0], IMAGES[0, :8, :8])
@@ -45,21 +45,21 @@ def test_pictures_are_resized_as_those_from_files_are():
 
 
 def test_captions_and_labels():
-    train, test = (load_dataset(made(name="insects"), split, 8) for split in ("train", "test"))
+    train, test = (load_dataset(insects(name="insects"), split, 8) for split in ("train", "test"))
     assert (train.name, test.name) == ("insects/train", "insects/test")
     assert train.captions == (("a bee",), ("an ant", "an insect"), ("ein Käfer",))
     assert test.captions == (("a fly",), ("a wasp",))
     assert (train.labels.tolist(), test.labels.tolist(), train.labels.dtype) == ([2, 0, 2], [1, 0], np.int32)
     assert train.label_names == test.label_names == ("0", "1", "2")
-    assert made(label_names=["ant", "fly", "bee"]).load("test", 8).label_names == ("ant", "fly", "bee")
-    plain = made(labels=None, test_labels=None).load("train", 8)
+    assert insects(label_names=["ant", "fly", "bee"]).load("test", 8).label_names == ("ant", "fly", "bee")
+    plain = insects(labels=None, test_labels=None).load("train", 8)
     assert (plain.labels.tolist(), plain.label_names) == ([0, 0, 0], ("picture",))
 
 
 def test_floats_are_rounded():
-    floats = made(images=IMAGES.astype("float32") + 0.4)
-    np.testing.assert_array_equal(floats.load("train", 12).images, made().load("train", 12).images)
-    assert floats.digest == made().digest
+    floats = insects(images=IMAGES.astype("float32") + 0.4)
+    np.testing.assert_array_equal(floats.load("train", 12).images, insects().load("train", 12).images)
+    assert floats.digest == insects().digest
 
 
 @pytest.mark.parametrize(
@@ -83,12 +83,12 @@ def test_floats_are_rounded():
 )
 def test_wrong_arguments_are_named(changes, message):
     with pytest.raises(UserError, match=f"^{message}"):
-        made(**changes)
+        insects(**changes)
 
 
 def test_no_validation():
     with pytest.raises(UserError, match="--dataset: arrays has no validation split, only train and test"):
-        load_dataset(made(), "validation", 8)
+        load_dataset(insects(), "validation", 8)
 
 
 def test_the_digest_is_that_of_the_content():
@@ -104,8 +104,8 @@ def test_the_digest_is_that_of_the_content():
         {"labels": [2, 0, 1]},
         {"label_names": ["a", "b", "c"]},
     )
-    assert len({made(**change).digest for change in changes}) == len(changes)
-    assert made(name="other", images=list(IMAGES)).digest == made().digest
+    assert len({insects(**change).digest for change in changes}) == len(changes)
+    assert insects(name="other", images=list(IMAGES)).digest == insects().digest
 
 
 def test_the_import_is_cheap():

@@ -56,10 +56,10 @@ def test_the_order_depends_on_seed_and_step_alone():
 
 
 def test_a_batch_holds_the_pairs_pictures_and_texts():
-    data, made = dataset(), batches()
-    assert len(made) == 40
-    for index in range(len(made)):
-        batch = made[index]
+    data, batched = dataset(), batches()
+    assert len(batched) == 40
+    for index in range(len(batched)):
+        batch = batched[index]
         assert batch.keys() == {"image", "tokens"}
         assert batch["image"].dtype == np.uint8 and batch["image"].shape == (4, 8, 8, 3)
         assert np.array_equal(batch["image"], data.images[batch["tokens"][:, 0]])
@@ -103,22 +103,22 @@ def test_noise_is_standard_normal_and_follows_seed_and_step():
 
 
 def test_class_balanced_batches_have_one_picture_a_class():
-    made = ClassBalancedBatches(dataset(), INPUTS, 3, 1, 0, 60)
+    batched = ClassBalancedBatches(dataset(), INPUTS, 3, 1, 0, 60)
     seen = set()
     for index in range(60):
-        batch = made[index]
-        labels = made.dataset.labels[batch["tokens"][:, 0]]
+        batch = batched[index]
+        labels = batched.dataset.labels[batch["tokens"][:, 0]]
         assert sorted(labels) == [0, 1, 2]
-        assert np.array_equal(batch["image"], made.dataset.images[batch["tokens"][:, 0]])
+        assert np.array_equal(batch["image"], batched.dataset.images[batch["tokens"][:, 0]])
         seen |= {tuple(tokens) for tokens in batch["tokens"]}
     assert seen == {tuple(pair) for pair in caption_pairs(dataset())}
 
 
-def digest(made):
+def digest(batched):
     """SHA-256 of every array of all batches, in order."""
     sha256 = hashlib.sha256()
-    for index in range(len(made)):
-        for name, values in sorted(made[index].items()):
+    for index in range(len(batched)):
+        for name, values in sorted(batched[index].items()):
             sha256.update(f"{name}{values.dtype}{values.shape}".encode() + np.ascontiguousarray(values).tobytes())
     return sha256.hexdigest()
 
