@@ -142,8 +142,8 @@ def evaluate(models, dataset, metrics, **options):
     """Measures trained or exported students; see `t2i_kd.evaluation.evaluate`.
 
     Args:
-        models: a path, an object with `generate(items, seeds)` and `resolution`, or a list of several, which are compared
-            with the first.
+        models: a path, an object with `generate(items, seeds)` and `resolution`, or a list of several, which are
+            compared with the first.
         dataset: the name of a data set, or a data set object; see `t2i_kd.data.from_arrays`.
         metrics: names, a list or one string with commas between them.
         options: of `t2i_kd.evaluation.evaluate`.

@@ -88,8 +88,8 @@ def _flag_help(name):
         return ["  --flagfile=FILE", "      Reads flags from a file, one a line."]
     flag = flags.FLAGS[name]
     if name == "verbosity":
-        text = "How much is logged: -1 warnings, 0 also what happens, 1 more. Where it is given, TensorFlow's own lines are shown too."
-        return [f"  --{name}", *_indented(f"{text} (default: 0)")]
+        text = "How much is logged: -1 warnings, 0 also events, 1 more. Given, TensorFlow's own lines are shown too."
+        return [f"  --{name}=VALUE", *_indented(f"{text} (default: 0)")]
     choices = getattr(flag.parser, "enum_values", None)
     shown = f"  --[no]{name}" if flag.boolean else f"  --{name}=" + ("|".join(choices) if choices else "VALUE")
     default = f" (default: {flag.default})" if flag.default not in (None, "", [], False) else ""
@@ -147,7 +147,7 @@ def say(line):
 
 
 def export(*arguments, **options):
-    """`api.export`, which reports each step; a failed proof, which is nobody's input, ends in one line and exit code 1."""
+    """`api.export`, which reports each step; a failed proof ends in one line and exit code 1."""
     from t2i_kd.exporting.fidelity import FidelityError
 
     try:

@@ -43,7 +43,7 @@ def _define():
     flags.DEFINE_string(
         "dataset",
         "",
-        f"The data set whose test split is used: {', '.join(DATASETS)}, or a module on Python's path, my_package.my_data.",
+        f"The data set whose test split is used: {', '.join(DATASETS)}, or a module such as my_package.my_data.",
     )
     flags.DEFINE_string("data_dir", "", "The folder or .zip of the data set, where it needs one.")
     flags.DEFINE_integer(
@@ -52,7 +52,7 @@ def _define():
     flags.DEFINE_string(
         "metrics",
         "",
-        f"What is measured, with commas between: {', '.join(METRICS)}, or a module on Python's path, my_package.my_metric.",
+        f"What is measured, with commas between: {', '.join(METRICS)}, or a module such as my_package.my_metric.",
     )
     flags.DEFINE_integer("num_captions", 300, "How many captions the student generates images of.", 1)
     flags.DEFINE_integer(

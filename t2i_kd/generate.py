@@ -1,7 +1,7 @@
 """Generates images: `python -m t2i_kd.generate --model=PATH --caption="a small red circle" --out=FILE.png`.
 
-One item gives the image itself, several give a captioned grid. The same caption or image and the same seed give the same
-image from every artifact of a model.
+One item gives the image itself, several give a captioned grid. The same caption or image and the same seed give the
+same image from every artifact of a model.
 """
 
 from pathlib import Path

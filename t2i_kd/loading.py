@@ -19,8 +19,8 @@ def load_artifact(path, threads=0):
 
     Args:
         path: `saved_models/NAME/VERSION`, a run directory, or a `.tflite` or `.onnx` file, which needs the
-            `manifest.json`, `condition.json` and vocabulary of its export beside it. Exported files are checked against the
-            manifest's checksums.
+            `manifest.json`, `condition.json` and vocabulary of its export beside it. Exported files are checked against
+            the manifest's checksums.
         threads: that may work on one image; 0 for the runtime's own choice. A run directory takes none.
 
     Returns:

@@ -63,8 +63,8 @@ class TeacherOptions:
     )
     teacher_weights: str = option(
         "imagenet",
-        "The teacher's weights: imagenet (Keras downloads them; those of vgg19_slim come with the package) or a file: a "
-        ".weights.h5 of the same keras.applications network, or a .npz that the teacher_slim system wrote.",
+        "The teacher's weights: imagenet (Keras downloads them; those of vgg19_slim come with the package) or a file: "
+        "a .weights.h5 of the same keras.applications network, or a .npz that the teacher_slim system wrote.",
     )
     teacher_weights_sha256: str = option(
         "", "The SHA-256 that the file of the teacher's weights must have; empty: any."
@@ -79,8 +79,8 @@ class TeacherOptions:
     )
     teacher_preprocessing: str = option(
         "caffe",
-        "What vgg19 and vgg19_slim are fed: caffe (BGR minus the ImageNet mean) or none (BGR in 0-255, as SDN's authors "
-        "feed).",
+        "What vgg19 and vgg19_slim are fed: caffe (BGR minus the ImageNet mean) or none (BGR in 0-255, as SDN's "
+        "authors feed).",
         ("caffe", "none"),
     )
 
@@ -150,8 +150,8 @@ class GanOptions:
     beta_2: float = option(0.9, "Adam's decay of the second moment, for all networks of a GAN.")
     gradient_penalty: str = option(
         "none",
-        "The discriminators' gradient penalty: none, r1 (on real images), or ma_gp (on real images with their captions, "
-        "DF-GAN's).",
+        "The discriminators' gradient penalty: none, r1 (on real images), or ma_gp (on real images with their "
+        "captions, DF-GAN's).",
         ("none", "r1", "ma_gp"),
     )
     penalty_weight: float = option(

@@ -1,7 +1,7 @@
 """A student as the rest of the project knows it: a network, and the condition that it is asked with.
 
-In a folder it is `student.keras`, the whole network in Keras's own format, and `condition.json`; nothing else is needed to
-use it, whatever trained it.
+In a folder it is `student.keras`, the whole network in Keras's own format, and `condition.json`; nothing else is needed
+to use it, whatever trained it.
 """
 
 import dataclasses

@@ -34,8 +34,10 @@ def resize_square(image, side):
 
 @functools.lru_cache(maxsize=8)
 def _weights(length, side):
-    """float64 [side, length]: output a = sum_h w_ah input_h, w_ah = K((h + 1/2 - c_a) / s), c_a = (a + 1/2) length / side,
-    s = max(1, length / side), divided by their sum over h; K(x) = sinc(x) sinc(x / 3) for |x| < 3, else 0.
+    """float64 [side, length]: output a = sum_h w_ah input_h.
+
+    w_ah = K((h + 1/2 - c_a) / s), divided by their sum over h, with c_a = (a + 1/2) length / side, s = max(1, length /
+    side), and K(x) = sinc(x) sinc(x / 3) for |x| < 3, else 0.
     """
     scale = length / side
     centres = (np.arange(side) + 0.5) * scale

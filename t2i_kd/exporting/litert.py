@@ -14,8 +14,9 @@ KINDS = ("litert", "litert_float16", "litert_int8")
 def convert_litert(student, calibration_inputs):
     """Converts a student for phones.
 
-    The files take the condition's inputs (`tokens` int32 [1, length], `embedding` float32 [1, width], or `source` float32
-    [1, side, side, 3]) and, where the student has it, `noise` float32 [1, dim], and give `image` float32 [1, height, width, 3] in 0-255, under the signature `serving_default`.
+    The files take the condition's inputs (`tokens` int32 [1, length], `embedding` float32 [1, width], or `source`
+    float32 [1, side, side, 3]) and, where the student has it, `noise` float32 [1, dim], and give `image` float32
+    [1, height, width, 3] in 0-255, under the signature `serving_default`.
     The batch is fixed at 1: with any other, nearest upsampling does not convert. `litert_float16` has weights in half
     precision; `litert_int8` has weights and activations in 8 bits, with the same float32 and int32 inputs and outputs.
 

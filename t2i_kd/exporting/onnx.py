@@ -10,7 +10,8 @@ def convert_onnx(student):
     """Converts a student to ONNX.
 
     The file takes the condition's inputs (`tokens` int32 [batch, length], `embedding` float32 [batch, width], or
-    `source` float32 [batch, side, side, 3]) and, where the student has it, `noise` float32 [batch, dim], and gives `image` float32 [batch, height, width, 3] in 0-255, for any batch.
+    `source` float32 [batch, side, side, 3]) and, where the student has it, `noise` float32 [batch, dim], and gives
+    `image` float32 [batch, height, width, 3] in 0-255, for any batch.
 
     Args:
         student: a `t2i_kd.student.Student` in float32.

@@ -17,8 +17,8 @@ def write_saved_model(student, folder):
         `pixels`: `image` uint8 [batch, height, width, 3], of the student's side -> `image`.
         `seeded`, and `seed` in `pixels`, only where it takes noise.
 
-    Noise is generated per row from that row's seed, so that an answer does not depend on who shared the batch; a student
-    without noise does not read the seed.
+    Noise is generated per row from that row's seed, so that an answer does not depend on who shared the batch; a
+    student without noise does not read the seed.
 
     Args:
         student: a `t2i_kd.student.Student` in float32, whose condition reads any item.
@@ -37,7 +37,7 @@ def write_saved_model(student, folder):
     final = core_function(student)
 
     # The order matters: the first endpoint is the default.
-    endpoint = _endpoint(student, final, condition.request, condition.in_graph, encoded=True)
+    endpoint = _endpoint(student, final, condition.in_graph, encoded=True)
     archive.add_endpoint("serving_default", lambda value: endpoint(value), input_signature=[request])
     takes_seed = condition.kind == "caption" or student.noise_dim > 0
     if takes_seed:
@@ -45,16 +45,13 @@ def write_saved_model(student, folder):
     cores = {"pixels": final}
     cores |= {f"pixels_{side}": core_function(coarse) for side, coarse in student.coarse_images.items()}
     for name, core in cores.items():
-        pixels = _endpoint(student, core, condition.core, condition.core_in_graph, encoded=False)
+        pixels = _endpoint(student, core, condition.core_in_graph, encoded=False)
         archive.add_endpoint(name, pixels, input_signature=[condition.core_spec(), *([seed] if takes_seed else [])])
     archive.write_out(str(folder), verbose=False)
 
 
-def _endpoint(student, core, name, read, encoded):
-    """A function (values, seed=None) -> {"image_bytes": ...} or {"image": ...}; `read` makes the core's inputs of values.
-
-    Its first argument is called `name`, which is what the signature's input is called.
-    """
+def _endpoint(student, core, read, encoded):
+    """A function (values, seed=None) -> {"image_bytes": ...} or {"image": ...}; `read` makes the core's inputs."""
     import tensorflow as tf
 
     def generate(values, seed=None):

@@ -1,7 +1,7 @@
 """ICSD-GAN: a generator of several stages whose coarse stages are taught by the most refined one.
 
-Source: Mao et al., "Interstage cross-sample similarity distillation" (Sci China Inf Sci 2021), of which the abstract alone
-is known to us; the rest is our reconstruction.
+Source: Mao et al., "Interstage cross-sample similarity distillation" (Sci China Inf Sci 2021), of which the abstract
+alone is known to us; the rest is our reconstruction.
 """
 
 from dataclasses import dataclass

@@ -50,7 +50,7 @@ class TextFrontEnd(abc.ABC):
     def describe(self):
         """What `load_front_end` needs to make this front end anew, beside the files that `save` wrote: JSON values."""
 
-    def save(self, folder):
+    def save(self, folder):  # noqa: B027 (a front end may have no files)
         """Writes the files of the front end, such as its vocabulary, into a folder."""
 
     def covering(self, dataset):

@@ -94,7 +94,7 @@ class System:
         raise NotImplementedError
 
     def batches(self, plan, first_step, last_step):
-        """The training batches of a range of global steps, all of one stage's `StagePlan`: a `keras.utils.PyDataset`."""
+        """The training batches, a `keras.utils.PyDataset`, of a range of global steps of one stage's `StagePlan`."""
         raise NotImplementedError
 
     def sheet_items(self):
