@@ -6,7 +6,7 @@ Errors that the caller can mend are `UserError`s. What is imported here is impor
 import contextlib
 import errno
 
-from t2i_kd.errors import UserError
+from t2i_kd.errors import UserError, raise_all
 
 DISK_IS_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
@@ -105,8 +105,7 @@ def describe(recipe, dataset=None):
                 yield from part()
             except UserError as error:
                 missing.append(str(error))
-    if missing:
-        raise UserError("; also ".join(dict.fromkeys(missing)))
+    raise_all(missing)
 
 
 def export(run_dir, export_dir, version=1, overwrite=False, artifacts=None, truncation=1.0, report=None):

@@ -1,16 +1,14 @@
 """How every command starts and ends: flags in, exit code out."""
 
-import contextlib
 import importlib.util
 import os
-import shutil
+import re
 import sys
-import tempfile
 import textwrap
 
 from absl import app, flags
 
-from t2i_kd import api, plugins
+from t2i_kd import api, plugins, quiet
 from t2i_kd.errors import UserError
 
 EXIT_BAD_INPUT = 2
@@ -28,7 +26,7 @@ def run(main, define_flags, description, explain_unknown=lambda name: ""):
         define_flags: function from the expanded arguments to {title: the names of the flags that it defined}, in the
             order in which `--help` shows them.
         description: the command in a sentence, for `--help`.
-        explain_unknown: function from the name of an unknown flag to what is to be added to the error.
+        explain_unknown: function from the name of an unknown flag to the error; where that is empty, it is absl's.
     """
     try:
         arguments = expanded(sys.argv)
@@ -93,46 +91,25 @@ def _flag_help(name):
     choices = getattr(flag.parser, "enum_values", None)
     shown = f"  --[no]{name}" if flag.boolean else f"  --{name}=" + ("|".join(choices) if choices else "VALUE")
     default = f" (default: {flag.default})" if flag.default not in (None, "", [], False) else ""
-    return [shown, *_indented(flag.help + default)]
+    # absl puts the choices before a help, and after that of a flag that may be repeated, that it may.
+    text = re.sub(r"^<.*?>: |;\s*repeat this option.*", "", flag.help, flags=re.DOTALL)
+    return [shown, *_indented(text + default)]
 
 
 def _indented(text):
     return textwrap.wrap(text, 100, initial_indent=" " * 6, subsequent_indent=" " * 6)
 
 
-@contextlib.contextmanager
-def quiet_start():
-    """Within it, TensorFlow loads without its start-up lines, which name what a machine has no GPU for.
-
-    They are written before TensorFlow can be asked not to, so standard error is held back meanwhile. They are shown
-    where something fails, where there is an NVIDIA device, which they may be about, with `--verbosity`, and with
-    TF_CPP_MIN_LOG_LEVEL=0 in the environment.
-    """
-    wanted = os.environ.get("TF_CPP_MIN_LOG_LEVEL") == "0" or flags.FLAGS["verbosity"].present
-    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "0" if wanted else "2")
-    if wanted:
-        yield
-        return
-    sys.stderr.flush()
-    own = os.dup(2)
-    with tempfile.TemporaryFile() as held:
-        os.dup2(held.fileno(), 2)
-        failed = True
-        try:
-            yield
-            failed = False
-        finally:
-            sys.stderr.flush()
-            os.dup2(own, 2)
-            os.close(own)
-            if failed or os.path.exists("/dev/nvidia0"):
-                held.seek(0)
-                shutil.copyfileobj(held, sys.stderr.buffer)
-
-
 def load_backend():
-    """Imports Keras on its backend; with TensorFlow also looks for GPUs, which writes the other start-up lines."""
-    with quiet_start():
+    """Imports Keras on its backend; with TensorFlow also looks for GPUs, which writes the last of its start-up lines.
+
+    TensorFlow's own lines name what a machine has no GPU for. They are written before it can be asked not to, so
+    standard error is held back meanwhile, unless something fails, there is an NVIDIA device, which they may be about,
+    or they are asked for: with `--verbosity`, or with TF_CPP_MIN_LOG_LEVEL=0 in the environment.
+    """
+    wanted = flags.FLAGS["verbosity"].present or os.path.exists("/dev/nvidia0")
+    os.environ.setdefault(quiet.LEVEL, "0" if flags.FLAGS["verbosity"].present else "2")
+    with quiet.standard_error_held(shown=bool(wanted)):
         import keras
 
         if keras.backend.backend() == "tensorflow" or importlib.util.find_spec("tensorflow"):
@@ -160,7 +137,7 @@ def _parse(argv, explain_unknown):
     try:
         return flags.FLAGS(argv)
     except flags.UnrecognizedFlagError as error:
-        _exit_bad_input(f"{error}{explain_unknown(error.flagname)}")
+        _exit_bad_input(explain_unknown(error.flagname) or str(error))
     except flags.Error as error:
         _exit_bad_input(str(error))
 

@@ -5,6 +5,7 @@ import dataclasses
 
 import numpy as np
 
+from t2i_kd import quiet
 from t2i_kd.errors import UserError
 from t2i_kd.imaging import encode_png, to_uint8
 from t2i_kd.noise import noise_from_seeds
@@ -186,8 +187,10 @@ class LiteRTRunner(CoreRunner):
         except ImportError:
             raise UserError(f"{path}: needs the extra `litert`: pip install 't2i_kd[litert]'") from None
         try:
-            self.interpreter = Interpreter(model_path=str(path), num_threads=threads or None)
-            self.signature = self.interpreter.get_signature_runner("serving_default")
+            with quiet.standard_error_held():
+                self.interpreter = Interpreter(model_path=str(path), num_threads=threads or None)
+                self.interpreter.allocate_tensors()
+                self.signature = self.interpreter.get_signature_runner("serving_default")
         except (ValueError, RuntimeError) as error:
             raise UserError(f"{path}: not a LiteRT model that can be read: {_first_line(error)}") from None
 

@@ -1,5 +1,7 @@
 """`python -m t2i_kd.train --flagfile=pipelines/NAME.flags`: trains what a recipe describes."""
 
+import sys
+
 from absl import flags
 
 from t2i_kd import api, commands, recipe_flags, systems
@@ -47,9 +49,10 @@ def _define_own_flags():
 
 
 def explain_unknown(name):
-    """Which systems have an option that the one in question has not."""
-    owners = recipe_flags.systems_with_option(name)
-    return f" It is an option of --system={' and '.join(owners)}." if owners else ""
+    """What is said of an option that other systems have, and not the one in question."""
+    owners = " and ".join(f"--system={owner}" for owner in recipe_flags.systems_with_option(name))
+    system = commands.given(commands.expanded(sys.argv), "system", systems.DEFAULT)
+    return f"--{name}: no option of --system={system}, but of {owners}" if owners else ""
 
 
 def main():

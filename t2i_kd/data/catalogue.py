@@ -83,9 +83,11 @@ def _folder(dataset, data_dir):
     path = os.path.expanduser(data_dir)
     if dataset in DATASETS and dataset not in WITHOUT_FILES:
         if not data_dir:
-            raise UserError(f"--data_dir: missing; --dataset={dataset} needs its folder or archive")
+            raise UserError(f"--data_dir: missing; --dataset={dataset} needs {find_dataset(dataset).NEEDS}")
         if not os.path.exists(path):
-            raise UserError(f"--data_dir: {data_dir} does not exist")
+            raise UserError(
+                f"--data_dir: {data_dir} does not exist; --dataset={dataset} needs {find_dataset(dataset).NEEDS}"
+            )
     return path
 
 

@@ -27,6 +27,8 @@ BIRDS = reed_captions.ReedSet(
     file_name_feature="image/filename",
 )
 
+NEEDS = reed_captions.needs(BIRDS)
+
 
 def load(split, resolution, data_dir, max_bad_examples=0, decode=True):
     """The birds of `train` or `test`; see `reed_captions.load` for what is raised."""

@@ -30,6 +30,7 @@ from t2i_kd.data.sources import open_source, safe_name
 from t2i_kd.errors import UserError
 
 METADATA = "metadata.jsonl"
+NEEDS = f"a folder or .zip of pictures with {METADATA}, or with a .txt of captions beside each"
 PICTURE_SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff")
 HELD_OUT_SHARE = 0.1
 MAX_LABEL = 1_000_000

@@ -23,6 +23,7 @@ from t2i_kd.errors import UserError
 
 PACKAGE = "emoji-datasource-google"
 PICTURES = "img/google/64/"
+NEEDS = f"the .tgz that `npm pack {PACKAGE}@16.0.0` downloads, or the folder that it unpacks to"
 HELD_OUT_SHARE = 0.25
 SKIN_TONES = {
     "1F3FB": "light",

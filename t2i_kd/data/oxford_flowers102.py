@@ -47,6 +47,8 @@ FLOWERS = reed_captions.ReedSet(
     label_names=LABEL_NAMES,
 )
 
+NEEDS = reed_captions.needs(FLOWERS)
+
 
 def load(split, resolution, data_dir, max_bad_examples=0, decode=True):
     """The flowers of `train` or `test`; see `reed_captions.load` for what is raised."""

@@ -18,7 +18,7 @@ from pathlib import Path
 
 from t2i_kd.data.examples import Example, collect
 from t2i_kd.data.reed_pictures import SUFFIX, AtFirstUse, open_pictures
-from t2i_kd.errors import UserError
+from t2i_kd.errors import UserError, all_of
 
 CLASS_LISTS = {"train": "trainvalclasses.txt", "test": "testclasses.txt"}
 
@@ -52,6 +52,14 @@ class ReedSet:
     label_names: tuple[str, ...] = ()
 
 
+def needs(reed_set):
+    """What `--data_dir` must hold, and where that comes from: a line."""
+    return (
+        f"a folder with {reed_set.archive} (linked from github.com/reedscot/cvpr2016) unpacked to "
+        f"{reed_set.captions_folder}/, and {reed_set.pictures_archive} ({reed_set.pictures_url})"
+    )
+
+
 def load(reed_set, split, resolution, data_dir, max_bad_examples=0, decode=True):
     """The pictures of the split's classes with their captions, joined by file name.
 
@@ -72,8 +80,13 @@ def load(reed_set, split, resolution, data_dir, max_bad_examples=0, decode=True)
     """
     if split not in CLASS_LISTS:
         raise UserError(f"--dataset: {reed_set.name} has no {split} split, only train and test classes")
-    captions_root = _captions_root(reed_set, data_dir)
-    classes = {name: _read_classes(reed_set, data_dir, name) for name in CLASS_LISTS}
+    captions_root, train, test, pictures = all_of(
+        lambda: _captions_root(reed_set, data_dir),
+        lambda: _read_classes(reed_set, data_dir, "train"),
+        lambda: _read_classes(reed_set, data_dir, "test"),
+        lambda: open_pictures(reed_set, data_dir),
+    )
+    classes = {"train": train, "test": test}
     both = sorted(set(classes["train"].values()) & set(classes["test"].values()))
     if both:
         raise UserError(f"--data_dir: class {both[0]} is in both {' and '.join(CLASS_LISTS.values())}")
@@ -81,7 +94,6 @@ def load(reed_set, split, resolution, data_dir, max_bad_examples=0, decode=True)
     described = _caption_files(captions_root)
     labels = {folder: label for label, folder in classes[split].items()}
     members = {name: labels[path.parent.name] for name, path in described.items() if path.parent.name in labels}
-    pictures = open_pictures(reed_set, data_dir)
     examples = (_found if decode else _assumed)(pictures, described, members)
     name = f"{reed_set.name}/{split}"
     return collect(name, examples, label_names, resolution, max_bad_examples, len(members), decode)

@@ -11,9 +11,9 @@ from t2i_kd.errors import UserError
 from t2i_kd.exporting import fidelity, manifest
 from t2i_kd.exporting.litert import convert_litert
 from t2i_kd.exporting.onnx import convert_onnx
-from t2i_kd.exporting.quiet import quiet_converters
 from t2i_kd.exporting.saved_model import write_saved_model
 from t2i_kd.exporting.tf_serving import BATCHING, write_serving_files
+from t2i_kd.quiet import quiet_converters
 from t2i_kd.recipe import RECIPE_FILE, read_text
 from t2i_kd.runners import (
     KerasRunner,
@@ -98,8 +98,8 @@ def export_student(
     temporary = target.with_name(f".exporting-{version}-{os.getpid()}")
     try:
         (temporary / EXTRA).mkdir(parents=True)
+        _write_files(student, temporary, calibration, artifacts, recipe, report)
         with quiet_converters():
-            _write_files(student, temporary, calibration, artifacts, recipe, report)
             write_serving_files(temporary, target.parent.name, student.condition, calibration)
         described = manifest.describe_student(student, target.parent.name, int(target.name), truncation, recipe)
         _write_manifest(student, temporary, described, checked, artifacts, report)
@@ -152,15 +152,18 @@ def _prepare_backend():
 
 def _write_files(student, folder, calibration, artifacts, recipe, report):
     report("Writing the SavedModel")
-    write_saved_model(student, folder)
+    with quiet_converters():
+        write_saved_model(student, folder)
     contents = {}
     if any(kind != "onnx" for kind in artifacts):
         report("Converting to LiteRT: float32, float16, int8")
         inputs = core_inputs(student.condition, student.noise_dim, calibration, range(len(calibration)))
-        contents = convert_litert(student, inputs)
+        with quiet_converters():
+            contents = convert_litert(student, inputs)
     if "onnx" in artifacts:
         report("Converting to ONNX")
-        contents["onnx"] = convert_onnx(student)
+        with quiet_converters():
+            contents["onnx"] = convert_onnx(student)
     extra = folder / EXTRA
     for kind in artifacts:
         (extra / manifest.FILES[kind]).write_bytes(contents[kind])

@@ -118,6 +118,15 @@ def build_front_end(text_options, dataset):
     return VECTOR_FRONT_ENDS[name].build(text_options, dataset)
 
 
+def check_sources(text_options):
+    """Raises `UserError` where the files that a text encoder is made from cannot be had; needs no captions."""
+    name, weights = text_options.text_encoder, text_options.text_weights
+    if weights and not Path(weights).is_file():
+        raise UserError(f"--text_weights: no file {weights}")
+    if name in VECTOR_FRONT_ENDS:
+        VECTOR_FRONT_ENDS[name].check_source(text_options)
+
+
 def load_front_end(folder, described):
     """The front end that a trained student's folder describes.
 

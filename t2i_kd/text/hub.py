@@ -21,9 +21,14 @@ class HubFrontEnd(VectorFrontEnd):
     @classmethod
     def build(cls, options, dataset):
         """The front end of a training run; all its captions are embedded once. Raises `UserError` (`--hub_handle`)."""
+        return cls(options.hub_handle, cls.check_source(options).dim).covering(dataset)
+
+    @classmethod
+    def check_source(cls, options):
+        """The module of `--hub_handle`. Raises `UserError` where it is not given or cannot be loaded."""
         if not options.hub_handle:
             raise UserError("--hub_handle: --text_encoder=hub needs a TF-Hub handle or the folder of a saved encoder")
-        return cls(options.hub_handle, load_module(options.hub_handle).dim).covering(dataset)
+        return load_module(options.hub_handle)
 
     @functools.cached_property
     def _module(self):

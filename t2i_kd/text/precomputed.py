@@ -33,11 +33,21 @@ class PrecomputedFrontEnd(VectorFrontEnd):
     @classmethod
     def build(cls, options, dataset):
         """The front end of a training run. Raises `UserError` that names `--embeddings_dir` or the file."""
+        cls.check_source(options)
         source = options.embeddings_dir
-        if not source:
-            raise UserError("--embeddings_dir: --text_encoder=precomputed needs the folder with train/ and test/")
         vectors = join_captions(read_embeddings(source), dataset, source)
         return cls(source, len(next(iter(vectors.values()))), vectors)
+
+    @classmethod
+    def check_source(cls, options):
+        """Raises `UserError` where `--embeddings_dir` is not given or holds no embeddings."""
+        if not options.embeddings_dir:
+            raise UserError(
+                "--embeddings_dir: missing; --text_encoder=precomputed needs a folder with Reed's "
+                f"train/{EMBEDDINGS_FILE} and test/{EMBEDDINGS_FILE}, StackGAN's `birds` or `flowers` (linked from "
+                "github.com/hanzhanggit/StackGAN)"
+            )
+        split_folders(options.embeddings_dir)
 
     def features(self, captions):
         missing = next((caption for caption in captions if caption not in self.vectors), None)
@@ -60,6 +70,14 @@ class PrecomputedFrontEnd(VectorFrontEnd):
         return self.with_vectors(vectors)
 
 
+def split_folders(folder):
+    """The folders of both splits, as far as they are there. Raises `UserError` where neither is."""
+    found = [Path(folder) / split for split in SPLITS if (Path(folder) / split / EMBEDDINGS_FILE).is_file()]
+    if not found:
+        raise UserError(f"--embeddings_dir: {folder} has neither train/{EMBEDDINGS_FILE} nor test/{EMBEDDINGS_FILE}")
+    return found
+
+
 def read_embeddings(folder):
     """Reed's pickles of both splits, as far as they are there.
 
@@ -69,11 +87,8 @@ def read_embeddings(folder):
     Raises:
         UserError: naming the file that is missing or does not hold that.
     """
-    found = [Path(folder) / split for split in SPLITS if (Path(folder) / split / EMBEDDINGS_FILE).is_file()]
-    if not found:
-        raise UserError(f"--embeddings_dir: {folder} has neither train/{EMBEDDINGS_FILE} nor test/{EMBEDDINGS_FILE}")
     embeddings = {}
-    for split in found:
+    for split in split_folders(folder):
         names = [_text(name) for name in _load_list(split / NAMES_FILE)]
         arrays = _load_list(split / EMBEDDINGS_FILE)
         if len(names) != len(arrays):

@@ -11,7 +11,7 @@ from t2i_kd.data.class_balance import class_balanced_indices, classes_of
 from t2i_kd.errors import UserError
 from t2i_kd.student import noise_width, save_whole
 from t2i_kd.teachers.tap_weights import resolve_tap_weights
-from t2i_kd.text.front_end import build_front_end
+from t2i_kd.text.front_end import build_front_end, check_sources
 from t2i_kd.text.whitening import whitening_map
 from t2i_kd.training.distribution import predict
 from t2i_kd.training.joint_embedding import JOINT_EMBEDDING, JointEmbeddingTrainer, check_joint_embedding
@@ -87,6 +87,14 @@ class TextToImageSystem(System):
         freeze(self.network, plan.stage.frozen)
         if plan.stage.objective == JOINT_EMBEDDING:
             class_balanced_indices(classes_of(self.dataset.labels), self.recipe.training.batch_size, 0, 0)
+
+    def descriptions(self):
+        return [*super().descriptions(), self.describe_text]
+
+    def describe_text(self):
+        """Nothing; raises `UserError` where the text encoder's files cannot be had."""
+        check_sources(self.recipe.text)
+        return []
 
     def describe_network(self):
         # Known even where the data are not there, which a learned text encoder's vocabulary comes from.
