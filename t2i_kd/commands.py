@@ -30,6 +30,7 @@ def run(main, define_flags, description, explain_unknown=lambda name: ""):
     """
     try:
         arguments = expanded(sys.argv)
+        os.environ.setdefault(quiet.LEVEL, "0" if given(arguments, "verbosity", None) else "2")
         groups = {**define_flags(arguments), COMMON: define_common_flags()}
     except (UserError, flags.Error) as error:
         _exit_bad_input(str(error))
@@ -107,9 +108,7 @@ def load_backend():
     standard error is held back meanwhile, unless something fails, there is an NVIDIA device, which they may be about,
     or they are asked for: with `--verbosity`, or with TF_CPP_MIN_LOG_LEVEL=0 in the environment.
     """
-    wanted = flags.FLAGS["verbosity"].present or os.path.exists("/dev/nvidia0")
-    os.environ.setdefault(quiet.LEVEL, "0" if flags.FLAGS["verbosity"].present else "2")
-    with quiet.standard_error_held(shown=bool(wanted)):
+    with quiet.standard_error_held(shown=os.path.exists("/dev/nvidia0")):
         import keras
 
         if keras.backend.backend() == "tensorflow" or importlib.util.find_spec("tensorflow"):

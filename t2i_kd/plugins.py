@@ -3,6 +3,7 @@
 import importlib
 import sys
 
+from t2i_kd import quiet
 from t2i_kd.errors import UserError
 
 
@@ -20,7 +21,8 @@ def import_module(name, flag):
     if not all(part.isidentifier() for part in name.split(".")):
         raise UserError(f"--{flag}: {name!r} is no name of a Python module")
     try:
-        return importlib.import_module(name)
+        with quiet.standard_error_held():
+            return importlib.import_module(name)
     except Exception as error:  # A module of the user's may fail in any way.
         reason = " ".join(str(error).split()) or type(error).__name__
         hint = "; is its folder on PYTHONPATH?" if isinstance(error, ModuleNotFoundError) else ""

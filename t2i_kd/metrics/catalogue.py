@@ -4,6 +4,7 @@ import importlib
 from collections.abc import Callable
 from typing import NamedTuple
 
+from t2i_kd import plugins
 from t2i_kd.errors import UserError
 
 # Name of the metric -> module of this package, names of its functions `Metric.check` and `Metric.measure`.
@@ -76,12 +77,12 @@ def resolve_metrics(names):
     wanted = [name.strip() for name in names if name.strip()]
     if not wanted:
         raise UserError(f"--metrics: missing; known: {', '.join(METRICS)}")
-    return {name: _module_metric(name) if "." in name else _known_metric(name) for name in wanted}
+    return {name: _module_metric(name) if plugins.is_dotted(name) else _known_metric(name) for name in wanted}
 
 
 def may_rate_pictures(name):
     """Whether a metric may give each picture a value of its own; of a module's it is known when it has measured."""
-    return name in PICTURE_METRICS or "." in name
+    return name in PICTURE_METRICS or plugins.is_dotted(name)
 
 
 def _known_metric(name):
@@ -95,12 +96,6 @@ def _known_metric(name):
 
 
 def _module_metric(name):
-    try:
-        loaded = importlib.import_module(name)
-    except Exception as error:  # a module of the user's may fail in any way
-        raise UserError(
-            f"--metrics: {name} cannot be imported: {str(error) or type(error).__name__}; known: {', '.join(METRICS)}"
-        ) from None
-    if not callable(getattr(loaded, "measure", None)):
-        raise UserError(f"--metrics: {name} has no function measure(context)")
-    return Metric(getattr(loaded, "check", lambda context: None), loaded.measure)
+    loaded = plugins.import_module(name, "metrics")
+    (measure,) = plugins.members(loaded, "metrics", "measure")
+    return Metric(getattr(loaded, "check", lambda context: None), measure)

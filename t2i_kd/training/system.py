@@ -30,7 +30,8 @@ class System:
 
     Args:
         recipe: the `Recipe` of the system's own class.
-        dataset: a data set object, see `t2i_kd.data.catalogue.load_dataset`; None: the one that the recipe names.
+        dataset: a data set object, see `t2i_kd.data.catalogue.load_dataset`; None: the one that the recipe names. Its
+            name and digest stand in the run's recipe.
 
     Raises:
         UserError: for what can be known to be wrong before anything is loaded.
@@ -43,8 +44,12 @@ class System:
     makes_student = True
 
     def __init__(self, recipe, dataset=None):
-        self.recipe = dataclasses.replace(recipe, teacher=pinned(recipe.teacher))
         self._source = recipe.data.dataset if dataset is None else dataset
+        data = recipe.data
+        if dataset is not None:
+            # The run belongs to these examples and no others.
+            data = dataclasses.replace(data, dataset=f"{dataset.name}@{getattr(dataset, 'digest', '')}")
+        self.recipe = dataclasses.replace(recipe, data=data, teacher=pinned(recipe.teacher))
         self.check_recipe()
 
     def check_recipe(self):
