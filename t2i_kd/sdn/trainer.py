@@ -8,7 +8,6 @@ from keras import ops
 
 from t2i_kd.errors import UserError
 from t2i_kd.sdn.objective import ERRORS, OBJECTIVES, SCALINGS, tap_errors
-from t2i_kd.sdn.upsampling import pays, with_direct_upsampling
 from t2i_kd.system import TextToImageSystem, evenly
 from t2i_kd.teachers.catalogue import teacher_shapes
 from t2i_kd.teachers.tap_weights import resolve_tap_weights
@@ -33,18 +32,16 @@ class SDNTrainer(Trainer):
         stage: `Stage` with objective `mirrored` or `perceptual`.
         scales: {tap: s_l} of the taps that are compared; see `tap_errors`.
         steps: of the stage; an annealed error follows them.
-        direct: upsample and convolve in one, see `t2i_kd.sdn.upsampling`.
     """
 
-    def __init__(self, network, teacher, stage, scales, steps, direct=False):
+    def __init__(self, network, teacher, stage, scales, steps):
         super().__init__(name=f"sdn_{stage.name}")
         self.network, self.stage, self.scales = network, stage, scales
-        self.drawing = with_direct_upsampling(network) if direct else network
         self.weights_of_taps = resolve_tap_weights(stage.tap_weights, teacher.output)
-        self.made_scales = scales
+        self.generated_scales = scales
         if stage.objective == "mirrored" and stage.scaling == "normalised":
             # The student's own tensors are in normalised units; see t2i_kd/sdn/objective.py.
-            self.made_scales = {name: scales[name] if name == "image" else 1.0 for name in scales}
+            self.generated_scales = {name: scales[name] if name == "image" else 1.0 for name in scales}
         self.teacher = keras.Model(teacher.input, {name: teacher.output[name] for name in scales})
         self.teacher.trainable = False
         self.steps, self.step = steps, None
@@ -65,15 +62,18 @@ class SDNTrainer(Trainer):
     def loss_terms(self, batch):
         """sum_l w_l d_l over the stage's taps; each d_l is a term of its own, under its tap's name."""
         image = ops.cast(batch["image"], "float32")
-        real = {**batch["features"], "image": image} if "features" in batch else self.teacher(image, training=False)
-        made = self.drawing({name: batch[name] for name in self.network.input}, training=True)
+        if "features" in batch:
+            reference = {**batch["features"], "image": image}
+        else:
+            reference = self.teacher(image, training=False)
+        generated = self.network({name: batch[name] for name in self.network.input}, training=True)
         if self.stage.objective == "perceptual":
-            made = self.teacher(made["image"], training=False)
+            generated = self.teacher(generated["image"], training=False)
         progress = 0.0
         if self.step is not None:
             progress = self.step / self.steps
             self.step.assign(self.step + 1)
-        terms = tap_errors(real, made, self.stage.error, self.scales, self.made_scales, progress)
+        terms = tap_errors(reference, generated, self.stage.error, self.scales, self.generated_scales, progress)
         return sum(self.weights_of_taps[name] * term for name, term in terms.items()), terms
 
 
@@ -142,7 +142,7 @@ class SDN(TextToImageSystem):
 
     @functools.cached_property
     def measured_scales(self):
-        """{tap: its typical size} in the teacher's view of the training images; see `tap_scales`."""
+        """{tap: its typical size} among the teacher's activations of the training images; see `tap_scales`."""
         chosen = evenly(range(len(self.dataset)), SCALE_IMAGES)
         return tap_scales(self.teacher, np.stack([self.dataset.images[i] for i in chosen]))
 
@@ -150,8 +150,7 @@ class SDN(TextToImageSystem):
         normalised = plan.stage.scaling == "normalised"
         taps = resolve_tap_weights(plan.stage.tap_weights, self.teacher.output)
         scales = {name: self.measured_scales[name] if normalised else 1.0 for name in taps}
-        direct = pays(self.recipe.training.jit_compile)
-        return SDNTrainer(self.network, self.teacher, plan.stage, scales, plan.steps, direct)
+        return SDNTrainer(self.network, self.teacher, plan.stage, scales, plan.steps)
 
     def cached_features(self, plan):
         data, training = self.recipe.data, self.recipe.training
