@@ -37,7 +37,7 @@ def stage1(share, options=NORMALISED):
 
 
 def stage2(share, options=NORMALISED):
-    """A stage that compares the teacher's views, for a share of the steps."""
+    """A stage that compares the teacher's features, for a share of the steps."""
     return ("stage2: objective=perceptual", share, options)
 
 

@@ -5,7 +5,7 @@
     python -m benchmarks.train_cost --sweep=width --out=costs.jsonl --plot=docs/images/train_cost.png
 
 Every sweep starts from 64 px, batch 8, width 1 and changes one of them; `--out` collects, one line a measurement. The
-step is that of `benchmarks.train_step`, without kept views, on one thread, timed by the processor's clock.
+step is that of `benchmarks.train_step`, without cached features, on one thread, timed by the processor's clock.
 """
 
 import json

@@ -27,15 +27,13 @@ LARGEST_LOSS_DIFFERENCE = 1e-4
 WORKERS = {"tensorflow": "benchmarks.tensorflow_steps", "pytorch": "benchmarks.pytorch_steps"}
 # --clock -> the key of a worker's answer.
 CLOCK_KEYS = {"wall": "seconds", "processor": "processor_seconds"}
-SPEED_UPS = ("adam", "upsampling")
 MEASURED = ["tensorflow", "tensorflow_cached", "pytorch", "pytorch_compiled"]
 # Label -> (worker, its further options).
 SIDES = {
     "tensorflow": ("tensorflow", {}),
     "tensorflow_cached": ("tensorflow", {"cached": True}),
     "tensorflow_xla": ("tensorflow", {"training": {"jit_compile": True}}),
-    **{f"tensorflow_without_{each}": ("tensorflow", {"without": [each]}) for each in SPEED_UPS},
-    "tensorflow_plain": ("tensorflow", {"without": SPEED_UPS}),
+    "tensorflow_keras_adam": ("tensorflow", {"keras_adam": True}),
     "pytorch": ("pytorch", {"compiled": False}),
     "pytorch_compiled": ("pytorch", {"compiled": True}),
 }

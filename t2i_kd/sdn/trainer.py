@@ -9,7 +9,6 @@ from t2i_kd.errors import UserError
 from t2i_kd.metrics.tap_errors import ERRORS, SCALINGS, tap_errors, tap_scales
 from t2i_kd.sdn.networks import build_generator
 from t2i_kd.sdn.objective import OBJECTIVES
-from t2i_kd.sdn.upsampling import pays, with_direct_upsampling
 from t2i_kd.teachers.catalogue import teacher_shapes
 from t2i_kd.teachers.tap_weights import resolve_tap_weights
 from t2i_kd.teachers.vgg19 import tap_shapes
@@ -31,18 +30,16 @@ class SDNTrainer(Trainer):
         stage: `Stage` with objective `mirrored` or `perceptual`.
         scales: {tap: s_l} of the taps that are compared; see `tap_errors`.
         steps: of the stage; an annealed error follows them.
-        direct: upsample and convolve in one, see `t2i_kd.sdn.upsampling`.
     """
 
-    def __init__(self, network, teacher, stage, scales, steps, direct=False):
+    def __init__(self, network, teacher, stage, scales, steps):
         super().__init__(name=f"sdn_{stage.name}")
         self.network, self.stage, self.scales = network, stage, scales
-        self.drawing = with_direct_upsampling(network) if direct else network
         self.weights_of_taps = resolve_tap_weights(stage.tap_weights, teacher.output)
-        self.made_scales = scales
+        self.generated_scales = scales
         if stage.objective == "mirrored" and stage.scaling == "normalised":
             # The student's own tensors are in normalised units; see t2i_kd/sdn/objective.py.
-            self.made_scales = {name: scales[name] if name == "image" else 1.0 for name in scales}
+            self.generated_scales = {name: scales[name] if name == "image" else 1.0 for name in scales}
         self.teacher = keras.Model(teacher.input, {name: teacher.output[name] for name in scales})
         self.teacher.trainable = False
         self.steps, self.step = steps, None
@@ -63,15 +60,18 @@ class SDNTrainer(Trainer):
     def loss_terms(self, batch):
         """sum_l w_l d_l over the stage's taps; each d_l is a term of its own, under its tap's name."""
         image = ops.cast(batch["image"], "float32")
-        real = {**batch["features"], "image": image} if "features" in batch else self.teacher(image, training=False)
-        made = self.drawing({name: batch[name] for name in self.network.input}, training=True)
+        if "features" in batch:
+            reference = {**batch["features"], "image": image}
+        else:
+            reference = self.teacher(image, training=False)
+        generated = self.network({name: batch[name] for name in self.network.input}, training=True)
         if self.stage.objective == "perceptual":
-            made = self.teacher(made["image"], training=False)
+            generated = self.teacher(generated["image"], training=False)
         progress = 0.0
         if self.step is not None:
             progress = self.step / self.steps
             self.step.assign(self.step + 1)
-        terms = tap_errors(real, made, self.stage.error, self.scales, self.made_scales, progress)
+        terms = tap_errors(reference, generated, self.stage.error, self.scales, self.generated_scales, progress)
         return sum(self.weights_of_taps[name] * term for name, term in terms.items()), terms
 
 
@@ -146,8 +146,7 @@ class SDN(TextToImageSystem):
     def objective_trainer(self, plan):
         normalised = plan.stage.scaling == "normalised"
         scales = {name: self.measured_scales[name] if normalised else 1.0 for name in self.taps(plan)}
-        direct = pays(self.recipe.training.jit_compile)
-        return SDNTrainer(self.network, self.teacher, plan.stage, scales, plan.steps, direct)
+        return SDNTrainer(self.network, self.teacher, plan.stage, scales, plan.steps)
 
     def cached_features(self, plan):
         data, training = self.recipe.data, self.recipe.training

@@ -1,4 +1,4 @@
-"""Training with the teacher's kept views: the losses of a teacher that looks at every step."""
+"""Training with cached features of the teacher: the losses of a forward pass at every step."""
 
 import keras
 import numpy as np
@@ -26,7 +26,7 @@ def pictures(tmp_path_factory):
 
 
 def losses(pictures, megabytes):
-    """The loss of every step, and whether views were kept."""
+    """The loss of every step, and whether features were cached."""
     stage = parse_stage(f"one: objective=perceptual steps={STEPS} error=squared scaling=normalised")
     recipe = Recipe(
         data=DataOptions(dataset="image_folder", data_dir=str(pictures), resolution=32, flip=True),
@@ -46,9 +46,9 @@ def losses(pictures, megabytes):
 
 
 def test_the_losses_are_the_same(pictures):
-    looked, kept = losses(pictures, 0)
-    assert not kept and len(looked) == STEPS
-    remembered, kept = losses(pictures, 1024)
-    assert kept
-    assert remembered[0] == pytest.approx(looked[0], rel=1e-6)
-    assert remembered == pytest.approx(looked, rel=1e-4)
+    computed, cached = losses(pictures, 0)
+    assert not cached and len(computed) == STEPS
+    found, cached = losses(pictures, 1024)
+    assert cached
+    assert found[0] == pytest.approx(computed[0], rel=1e-6)
+    assert found == pytest.approx(computed, rel=1e-4)
