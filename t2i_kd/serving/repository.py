@@ -11,7 +11,6 @@ from t2i_kd.errors import UserError
 from t2i_kd.serving.batching import Batcher
 from t2i_kd.serving.errors import NOT_FOUND, RequestError, invalid
 from t2i_kd.serving.folders import find_versions, fingerprint
-from t2i_kd.serving.model import Model
 
 log = logging.getLogger(__name__)
 
@@ -35,10 +34,10 @@ class Repository:
     Args:
         settings: `settings.Settings`.
         metrics: `metrics.Metrics`.
-        load: from a version's folder to a `Model`; raises `UserError`.
+        load: from a version's folder to a `model.Model`; raises `UserError`.
     """
 
-    def __init__(self, settings, metrics, load=Model):
+    def __init__(self, settings, metrics, load):
         self._name, self._base = settings.model_name, Path(settings.model_base_path)
         self._labels = dict(settings.version_labels)
         self._settings, self._metrics, self._load = settings, metrics, load
