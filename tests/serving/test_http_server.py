@@ -138,7 +138,7 @@ def test_over_the_limit_only_probes_are_answered():
             assert "2 connections are open (--max_connections)" in json.loads(body)["error"]
             status, headers, body = await ask(started, "healthz")
             assert (status, headers["connection"], body) == (200, "close", b"quick")
-            # As many again are told so; then nobody is listened to.
+            # As many again hear so; then nobody is listened to.
             idle += [await connect(started) for _ in range(2)]
             await asyncio.sleep(0.05)
             assert (await ask(started, "healthz"))[0] is None

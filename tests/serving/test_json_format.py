@@ -75,7 +75,7 @@ def test_the_signature_is_read():
         ({"inputs": {"text": []}}, "0 rows"),
     ],
 )
-def test_what_is_wrong_is_told(body, message):
+def test_what_is_wrong_is_said(body, message):
     with pytest.raises(RequestError, match=message) as caught:
         read(body)
     assert caught.value.http_status == 400
