@@ -11,11 +11,21 @@ from absl import flags
 
 from t2i_kd import commands
 from t2i_kd.errors import UserError
+from t2i_kd.serving.requests import CAPTION, IMAGE
 from t2i_kd.serving.settings import Settings, parse_labels, parse_sizes
+
+OF_THE_MODEL = {
+    "max_items_per_request": "captions or images; more are answered with 400",
+    "max_item_bytes": "of a caption's UTF-8 or an encoded image; more are answered with 400",
+    "max_body_bytes": "of a request; more are answered with 413",
+    "max_pending_items": "waiting at once; further ones are answered with 503",
+    "max_connections": "at once, by each protocol; further ones are refused",
+}
 
 
 def define_flags():
-    """Defines this command's flags; what they default to is said once, in `Settings`."""
+    """Defines this command's flags; what they default to is said once, in `Settings` and in the
+    limits of `t2i_kd.serving.requests`."""
     default = Settings("name", "folder")
     text, number, real = flags.DEFINE_string, flags.DEFINE_integer, flags.DEFINE_float
     text("model_name", "", "the model's name in requests")
@@ -26,14 +36,14 @@ def define_flags():
     flags.DEFINE_multi_string(
         "version_label", [], "LABEL:VERSION: serve this version too, as /labels/LABEL; may be given several times"
     )
-    number("max_batch_size", default.max_batch_size, "captions drawn at once")
+    number("max_batch_size", default.max_batch_size, "rows of one batch")
     text(
         "allowed_batch_sizes",
         ",".join(map(str, default.allowed_batch_sizes)),
         "batches are filled up to one of these; the last is --max_batch_size",
     )
     number("batch_timeout_micros", default.batch_timeout_micros, "how long a request waits for company")
-    number("num_batch_threads", default.num_batch_threads, "batches drawn at the same time")
+    number("num_batch_threads", default.num_batch_threads, "batches that run at the same time")
     number(
         "tensorflow_intra_op_parallelism",
         default.tensorflow_intra_op_parallelism,
@@ -42,18 +52,16 @@ def define_flags():
     real(
         "file_system_poll_wait_seconds", default.file_system_poll_wait_seconds, "between looks for new version folders"
     )
-    number("max_captions_per_request", default.max_captions_per_request, "more are answered with 400")
-    number("max_caption_bytes", default.max_caption_bytes, "of UTF-8 in one caption; more are answered with 400")
-    number("max_body_bytes", default.max_body_bytes, "of a request; more are answered with 413")
-    number("max_pending_captions", default.max_pending_captions, "waiting at once; further ones are answered with 503")
-    number("max_connections", default.max_connections, "at once, by each protocol; further ones are refused")
+    for name, meaning in OF_THE_MODEL.items():
+        limits = f"{getattr(CAPTION.limits, name)} for captions, {getattr(IMAGE.limits, name)} for images"
+        number(name, getattr(default, name), f"{meaning}; 0 for the model's own limit: {limits}")
     real("read_timeout_seconds", default.read_timeout_seconds, "for a request's header, its body, 64 KiB of an answer")
-    real("request_timeout_seconds", default.request_timeout_seconds, "for drawing; then 504")
-    real("shutdown_timeout_seconds", default.shutdown_timeout_seconds, "for all that is in flight when told to stop")
+    real("request_timeout_seconds", default.request_timeout_seconds, "for generating; then 504")
+    real("shutdown_timeout_seconds", default.shutdown_timeout_seconds, "for all that is in flight at a signal to stop")
 
 
 def settings_from_flags(values):
-    """The `Settings` that the flags tell. Raises `UserError` that names the flag."""
+    """The `Settings` that the flags describe. Raises `UserError` that names the flag."""
     same = {name: values[name].value for name in Settings.__dataclass_fields__ if name in values}
     changed = {
         "allowed_batch_sizes": parse_sizes(values.allowed_batch_sizes),

@@ -1,4 +1,4 @@
-/** The page without a server: the pictures are drawn here, by the student in model/. */
+/** The page without a server: the pictures are generated here, by the student in model/. */
 
 import { start } from "./gallery.js";
 import { loadStudent } from "./student.js";
@@ -7,9 +7,9 @@ async function open() {
   const student = await loadStudent("model/");
   return {
     name: student.name,
-    about: `Pictures of ${student.resolution} × ${student.resolution} pixels, drawn in this browser.`,
+    about: `Pictures of ${student.resolution} × ${student.resolution} pixels, generated in this browser.`,
     takesNoise: student.noiseDim > 0,
-    draw: async (captions, seeds) => (await student.draw(captions, seeds)).map(toPng),
+    generate: async (captions, seeds) => (await student.draw(captions, seeds)).map(toPng),
   };
 }
 

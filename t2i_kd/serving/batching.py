@@ -1,4 +1,4 @@
-"""Requests that arrive together are drawn together."""
+"""Requests that arrive together are run together."""
 
 import logging
 import threading
@@ -17,7 +17,7 @@ class _Job:
     def __init__(self, signature, inputs, rows):
         self.signature, self.inputs, self.rows = signature, inputs, rows
         self.arrived = time.monotonic()
-        self.taken = self.drawn = 0
+        self.taken = self.done = 0
         self.parts = {}
         self.future = Future()
 
@@ -25,9 +25,10 @@ class _Job:
 class Batcher:
     """A queue and the threads that empty it.
 
-    The oldest request decides which signature is drawn next; whatever else waits for that signature goes along, up to
+    The oldest request decides which signature is run next; whatever else waits for that signature goes along, up to
     the largest batch size. A request may be spread over several batches. A batch is filled up to the next allowed size
-    with copies of its first row, whose answers are dropped.
+    with copies of its first row, whose answers are dropped. When a batch fails, each of its requests is run alone, so
+    that none pays for what another one holds.
 
     Args:
         run: from (signature, {name: array [batch]}) to {name: array [batch, ...]}.
@@ -35,7 +36,7 @@ class Batcher:
         timeout: seconds that the oldest request may wait for company.
         observe: called with (rows, size, seconds) after each batch.
         name: of the threads.
-        threads: batches that are drawn at the same time.
+        threads: batches that are run at the same time.
     """
 
     def __init__(
@@ -57,7 +58,7 @@ class Batcher:
             inputs: {name: array [n]}, n at least 1.
 
         Returns:
-            A `concurrent.futures.Future` of {name: array [n, ...]}. Cancelled, what was not begun is not drawn.
+            A `concurrent.futures.Future` of {name: array [n, ...]}. Cancelled, what was not begun is not run.
         """
         job = _Job(signature, inputs, len(next(iter(inputs.values()))))
         with self._changed:
@@ -68,7 +69,7 @@ class Batcher:
         return job.future
 
     def close(self):
-        """Lets the threads end once everything that waits is drawn; returns at once."""
+        """Lets the threads end once everything that waits is answered; returns at once."""
         with self._changed:
             self._closing = True
             self._changed.notify_all()
@@ -90,7 +91,7 @@ class Batcher:
                 if self._jobs:
                     self._changed.notify()
             if batch:
-                self._draw(batch)
+                self._answer(batch)
 
     def _wait_for_batch(self):
         while not self._closing:
@@ -122,16 +123,14 @@ class Batcher:
         self._jobs = kept
         return batch
 
-    def _draw(self, batch):
+    def _answer(self, batch):
         rows = sum(stop - start for _, start, stop in batch)
         size = next(size for size in self._sizes if size >= rows)
         began = time.monotonic()
         try:
             outputs = self._run(batch[0][0].signature, _stack(batch, size - rows))
-        except Exception:
-            log.exception("a batch of %d could not be drawn", size)
-            for job, _, _ in batch:
-                _finish(job, error=RequestError(INTERNAL, "the model could not draw this request"))
+        except Exception as error:
+            self._blame(batch, error)
             return
         self._observe(rows, size, time.monotonic() - began)
         at = 0
@@ -142,18 +141,28 @@ class Batcher:
                 parts = [job.parts[start] for start in sorted(job.parts)]
                 _finish(job, {name: np.concatenate([part[name] for part in parts]) for name in outputs})
 
+    def _blame(self, batch, error):
+        if len(batch) > 1:
+            for alone in batch:
+                self._answer([alone])
+            return
+        if not isinstance(error, RequestError):
+            log.error("a batch failed", exc_info=error)
+            error = RequestError(INTERNAL, "the model could not answer this request")
+        _finish(batch[0][0], error=error)
+
     def _put(self, job, start, part, rows):
         """Keeps a part of a request's answer; returns whether it was the last one that was missing."""
         with self._changed:
             job.parts[start] = part
-            job.drawn += rows
-            return job.drawn == job.rows
+            job.done += rows
+            return job.done == job.rows
 
 
 def _stack(batch, padding):
     first = batch[0][0].inputs
     pieces = {name: [job.inputs[name][start:stop] for job, start, stop in batch] for name in first}
-    return {name: np.concatenate([*parts, np.repeat(parts[0][:1], padding)]) for name, parts in pieces.items()}
+    return {name: np.concatenate([*parts, np.repeat(parts[0][:1], padding, axis=0)]) for name, parts in pieces.items()}
 
 
 def _finish(job, result=None, error=None):

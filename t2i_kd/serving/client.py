@@ -1,15 +1,19 @@
-"""Asks an endpoint for pictures: `python -m t2i_kd.serve`'s or tensorflow_model_server's, by REST or by gRPC.
+"""Asks an endpoint for images: `python -m t2i_kd.serve`'s or tensorflow_model_server's, by REST or by gRPC.
 
 with Client("http://localhost:8501", "shapes32") as client:
     client.generate(["a small red circle"])[0].save("circle.png")
+with Client("http://localhost:8501", "photo2map") as client:
+    client.generate([Path("photo.jpg").read_bytes()])[0].save("map.png")
 """
 
 import io
+from collections.abc import Iterable
 from urllib.parse import urlsplit
 
+import numpy as np
 from PIL import Image
 
-from t2i_kd.serving.answers import ServingError
+from t2i_kd.serving.client_answers import ServingError
 from t2i_kd.serving.errors import INTERNAL
 from t2i_kd.serving.grpc_client import GrpcProtocol
 from t2i_kd.serving.rest_client import RestProtocol
@@ -18,8 +22,8 @@ from t2i_kd.serving.rest_client import RestProtocol
 class Client:
     """One model behind an endpoint; may be shared by threads.
 
-    What is tried again: connecting, and nothing else. A picture depends on caption and seed alone, so that asking
-    twice would do no harm to the answer; but a request that was sent may be being drawn, and to send it again after a
+    What is tried again: connecting, and nothing else. An image depends on its item and seed alone, so that asking
+    twice would do no harm to the answer; but a request that was sent may be at work, and to send it again after a
     timeout, a broken connection or "too busy" is what keeps an overloaded server overloaded. That is left to the
     caller, who sees `ServingError.code`.
 
@@ -43,33 +47,32 @@ class Client:
         protocol = GrpcProtocol if parts.scheme == "grpc" else RestProtocol
         self._protocol = protocol(parts, model_name, version, label, timeout, connect_retries)
 
-    def generate(self, captions, seeds=None):
-        """Draws captions.
+    def generate(self, items, seeds=None):
+        """Generates an image of each item.
 
         Args:
-            captions: strings, at least one.
+            items: at least one, all captions (str), or all images: a file's bytes (JPEG, PNG, GIF or BMP), a
+                `PIL.Image.Image`, or an array uint8 [height, width, 3]. The last two are sent as PNG.
             seeds: as many integers of 64 bits; all 0 without.
 
         Returns:
             A list of `PIL.Image.Image`, RGB.
 
         Raises:
-            ServingError: when there is no answer, or it is an error, or not a picture for every caption.
-            ValueError: when captions or seeds are not what is asked for here.
+            ServingError: when there is no answer, or it is an error, or not an image for every item.
+            ValueError: when items or seeds are not what is asked for here.
         """
-        return [_picture(row, png) for row, png in enumerate(self.generate_png(captions, seeds))]
+        return [_decoded(row, png) for row, png in enumerate(self.generate_png(items, seeds))]
 
-    def generate_png(self, captions, seeds=None):
+    def generate_png(self, items, seeds=None):
         """`generate` without decoding: a list of each PNG's bytes, as the server sent them."""
-        captions = [] if isinstance(captions, str) else list(captions)
-        if not captions or not all(isinstance(caption, str) for caption in captions):
-            raise ValueError("captions: a list of at least one string is needed")
+        name, items = _checked_items(items)
         if seeds is None:
-            pngs = self._protocol.predict("serving_default", captions, None)
+            pngs = self._protocol.predict("serving_default", name, items, None)
         else:
-            pngs = self._protocol.predict("seeded", captions, _checked_seeds(seeds, len(captions)))
-        if len(pngs) != len(captions):
-            raise ServingError(INTERNAL, f"the answer has {len(pngs)} pictures for {len(captions)} captions")
+            pngs = self._protocol.predict("seeded", name, items, _checked_seeds(seeds, len(items)))
+        if len(pngs) != len(items):
+            raise ServingError(INTERNAL, f"the answer has {len(pngs)} images for {len(items)} items")
         return pngs
 
     def statuses(self):
@@ -91,18 +94,44 @@ class Client:
         self.close()
 
 
+def _checked_items(items):
+    """(the signatures' input, what is sent: strings for captions, bytes for images)."""
+    if isinstance(items, str | bytes | Image.Image) or not isinstance(items, Iterable):
+        raise ValueError("items: a list of captions or of images is needed")
+    items = list(items)
+    if items and all(isinstance(item, str) for item in items):
+        return "text", items
+    if not items or any(isinstance(item, str) for item in items):
+        raise ValueError("items: at least one is needed, and either captions or images")
+    return "image_bytes", [_encoded(item) for item in items]
+
+
+def _encoded(item):
+    if isinstance(item, bytes):
+        return item
+    if isinstance(item, np.ndarray) and item.dtype == np.uint8 and item.ndim == 3 and item.shape[2] == 3:
+        item = Image.fromarray(item)
+    if not isinstance(item, Image.Image):
+        raise ValueError(
+            f"items: {str(item)[:80]!r} is no caption, file's bytes, PIL image or uint8 [height, width, 3]"
+        )
+    file = io.BytesIO()
+    item.convert("RGB").save(file, "PNG")
+    return file.getvalue()
+
+
 def _checked_seeds(seeds, count):
     seeds = list(seeds)
     if len(seeds) != count:
-        raise ValueError(f"{count} captions for {len(seeds)} seeds")
+        raise ValueError(f"{count} items for {len(seeds)} seeds")
     for seed in seeds:
         if isinstance(seed, bool) or not hasattr(seed, "__index__") or not -(2**63) <= seed < 2**63:
             raise ValueError(f"seeds: {seed!r} is not an integer of 64 bits")
     return [int(seed) for seed in seeds]
 
 
-def _picture(row, png):
+def _decoded(row, png):
     try:
         return Image.open(io.BytesIO(png)).convert("RGB")
     except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
-        raise ServingError(INTERNAL, f"picture {row} of the answer cannot be read: {error}") from None
+        raise ServingError(INTERNAL, f"image {row} of the answer cannot be read: {error}") from None

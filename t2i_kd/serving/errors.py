@@ -1,4 +1,4 @@
-"""What a request can be answered with instead of pictures, in gRPC's words and in HTTP's."""
+"""What a request can be answered with instead of images, in gRPC's words and in HTTP's."""
 
 INVALID_ARGUMENT = "INVALID_ARGUMENT"
 NOT_FOUND = "NOT_FOUND"
@@ -18,7 +18,7 @@ HTTP_STATUS = {
 
 
 class RequestError(Exception):
-    """A request that is not answered with pictures.
+    """A request that is not answered with images.
 
     Args:
         code: one of this module's codes, which are gRPC's names.

@@ -13,9 +13,9 @@ from tensorflow_serving.apis import (
 )
 
 from t2i_kd.serving.errors import UNIMPLEMENTED, RequestError, invalid
-from t2i_kd.serving.model import TEXT
+from t2i_kd.serving.signature import PIXELS, SEED, STRING
 
-DTYPES = {tf.string.as_datatype_enum: TEXT, tf.int64.as_datatype_enum: tf.int64.as_numpy_dtype}
+DTYPES = {STRING: tf.string, SEED: tf.int64, PIXELS: tf.uint8}
 
 
 def add_services(server, service):
@@ -43,16 +43,18 @@ class _PredictionService(prediction_service_pb2_grpc.PredictionServiceServicer):
 
     @_answering
     async def Predict(self, request, context):
-        """Draws; see `t2i_kd.exporting.saved_model` for the signatures."""
+        """Generates; see `t2i_kd.exporting.saved_model` for the signatures."""
         service, spec = self.service, request.model_spec
         service.check_name(spec.name)
         with service.open(spec.signature_name, *_which(spec)) as (name, signature, model, batcher):
             unknown = set(request.output_filter) - set(signature.outputs)
             if unknown:
                 raise invalid(f"output_filter: the signature has no output {min(unknown)[:100]!r}")
-            inputs = service.checked(signature, {key: self._values(key, t) for key, t in request.inputs.items()})
+            service.check_names(signature, request.inputs)
+            values = {key: self._values(key, request.inputs[key], spec) for key, spec in signature.inputs.items()}
             with contextlib.ExitStack() as held:
-                held.enter_context(service.room_for(len(next(iter(inputs.values())))))
+                held.enter_context(service.room_for(service.count_rows(signature, values)))
+                inputs = await service.checked(signature, values)
                 outputs = await service.predict(batcher, name, inputs, context.time_remaining())
                 answer = predict_pb2.PredictResponse()
                 for key in request.output_filter or signature.outputs:
@@ -79,31 +81,34 @@ class _PredictionService(prediction_service_pb2_grpc.PredictionServiceServicer):
 
     @_answering
     async def Classify(self, request, context):
-        """Not for a model that draws."""
-        raise RequestError(UNIMPLEMENTED, "a model that draws has no Classify; use Predict")
+        """Not for a model that generates images."""
+        raise RequestError(UNIMPLEMENTED, "a model that generates images has no Classify; use Predict")
 
     @_answering
     async def Regress(self, request, context):
-        """Not for a model that draws."""
-        raise RequestError(UNIMPLEMENTED, "a model that draws has no Regress; use Predict")
+        """Not for a model that generates images."""
+        raise RequestError(UNIMPLEMENTED, "a model that generates images has no Regress; use Predict")
 
     @_answering
     async def MultiInference(self, request, context):
-        """Not for a model that draws."""
-        raise RequestError(UNIMPLEMENTED, "a model that draws has no MultiInference; use Predict")
+        """Not for a model that generates images."""
+        raise RequestError(UNIMPLEMENTED, "a model that generates images has no MultiInference; use Predict")
 
-    def _values(self, key, tensor):
-        """A `TensorProto` [batch] as a list, looked at before anything of its claimed size is made."""
-        if tensor.dtype not in DTYPES:
-            raise invalid(f"input {key[:100]!r}: its dtype is neither string nor int64")
+    def _values(self, key, tensor, spec):
+        """A `TensorProto` as `service.checked` takes it, looked at before anything of its claimed size is made."""
+        expected = DTYPES[spec.dtype]
+        if tensor.dtype != expected.as_datatype_enum:
+            raise invalid(f"input {key!r}: its dtype is not {expected.name}")
         dims = [dim.size for dim in tensor.tensor_shape.dim]
-        if tensor.tensor_shape.unknown_rank or len(dims) != 1:
-            raise invalid(f"input {key[:100]!r}: its shape is {dims}, not [batch]")
+        if tensor.tensor_shape.unknown_rank or not dims or tuple(dims[1:]) != spec.shape:
+            wanted = ", ".join(["batch", *map(str, spec.shape)])
+            raise invalid(f"input {key!r}: its shape is {str(dims)[:100]}, not [{wanted}]")
         self.service.check_rows(dims[0])
         try:
-            return tf.make_ndarray(tensor).tolist()
-        except (ValueError, TypeError):
-            raise invalid(f"input {key[:100]!r}: its values do not fill its shape {dims}") from None
+            values = tf.make_ndarray(tensor)
+        except (ValueError, TypeError, OverflowError):
+            raise invalid(f"input {key!r}: its values do not fill its shape {dims}") from None
+        return values if spec.shape else values.tolist()
 
 
 class _ModelService(model_service_pb2_grpc.ModelServiceServicer):
@@ -134,4 +139,4 @@ def _which(spec):
 
 
 def _tensor(values):
-    return tf.make_tensor_proto(values, dtype=tf.string if values.dtype == TEXT else None)
+    return tf.make_tensor_proto(values, dtype=tf.string if values.dtype == STRING else None)

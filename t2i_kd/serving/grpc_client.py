@@ -3,7 +3,7 @@
 import queue
 import time
 
-from t2i_kd.serving.answers import ServingError, VersionStatus, expected_form, named
+from t2i_kd.serving.client_answers import ServingError, VersionStatus, expected_form, named
 from t2i_kd.serving.errors import DEADLINE_EXCEEDED, INTERNAL, UNAVAILABLE
 
 PAUSE_MILLISECONDS = 250
@@ -17,7 +17,7 @@ class GrpcProtocol:
         from tensorflow_serving.apis import model_service_pb2_grpc, prediction_service_pb2_grpc
 
         self._grpc = grpc
-        # Many pictures in one answer are more than gRPC's 4 MiB.
+        # Many images in one answer are more than gRPC's 4 MiB.
         options = [("grpc.max_receive_message_length", -1)]
         options += [(f"grpc.{which}_reconnect_backoff_ms", PAUSE_MILLISECONDS) for which in ("initial", "max")]
         self._channel = grpc.insecure_channel(parts.netloc, options)
@@ -29,17 +29,17 @@ class GrpcProtocol:
         self._patience = 0.5 * 2 ** max(0, connect_retries - 1)
         self._connected = False
 
-    def predict(self, signature, captions, seeds):
+    def predict(self, signature, name, items, seeds):
         from tensorflow.core.framework import types_pb2
         from tensorflow_serving.apis import predict_pb2
 
         request = predict_pb2.PredictRequest()
         self._address(request.model_spec)
         request.model_spec.signature_name = signature
-        text = request.inputs["text"]
-        text.dtype = types_pb2.DT_STRING
-        text.tensor_shape.dim.add(size=len(captions))
-        text.string_val.extend(caption.encode("utf-8") for caption in captions)
+        strings = request.inputs[name]
+        strings.dtype = types_pb2.DT_STRING
+        strings.tensor_shape.dim.add(size=len(items))
+        strings.string_val.extend(item.encode("utf-8") if isinstance(item, str) else item for item in items)
         if seeds is not None:
             seed = request.inputs["seed"]
             seed.dtype = types_pb2.DT_INT64

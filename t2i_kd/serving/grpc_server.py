@@ -7,7 +7,7 @@ from google.protobuf.message import DecodeError
 
 from t2i_kd.errors import UserError
 
-# Then a client is told to come back on a new connection; what it began is answered. Who does not read its answers or
+# Then a client is asked to come back on a new connection; what it began is answered. Who does not read its answers or
 # has nothing to ask can be hung up on in no other way.
 CONNECTION_AGE_SECONDS = 60.0
 STREAMS = 100
@@ -48,7 +48,10 @@ class _Bounds(grpc.aio.ServerInterceptor):
     """Counts the requests that are open, and reads each one's message under a deadline.
 
     gRPC itself calls a method only when the message is there, and waits for that as long as its sender likes. As a
-    stream, which looks the same on the wire, a method is called at once and reads its one message itself.
+    stream, which looks the same on the wire, a method is called at once and reads its one message itself. With
+    `maximum_concurrent_rpcs` alone, messages that never arrive would fill all places until their connections age. It
+    also refuses with RESOURCE_EXHAUSTED, which is what a message gets that is too large for ever; "too busy, try again"
+    is UNAVAILABLE, by REST and by gRPC alike.
     """
 
     def __init__(self, settings):

@@ -1,4 +1,4 @@
-"""uvicorn, with bounds that it leaves to its user: on slow senders and slow readers, on connections, and on its end."""
+"""uvicorn, with bounds that it leaves to its user: on slow senders and slow readers, and on connections."""
 
 import asyncio
 import contextlib
@@ -15,7 +15,6 @@ KEEP_ALIVE_SECONDS = 5
 LARGEST_HEADER = 1 << 15
 # Bytes that a client must take of an answer within --read_timeout_seconds.
 SLOWEST_READER = 1 << 16
-LAST_WORDS_SECONDS = 0.5
 
 
 def listen(settings):
@@ -53,6 +52,7 @@ class HttpServer(uvicorn.Server):
             proxy_headers=False,
             server_header=False,
             timeout_keep_alive=KEEP_ALIVE_SECONDS,
+            timeout_graceful_shutdown=settings.shutdown_timeout_seconds,
             h11_max_incomplete_event_size=LARGEST_HEADER,
         )
         super().__init__(config)
@@ -63,37 +63,15 @@ class HttpServer(uvicorn.Server):
         while not self.started and not self._task.done():
             await asyncio.sleep(0.01)
 
-    async def finish(self, until):
-        """Takes no more requests and answers those that have begun; what is not done in time is told so, or hung up on.
-
-        Args:
-            until: a time of the event loop's clock.
-        """
+    async def finish(self):
+        """Takes no more requests and answers those that have begun; what is not done in time hears so, where it can."""
         self.should_exit = True
-        await asyncio.wait([self._task], timeout=max(0.0, until - asyncio.get_running_loop().time()))
-        if not self._task.done():
-            await self._break_off()
         await self._task
 
     @contextlib.contextmanager
     def capture_signals(self):
         """Signals are handled once, for both protocols."""
         yield
-
-    async def _break_off(self):
-        state = self.server_state
-        for connection in list(state.connections):
-            if connection.cycle is not None and connection.cycle.response_started:
-                connection.transport.abort()
-        await asyncio.sleep(0)
-        pending = list(state.tasks)
-        for task in pending:
-            task.cancel()
-        if pending:
-            await asyncio.wait(pending, timeout=LAST_WORDS_SECONDS)
-        for connection in list(state.connections):
-            connection.transport.abort()
-        self.force_exit = True
 
 
 def _bounded_protocol(settings, app):
@@ -104,8 +82,9 @@ def _bounded_protocol(settings, app):
     class BoundedProtocol(H11Protocol):
         """HTTP/1.1 that hangs up on who is slow to send a request's header or to take an answer.
 
-        uvicorn itself bounds only the silence between two requests, and answers whatever comes over its limit of
-        connections with plain text, probes too.
+        uvicorn itself bounds only the silence between two requests: whoever sends half a header, or does not take its
+        answer, stays for ever. Its `limit_concurrency` answers what comes over it with plain text, probes too, so that
+        a busy pod is taken for a dead one, and without the JSON and the `Retry-After` of TF Serving's clients.
         """
 
         _timer = None

@@ -9,10 +9,11 @@ from t2i_kd.serving.service import DEFAULT_SIGNATURE
 
 
 def parse(body):
-    """A request's body as a JSON object; what else it holds than TF Serving reads is left alone, as there.
+    """A request's body; what else it holds than TF Serving reads is left alone, as there.
 
     Returns:
-        (object, signature's name).
+        (form, content, signature's name): the form is "instances" (rows) or "inputs" (columns), the content what stood
+        there.
 
     Raises:
         RequestError: when it is not UTF-8, not JSON, or has not one of `instances` and `inputs`.
@@ -30,14 +31,15 @@ def parse(body):
     signature = request.get("signature_name", DEFAULT_SIGNATURE)
     if not isinstance(signature, str):
         raise invalid("'signature_name' is not a string")
-    return request, signature
+    form = "instances" if "instances" in request else "inputs"
+    return form, request[form], signature
 
 
-def read_inputs(request, names, check_rows):
+def read_inputs(form, content, names, check_rows):
     """The values of a parsed request.
 
     Args:
-        request: the object that `parse` returned.
+        form, content: from `parse`.
         names: the signature's inputs.
         check_rows: called with the number of rows before they are looked at; raises `RequestError`.
 
@@ -45,23 +47,22 @@ def read_inputs(request, names, check_rows):
         {name: list of bytes, int, or whatever else stood there}.
 
     Raises:
-        RequestError: when it has not TF Serving's form.
+        RequestError: when it has not TF Serving's form, or an input named `..._bytes` is given as plain text.
     """
-    if "instances" in request:
-        return _read_rows(request["instances"], list(names), check_rows)
-    return _read_columns(request["inputs"], list(names), check_rows)
+    read = _read_rows if form == "instances" else _read_columns
+    return read(content, list(names), check_rows)
 
 
-def write_outputs(request, outputs):
+def write_outputs(form, outputs):
     """The answer's bytes.
 
     Args:
-        request: the object that `parse` returned; says whether rows or columns are wanted.
+        form: from `parse`; says whether rows or columns are wanted.
         outputs: {name: array [n, ...]}.
     """
     columns = {name: _to_json(name, values) for name, values in outputs.items()}
     single = next(iter(columns.values())) if len(columns) == 1 else None
-    if "inputs" in request:
+    if form == "inputs":
         answer = {"outputs": columns if single is None else single}
     elif single is None:
         rows = zip(*columns.values(), strict=True)
@@ -79,14 +80,14 @@ def _read_rows(instances, names, check_rows):
     if all(plain):
         if len(names) != 1:
             raise invalid(f"each instance must be an object with {', '.join(names)}")
-        return {names[0]: [_value(row) for row in instances]}
+        return {names[0]: _values(names[0], instances)}
     if any(plain):
         raise invalid("'instances' mixes plain values and objects")
     keys = instances[0].keys()
     for number, row in enumerate(instances):
         if row.keys() != keys:
             raise invalid(f"instance {number} has other keys than instance 0")
-    return {key: [_value(row[key]) for row in instances] for key in keys}
+    return {key: _values(key, [row[key] for row in instances]) for key in keys}
 
 
 def _read_columns(inputs, names, check_rows):
@@ -99,12 +100,21 @@ def _read_columns(inputs, names, check_rows):
         if not isinstance(values, list):
             raise invalid(f"input {name[:100]!r} is not a list: its shape is [batch]")
         check_rows(len(values))
-        columns[name] = [_value(value) for value in values]
+        columns[name] = _values(name, values)
     return columns
 
 
 def _is_binary(value):
     return isinstance(value, dict) and value.keys() == {"b64"}
+
+
+def _values(name, values):
+    if name.endswith("_bytes"):
+        for row, value in enumerate(values):
+            if isinstance(value, str):
+                example = '{"b64": "..."}'
+                raise invalid(f"input {name[:100]!r}, row {row}: text, but it takes bytes: give {example} with base64")
+    return [_value(value) for value in values]
 
 
 def _value(value):

@@ -16,17 +16,17 @@ class Metrics:
         self.seconds = prometheus.Histogram(
             "request_seconds", "From a request's arrival to its answer", ["protocol"], buckets=SECONDS, **shared
         )
-        self.rows = prometheus.Histogram("batch_rows", "Captions in a batch, padding left out", buckets=sizes, **shared)
-        self.padding = prometheus.Counter("padding_rows", "Rows drawn only to fill a batch", **shared)
+        self.rows = prometheus.Histogram("batch_rows", "Rows in a batch, padding left out", buckets=sizes, **shared)
+        self.padding = prometheus.Counter("padding_rows", "Rows generated only to fill a batch", **shared)
         self.batch_seconds = prometheus.Histogram(
             "batch_seconds", "The model's time a batch", buckets=SECONDS, **shared
         )
-        self.pending = prometheus.Gauge("pending_captions", "Captions taken in and not yet answered", **shared)
+        self.pending = prometheus.Gauge("pending_items", "Captions or images taken in and not yet answered", **shared)
         self.versions = prometheus.Gauge("model_version_loaded", "1 for each loaded version", ["version"], **shared)
         self.refused = prometheus.Counter("versions_refused", "Version folders that were not loaded", **shared)
 
     def observe_batch(self, rows, size, seconds):
-        """Counts one drawn batch."""
+        """Counts one batch."""
         self.rows.observe(rows)
         self.padding.inc(size - rows)
         self.batch_seconds.observe(seconds)

@@ -2,91 +2,115 @@
 
 import functools
 import gc
-from dataclasses import dataclass
+import itertools
 from pathlib import Path
 
 import numpy as np
 
 from t2i_kd.errors import UserError
-from t2i_kd.loading import check_saved_model
-
-TEXT, SEED = np.dtype(object), np.dtype(np.int64)
-WARM_UP_CAPTION = b"a small red circle"
-
-
-@dataclass(frozen=True)
-class Signature:
-    """What a signature takes and gives.
-
-    Attributes:
-        inputs: {name: `TEXT` or `SEED`}, each [batch].
-        outputs: names, each [batch, ...].
-    """
-
-    inputs: dict[str, np.dtype]
-    outputs: tuple[str, ...]
+from t2i_kd.exporting.artifacts import check_saved_model
+from t2i_kd.exporting.manifest import check_file
+from t2i_kd.exporting.tf_serving import WARMUP
+from t2i_kd.serving.errors import invalid
+from t2i_kd.serving.requests import condition_of
+from t2i_kd.serving.signature import STRING, describe
 
 
 class Model:
-    """A version that draws.
+    """A version that generates.
 
     Args:
         folder: `saved_models/NAME/VERSION`; read completely here and never again.
+        kind: `requests.RequestKind`, what the endpoint takes.
         threads: of one operation, for the whole process; None leaves TensorFlow's own choice.
 
     Attributes:
         version: its number.
-        resolution: side of its pictures in pixels.
+        resolution: side of its images in pixels.
         noise_dim: numbers of noise that it takes; 0 where the seed changes nothing.
-        signatures: {name: `Signature`}.
+        condition: what the manifest says of its requests.
+        signatures: {name: `signature.Signature`}.
         signature_defs: {name: TensorFlow's `SignatureDef`}, what GetModelMetadata answers.
 
     Raises:
-        UserError: when the folder is no whole export, or cannot be loaded.
+        UserError: when the folder is no whole export, cannot be loaded, or is asked with another kind of item.
     """
 
-    def __init__(self, folder, threads=None):
+    def __init__(self, folder, kind, threads=None):
         folder = Path(folder)
         self.version = int(folder.name)
         try:
-            if not (folder / "saved_model.pb").is_file():
-                raise UserError(f"{folder}: saved_model.pb is missing")
-            manifest = check_saved_model(folder)
+            manifest = _read_manifest(folder, kind)
             if threads is not None:
                 _prepare_tensorflow(threads)
             graph = _read_graph(folder)
             # Its signatures work only as long as the loaded object lives.
             self._loaded = _load(folder)
+            self.signatures = {
+                name: describe(f"{folder}: signature {name}", f, kind.request)
+                for name, f in self._loaded.signatures.items()
+            }
+            self._typical = _read_typical_items(folder / WARMUP, kind.request)
         except UserError:
             raise
         except Exception as error:  # TensorFlow's errors have no base class of their own
             raise UserError(f"{folder}: cannot be loaded: {error}") from None
         self.resolution, self.noise_dim = manifest["resolution"], manifest["noise_dim"]
+        self.condition = condition_of(folder, manifest)
         self.signature_defs = dict(graph.meta_graphs[0].signature_def)
-        self.signatures = {name: _describe(folder, name, f) for name, f in self._loaded.signatures.items()}
 
     def run(self, signature, inputs):
-        """Draws.
+        """One forward pass.
 
         Args:
             signature: a name in `signatures`.
-            inputs: {name: array [batch]}, every input of the signature.
+            inputs: {name: array [batch, ...]}, every input of the signature.
 
         Returns:
             {name: array [batch, ...]}, strings as objects of type bytes.
+
+        Raises:
+            RequestError: INVALID_ARGUMENT, as from TF Serving, when an operation of the graph refuses a value.
         """
         import tensorflow as tf
 
         tensors = {
-            name: tf.constant(values.tolist() if values.dtype == TEXT else values) for name, values in inputs.items()
+            name: tf.constant(values.tolist() if values.dtype == STRING else values) for name, values in inputs.items()
         }
-        return {name: tensor.numpy() for name, tensor in self._loaded.signatures[signature](**tensors).items()}
+        try:
+            outputs = self._loaded.signatures[signature](**tensors)
+        except tf.errors.InvalidArgumentError as error:
+            raise invalid(f"the model refuses this request: {_reason(error)}") from None
+        return {name: tensor.numpy() for name, tensor in outputs.items()}
 
     def warm_up(self, sizes):
-        """Runs every signature once with every batch size, so that no request pays for the first time."""
+        """Runs every signature once with every batch size, so that no request pays for the first time.
+
+        Strings are those of the warm-up requests that the version came with; seeds are 0, and pixels black.
+        """
         for name, signature in self.signatures.items():
             for size in sizes:
-                self.run(name, {key: _rows(dtype, size) for key, dtype in signature.inputs.items()})
+                self.run(name, {key: self._typical_rows(spec, size) for key, spec in signature.inputs.items()})
+
+    def _typical_rows(self, spec, size):
+        if spec.dtype != STRING:
+            return np.zeros((size, *spec.shape), spec.dtype)
+        rows = np.empty(size, STRING)
+        rows[:] = list(itertools.islice(itertools.cycle(self._typical), size))
+        return rows
+
+
+def _read_manifest(folder, kind):
+    if not (folder / "saved_model.pb").is_file():
+        raise UserError(f"{folder}: saved_model.pb is missing")
+    manifest = check_saved_model(folder)
+    for entry in manifest["support_files"]:
+        if entry["file"] == WARMUP:
+            check_file(folder / WARMUP, entry)
+    asked_with = condition_of(folder, manifest)["kind"]
+    if asked_with != kind.name:
+        raise UserError(f"{folder}: takes {asked_with}s, but since its start this endpoint takes {kind.name}s")
+    return manifest
 
 
 @functools.cache
@@ -112,17 +136,19 @@ def _load(folder):
     return tf.saved_model.load(str(folder))
 
 
-def _rows(dtype, size):
-    return np.full(size, WARM_UP_CAPTION if dtype == TEXT else 0, dtype)
+def _read_typical_items(path, request):
+    """The strings of a version's warm-up requests, a list of bytes."""
+    import tensorflow as tf
+    from tensorflow_serving.apis.prediction_log_pb2 import PredictionLog
+
+    logs = map(PredictionLog.FromString, tf.data.TFRecordDataset(str(path)).as_numpy_iterator())
+    items = [item for log in logs for item in tf.make_ndarray(log.predict_log.request.inputs[request]).tolist()]
+    if not items:
+        raise UserError(f"{path}: holds no requests to warm up with")
+    return items
 
 
-def _describe(folder, name, function):
-    inputs = {}
-    for key, spec in function.structured_input_signature[1].items():
-        dtype = TEXT if spec.dtype.name == "string" else np.dtype(spec.dtype.as_numpy_dtype)
-        if dtype not in (TEXT, SEED) or spec.shape.as_list() != [None]:
-            raise UserError(
-                f"{folder}: signature {name} takes {key} as {spec.dtype.name} {spec.shape}, which is not served"
-            )
-        inputs[key] = dtype
-    return Signature(inputs, tuple(sorted(function.structured_outputs)))
+def _reason(error):
+    """What an operation said, without where in the graph it stands."""
+    words = error.message.split("\n")[0].split("[[")[0]
+    return words.rpartition("}}")[2].strip()[:200]

@@ -10,13 +10,12 @@ from pathlib import Path
 from t2i_kd.errors import UserError
 from t2i_kd.serving.batching import Batcher
 from t2i_kd.serving.errors import NOT_FOUND, RequestError, invalid
-from t2i_kd.serving.model import Model
+from t2i_kd.serving.folders import find_versions, fingerprint
 
 log = logging.getLogger(__name__)
 
 LOADING, AVAILABLE, UNLOADING, END = "LOADING", "AVAILABLE", "UNLOADING", "END"
 REMEMBERED = 16
-LARGEST_VERSION = 2**63 - 1
 
 
 class _Loaded:
@@ -35,10 +34,10 @@ class Repository:
     Args:
         settings: `settings.Settings`.
         metrics: `metrics.Metrics`.
-        load: from a version's folder to a `Model`; raises `UserError`.
+        load: from a version's folder to a `model.Model`; raises `UserError`.
     """
 
-    def __init__(self, settings, metrics, load=Model):
+    def __init__(self, settings, metrics, load):
         self._name, self._base = settings.model_name, Path(settings.model_base_path)
         self._labels = dict(settings.version_labels)
         self._settings, self._metrics, self._load = settings, metrics, load
@@ -123,7 +122,7 @@ class Repository:
 
     def poll(self):
         """Looks at the folder once; loads what is new and lets go of what is replaced."""
-        on_disk = self._versions_on_disk()
+        on_disk = find_versions(self._base)
         for gone in self._refused.keys() - on_disk.keys():
             del self._refused[gone]
         newest = next((version for version in sorted(on_disk, reverse=True) if self._available(version, on_disk)), None)
@@ -142,32 +141,24 @@ class Repository:
             except Exception:
                 log.exception("looking at %s failed", self._base)
 
-    def _versions_on_disk(self):
-        try:
-            entries = [entry for entry in self._base.iterdir() if entry.name.isascii() and entry.name.isdecimal()]
-            folders = {int(entry.name): entry for entry in entries if len(entry.name) < 20 and entry.is_dir()}
-        except OSError:
-            return {}
-        return {version: folder for version, folder in folders.items() if version <= LARGEST_VERSION}
-
     def _available(self, version, on_disk):
         if version in self._loaded:
             return True
         folder = on_disk.get(version)
         if folder is None:
             return False
-        fingerprint = _fingerprint(folder)
-        if self._refused.get(version, (None, ""))[0] == fingerprint:
+        seen = fingerprint(folder)
+        if self._refused.get(version, (None, ""))[0] == seen:
             return False
         self._set_state(version, LOADING)
         try:
             model = self._load(folder)
             model.warm_up(self._settings.allowed_batch_sizes)
         except UserError as error:
-            self._refuse(version, fingerprint, str(error))
+            self._refuse(version, seen, str(error))
             return False
         except Exception as error:  # TensorFlow's errors have no base class of their own
-            self._refuse(version, fingerprint, f"{folder}: its warm-up failed: {error}")
+            self._refuse(version, seen, f"{folder}: its warm-up failed: {error}")
             return False
         self._add(version, model)
         return True
@@ -189,8 +180,8 @@ class Repository:
         self._metrics.versions.labels(str(version)).set(1)
         log.info("version %d of %s is loaded", version, self._name)
 
-    def _refuse(self, version, fingerprint, reason):
-        self._refused[version] = (fingerprint, reason)
+    def _refuse(self, version, seen, reason):
+        self._refused[version] = (seen, reason)
         self._metrics.refused.inc()
         # The reason names a file of this host: it is for the log, not for who asks.
         self._set_state(version, END, "the version cannot be loaded; the server's log says why")
@@ -234,12 +225,3 @@ class Repository:
         if version is not None:
             return f"Specific({self._name}, {version})"
         return f"Label({self._name}, {label})" if label is not None else f"Latest({self._name})"
-
-
-def _fingerprint(folder):
-    """Changes with every file that is added, removed or written."""
-    try:
-        stats = [(path, path.stat()) for path in sorted(folder.rglob("*"))]
-        return tuple((path.name, stat.st_size, stat.st_mtime_ns) for path, stat in stats)
-    except OSError:
-        return object()

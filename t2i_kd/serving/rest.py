@@ -16,8 +16,8 @@ from tensorflow_serving.apis import get_model_metadata_pb2
 from t2i_kd.serving import json_format
 from t2i_kd.serving.asgi import HEALTH, METRICS, error_response
 from t2i_kd.serving.errors import RequestError, invalid
+from t2i_kd.serving.folders import LARGEST_VERSION
 from t2i_kd.serving.page_routes import page_routes
-from t2i_kd.serving.repository import LARGEST_VERSION
 
 MODEL = r"(?P<name>[^/:]+)(?:/versions/(?P<version>[0-9]+)|/labels/(?P<label>[^/:]+))?"
 TARGETS = {
@@ -27,6 +27,7 @@ TARGETS = {
 # What is read of a body that is too large, so that its sender hears the answer instead of a broken connection.
 MOST_DRAINED = 64 << 20
 LARGE_ANSWER = 1 << 16
+PAGE_LIMITS = ("max_items_per_request", "max_item_bytes", "max_body_bytes")
 
 
 def make_app(service):
@@ -53,8 +54,10 @@ class _Rest:
     async def page(self, request):
         """What the page must know of the newest version."""
         with self.service.repository.hold() as (model, _):
-            about = {"model": self.settings.model_name, "resolution": model.resolution, "noise_dim": model.noise_dim}
-        return JSONResponse(about | {"max_captions_per_request": self.settings.max_captions_per_request})
+            about = {"resolution": model.resolution, "noise_dim": model.noise_dim}
+            condition = {key: model.condition[key] for key in ("kind", "request", "inputs")}
+        limits = {name: getattr(self.settings, name) for name in PAGE_LIMITS}
+        return JSONResponse({"model": self.settings.model_name, "condition": condition, **about, **limits})
 
     async def health(self, request):
         """200 while a version is loaded, 503 otherwise."""
@@ -81,20 +84,20 @@ class _Rest:
             return self._metadata(which) if what == "metadata" else self._status(which)
 
     async def _predict(self, request, which):
-        body = self._unpacked(request, await self._read(request))
-        wanted, signature = json_format.parse(body)
-        with self.service.open(signature, *which) as (name, described, _, batcher):
-            values = json_format.read_inputs(wanted, described.inputs, self.service.check_rows)
-            inputs = self.service.checked(described, values)
-            with contextlib.ExitStack() as held:
-                held.enter_context(self.service.room_for(len(next(iter(inputs.values())))))
-                outputs = await self.service.predict(batcher, name, inputs)
-                if sum(values.nbytes for values in outputs.values()) > LARGE_ANSWER:
-                    # Millions of pixels as text take a while; the other requests go on meanwhile.
-                    answer = await asyncio.to_thread(json_format.write_outputs, wanted, outputs)
-                else:
-                    answer = json_format.write_outputs(wanted, outputs)
-                return _Pictures(answer, held.pop_all())
+        form, content, signature = json_format.parse(self._unpacked(request, await self._read(request)))
+        with self.service.open(signature, *which) as (name, described, _, batcher), contextlib.ExitStack() as held:
+            values = json_format.read_inputs(form, content, described.inputs, self.service.check_rows)
+            held.enter_context(self.service.room_for(self.service.count_rows(described, values)))
+            inputs = await self.service.checked(described, values)
+            # Lists of pixels are many times as large as what is kept of them.
+            del content, values
+            outputs = await self.service.predict(batcher, name, inputs)
+            if sum(values.nbytes for values in outputs.values()) > LARGE_ANSWER:
+                # Millions of pixels as text take a while; the other requests go on meanwhile.
+                answer = await asyncio.to_thread(json_format.write_outputs, form, outputs)
+            else:
+                answer = json_format.write_outputs(form, outputs)
+            return _Images(answer, held.pop_all())
 
     async def _read(self, request):
         most, body, size = self.settings.max_body_bytes, bytearray(), 0
@@ -158,7 +161,7 @@ class _Rest:
         return JSONResponse({"model_spec": spec, "metadata": {"signature_def": shown}})
 
 
-class _Pictures(Response):
+class _Images(Response):
     """An answer that holds something until the client has taken it, but for what fits into a socket's buffers."""
 
     media_type = "application/json"

@@ -4,7 +4,7 @@ import asyncio
 import base64
 import threading
 
-from t2i_kd.serving.answers import ServingError, VersionStatus, expected_form, named
+from t2i_kd.serving.client_answers import ServingError, VersionStatus, expected_form, named
 from t2i_kd.serving.errors import DEADLINE_EXCEEDED, HTTP_STATUS, INTERNAL, INVALID_ARGUMENT, UNAVAILABLE
 
 CODES = {status: code for code, status in HTTP_STATUS.items()} | {
@@ -36,8 +36,9 @@ class RestProtocol:
         self._thread = threading.Thread(target=self._loop.run_forever, name="endpoint client", daemon=True)
         self._thread.start()
 
-    def predict(self, signature, captions, seeds):
-        inputs = {"text": captions} if seeds is None else {"text": captions, "seed": seeds}
+    def predict(self, signature, name, items, seeds):
+        values = [item if isinstance(item, str) else {"b64": base64.b64encode(item).decode()} for item in items]
+        inputs = {name: values} if seeds is None else {name: values, "seed": seeds}
         answer = self._ask("POST", ":predict", json={"signature_name": signature, "inputs": inputs})
         with expected_form():
             return [base64.b64decode(value["b64"], validate=True) for value in answer["outputs"]]

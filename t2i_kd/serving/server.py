@@ -7,6 +7,7 @@ import signal
 
 import uvloop
 
+from t2i_kd.serving.folders import find_request_kind
 from t2i_kd.serving.grpc_server import make_server
 from t2i_kd.serving.http_server import HttpServer, listen
 from t2i_kd.serving.metrics import Metrics
@@ -34,11 +35,13 @@ async def _serve(settings):
     stop = asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, stop.set)
+    kind = find_request_kind(settings.model_base_path)
+    settings = settings.with_limits(kind.limits)
     metrics = Metrics(settings.allowed_batch_sizes)
-    repository = Repository(settings, metrics, functools.partial(Model, threads=settings.threads))
-    service = Service(settings, repository, metrics)
+    repository = Repository(settings, metrics, functools.partial(Model, kind=kind, threads=settings.threads))
+    service = Service(settings, kind, repository, metrics)
     # Ports first: a model can take a while to load, only to find that its port is taken. And TensorFlow, which
-    # chatters, last: what is wrong with the command line is told in one line.
+    # chatters, last: what is wrong with the command line is said in one line.
     listener = listen(settings) if settings.rest_api_port else None
     grpc_server = make_server(settings) if settings.port else None
     await asyncio.to_thread(repository.start)
@@ -69,7 +72,7 @@ async def _start_rest(settings, service, listener):
 
     server = HttpServer(settings, make_app(service))
     await server.start(listener)
-    return server.finish
+    return lambda until: server.finish()
 
 
 async def _finish(servers, repository, seconds):
@@ -77,7 +80,7 @@ async def _finish(servers, repository, seconds):
     until = asyncio.get_running_loop().time() + seconds
     await asyncio.gather(*(finish(until) for finish in servers))
     if not await asyncio.to_thread(repository.stop, _left(until)):
-        log.warning("the model was still drawing after %g seconds", seconds)
+        log.warning("the model was still working after %g seconds", seconds)
 
 
 def _left(until):

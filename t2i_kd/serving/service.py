@@ -3,30 +3,32 @@
 import asyncio
 import contextlib
 import time
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 
-from t2i_kd.data.captioned_images import check_caption
 from t2i_kd.errors import UserError
 from t2i_kd.serving.errors import DEADLINE_EXCEEDED, INTERNAL, NOT_FOUND, UNAVAILABLE, RequestError, invalid
-from t2i_kd.serving.model import TEXT
+from t2i_kd.serving.signature import STRING
 
 DEFAULT_SIGNATURE = "serving_default"
-SEEDS = np.iinfo(np.int64)
 
 
 class Service:
     """The model's versions behind the endpoint's bounds.
 
     Args:
-        settings: `settings.Settings`.
+        settings: `settings.Settings`, with the limits of `kind`.
+        kind: `requests.RequestKind`, what the model is asked with.
         repository: `repository.Repository`.
         metrics: `metrics.Metrics`.
     """
 
-    def __init__(self, settings, repository, metrics):
-        self.settings, self.repository, self.metrics = settings, repository, metrics
+    def __init__(self, settings, kind, repository, metrics):
+        self.settings, self.kind, self.repository, self.metrics = settings, kind, repository, metrics
         self._pending = 0
+        # Images are decoded here; as many at once as batches are run, which bounds the memory.
+        self._checkers = ThreadPoolExecutor(settings.num_batch_threads, "checker")
 
     def check_name(self, name):
         """Raises `RequestError` unless `name` is the model that is served."""
@@ -48,53 +50,73 @@ class Service:
             yield name, model.signatures[name], model, batcher
 
     @contextlib.contextmanager
-    def room_for(self, captions):
-        """Counts captions as taken in until the block ends; the block holds their pictures and the encoded answer.
+    def room_for(self, items):
+        """Counts items as taken in until the block ends; the block holds their images and the encoded answer.
 
         Raises:
             RequestError: when too many are waiting already.
         """
-        if self._pending + captions > self.settings.max_pending_captions:
-            raise RequestError(UNAVAILABLE, f"too busy: {self._pending} captions are waiting; try again later")
-        self._add_pending(captions)
+        if self._pending + items > self.settings.max_pending_items:
+            raise RequestError(UNAVAILABLE, f"too busy: {self._pending} {self.kind.name}s are waiting; try again later")
+        self._add_pending(items)
         try:
             yield
         finally:
-            self._add_pending(-captions)
+            self._add_pending(-items)
 
     def check_rows(self, rows):
-        """Raises `RequestError` unless a request may have this many captions. Call it before anything is copied."""
-        most = self.settings.max_captions_per_request
+        """Raises `RequestError` unless a request may have this many items. Call it before anything is copied."""
+        most = self.settings.max_items_per_request
         if not 1 <= rows <= most:
-            raise invalid(f"{rows} captions in a request; 1 to {most} are allowed (--max_captions_per_request)")
+            what = f"{self.kind.name}s in a request"
+            raise invalid(f"{rows} {what}; 1 to {most} are allowed (--max_items_per_request)")
 
-    def checked(self, signature, inputs):
-        """A request's values as arrays.
-
-        Args:
-            signature: a `model.Signature`.
-            inputs: {name: list of bytes or of int}.
-
-        Returns:
-            {name: array [n]}.
-
-        Raises:
-            RequestError: naming the input that is missing, unknown, or of a wrong type, length or value.
-        """
-        for name in inputs:
+    def check_names(self, signature, names):
+        """Raises `RequestError` unless `names` are a signature's inputs, naming one that is missing or unknown."""
+        for name in names:
             if name not in signature.inputs:
                 raise invalid(f"unknown input {name[:100]!r}; the signature takes {', '.join(signature.inputs)}")
         for name in signature.inputs:
-            if name not in inputs:
+            if name not in names:
                 raise invalid(f"input {name!r} is missing")
+
+    def count_rows(self, signature, inputs):
+        """The number of a request's rows.
+
+        Args:
+            signature: a `signature.Signature`.
+            inputs: {name: list or array}.
+
+        Raises:
+            RequestError: naming an input that is missing, unknown, or of another length than the others.
+        """
+        self.check_names(signature, inputs)
         lengths = {name: len(values) for name, values in inputs.items()}
         if len(set(lengths.values())) > 1:
             raise invalid(f"inputs differ in length: {', '.join(f'{name} {n}' for name, n in lengths.items())}")
-        self.check_rows(next(iter(lengths.values())))
-        return {name: self._array(name, dtype, inputs[name]) for name, dtype in signature.inputs.items()}
+        rows = next(iter(lengths.values()))
+        self.check_rows(rows)
+        return rows
+
+    async def checked(self, signature, inputs):
+        """A request's values as arrays.
+
+        Args:
+            signature: a `signature.Signature`.
+            inputs: {name: list of bytes or of JSON's values, or an array that is right already}, from `count_rows`.
+
+        Returns:
+            {name: array [n, ...]}.
+
+        Raises:
+            RequestError: naming the input and the row of a wrong type, size or value.
+        """
+        if self.kind.quick:
+            return self._arrays(signature, inputs)
+        return await asyncio.get_running_loop().run_in_executor(self._checkers, self._arrays, signature, inputs)
 
     async def predict(self, batcher, name, inputs, seconds=None):
-        """Draws; raises `RequestError` when that takes longer than allowed, or than `seconds`.
+        """Generates; raises `RequestError` when that takes longer than allowed, or than `seconds`.
 
         Args:
             batcher, name: from `open`.
@@ -105,7 +127,7 @@ class Service:
         try:
             return await asyncio.wait_for(asyncio.wrap_future(batcher.submit(name, inputs)), limit)
         except TimeoutError:
-            raise RequestError(DEADLINE_EXCEEDED, f"not drawn within {limit:g} seconds") from None
+            raise RequestError(DEADLINE_EXCEEDED, f"not generated within {limit:g} seconds") from None
 
     @contextlib.contextmanager
     def measured(self, protocol, method):
@@ -123,30 +145,28 @@ class Service:
             self.metrics.requests.labels(protocol, method, code[-1]).inc()
             self.metrics.seconds.labels(protocol).observe(time.perf_counter() - began)
 
-    def _array(self, name, dtype, values):
-        array = np.empty(len(values), dtype)
+    def _arrays(self, signature, inputs):
+        return {name: self._array(name, spec, inputs[name]) for name, spec in signature.inputs.items()}
+
+    def _array(self, name, spec, values):
+        if isinstance(values, np.ndarray):
+            return values
+        array = np.empty((len(values), *spec.shape), spec.dtype)
         for row, value in enumerate(values):
             try:
-                array[row] = self._text(value) if dtype == TEXT else _seed(value)
+                array[row] = self._item(value) if spec.dtype == STRING else spec.numbers(value)
             except UserError as error:
                 raise invalid(f"input {name!r}, row {row}: {error}") from None
         return array
 
-    def _text(self, value):
+    def _item(self, value):
         if not isinstance(value, bytes):
             raise UserError("not a string")
-        most = self.settings.max_caption_bytes
+        most = self.settings.max_item_bytes
         if len(value) > most:
-            raise UserError(f"caption: {len(value)} bytes, more than the {most} allowed (--max_caption_bytes)")
-        check_caption(value)
-        return value
+            raise UserError(f"{self.kind.name}: {len(value)} bytes, more than the {most} allowed (--max_item_bytes)")
+        return self.kind.check(value)
 
-    def _add_pending(self, captions):
-        self._pending += captions
+    def _add_pending(self, items):
+        self._pending += items
         self.metrics.pending.set(self._pending)
-
-
-def _seed(value):
-    if isinstance(value, bool) or not isinstance(value, int) or not SEEDS.min <= value <= SEEDS.max:
-        raise UserError("not an integer of 64 bits")
-    return value

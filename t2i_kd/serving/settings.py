@@ -1,22 +1,27 @@
-"""What the endpoint is told at its start, and the bounds that keep it small."""
+"""What the endpoint is given at its start, and the bounds that keep it small."""
 
 import os
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields, replace
 
 from t2i_kd.errors import UserError
+from t2i_kd.serving.requests import Limits
 
 MODEL_NAME = re.compile(r"[A-Za-z0-9_.-]+")
 MOST_THREADS = 1024
 LARGEST_NUMBER = 2**31 - 1
 LONGEST_SECONDS = 24 * 60 * 60
+OF_THE_MODEL = {limit.name for limit in fields(Limits)}
 LABEL = re.compile(r"([A-Za-z0-9_.-]+):([0-9]{1,18})")
 
 
 @dataclass(frozen=True)
 class Settings:
-    """The endpoint's settings; each has the name of the flag that sets it, see `t2i_kd.serve`."""
+    """The endpoint's settings; each has the name of the flag that sets it, see `t2i_kd.serve`.
+
+    Those of `requests.Limits` are 0 until `with_limits` puts the model's own in their place.
+    """
 
     model_name: str
     model_base_path: str
@@ -32,11 +37,11 @@ class Settings:
     num_batch_threads: int = 2
     tensorflow_intra_op_parallelism: int = 0
     file_system_poll_wait_seconds: float = 1.0
-    max_captions_per_request: int = 64
-    max_caption_bytes: int = 8000
-    max_body_bytes: int = 1 << 20
-    max_pending_captions: int = 1024
-    max_connections: int = 256
+    max_items_per_request: int = 0
+    max_item_bytes: int = 0
+    max_body_bytes: int = 0
+    max_pending_items: int = 0
+    max_connections: int = 0
     read_timeout_seconds: float = 10.0
     request_timeout_seconds: float = 30.0
     shutdown_timeout_seconds: float = 20.0
@@ -58,9 +63,11 @@ class Settings:
         for name, least in (("num_batch_threads", 1), ("tensorflow_intra_op_parallelism", 0)):
             if not least <= getattr(self, name) <= MOST_THREADS:
                 raise UserError(f"--{name}: {getattr(self, name)} is not between {least} and {MOST_THREADS}")
+        _require_positive("max_batch_size", self.max_batch_size, LARGEST_NUMBER)
         for name, value in vars(self).items():
-            if name.startswith("max_"):
-                _require_positive(name, value, LARGEST_NUMBER)
+            if name in OF_THE_MODEL:
+                if not 0 <= value <= LARGEST_NUMBER:
+                    raise UserError(f"--{name}: {value} is not between 0, the model's own limit, and {LARGEST_NUMBER}")
             elif name.endswith("_seconds"):
                 _require_positive(name, value, LONGEST_SECONDS)
         sizes = self.allowed_batch_sizes
@@ -70,9 +77,13 @@ class Settings:
                 f"last is --max_batch_size, {self.max_batch_size}"
             )
 
+    def with_limits(self, limits):
+        """These settings with the values of a `requests.Limits` wherever they are 0."""
+        return replace(self, **{name: getattr(self, name) or getattr(limits, name) for name in OF_THE_MODEL})
+
     @property
     def threads(self):
-        """Of one TensorFlow operation: by default the cores divided among the batches that are drawn at once."""
+        """Of one TensorFlow operation: by default the cores divided among the batches that run at once."""
         return self.tensorflow_intra_op_parallelism or max(1, len(os.sched_getaffinity(0)) // self.num_batch_threads)
 
     def address(self, port):

@@ -16,7 +16,7 @@ MARKUP = "<img src=x onerror=\"document.title='broken'\"> <b>red</b> &amp; <scri
 @pytest.fixture(scope="module")
 def endpoint(version, tmp_path_factory):
     # Room for two captions: three at once are too many.
-    with running(tmp_path_factory.mktemp("endpoint"), "--max_pending_captions=2", version=version) as started:
+    with running(tmp_path_factory.mktemp("endpoint"), "--max_pending_items=2", version=version) as started:
         started.wait_for_log("ready")
         yield started
 
@@ -35,7 +35,7 @@ def ask(page, caption, seed=None):
     page.press("#caption", "Enter")
 
 
-def draw(page, caption, seed=None):
+def generate_picture(page, caption, seed=None):
     before = page.locator("#pictures li").count()
     ask(page, caption, seed)
     page.locator("#pictures li").nth(before).wait_for()
@@ -56,21 +56,21 @@ def seeds_shown(page):
     return page.locator("#pictures .seed").all_inner_texts()
 
 
-def test_a_drawn_caption_is_the_picture_of_the_generate_command(page, version, tmp_path):
-    draw(page, CIRCLE)
+def test_a_captions_picture_is_that_of_the_generate_command(page, version, tmp_path):
+    generate_picture(page, CIRCLE)
     generate.draw(version, [CIRCLE], 0, tmp_path / "circle.png")
     assert saved(page) == ("a-small-red-circle-at-the-top-0.png", (tmp_path / "circle.png").read_bytes())
-    image = page.locator("#pictures img")
+    image = page.locator("#pictures .generated")
     assert image.get_attribute("alt") == f"Picture of: {CIRCLE}"
     assert image.evaluate("image => image.decode().then(() => image.naturalWidth)") == 32
     assert image.evaluate("image => getComputedStyle(image).imageRendering") == "pixelated"
-    assert page.inner_text("#status").startswith(f"Drew “{CIRCLE}” with seed 0 in ")
+    assert page.inner_text("#status").startswith(f"Generated “{CIRCLE}” with seed 0 in ")
 
 
 def test_seeds_of_64_bits_arrive_digit_by_digit(page, runner):
     seeds = [0, -5, 2**53 + 1, 2**63 - 1, -(2**63)]
     for seed in seeds:
-        draw(page, CIRCLE, seed)
+        generate_picture(page, CIRCLE, seed)
         name, png = saved(page)
         assert name.endswith(f"-{seed}.png")
         assert png == runner.generate_png(CIRCLE, seed)
@@ -84,7 +84,7 @@ def test_seeds_of_64_bits_arrive_digit_by_digit(page, runner):
 
 def test_captions_stand_side_by_side_and_can_go(page, runner):
     for caption in (CIRCLE, SQUARE, TRIANGLE):
-        draw(page, caption)
+        generate_picture(page, caption)
     assert page.locator("#pictures .caption").all_inner_texts() == [TRIANGLE, SQUARE, CIRCLE]
     tops = {box["y"] for box in (item.bounding_box() for item in page.locator("#pictures li").all())}
     assert len(tops) == 1
@@ -96,7 +96,7 @@ def test_captions_stand_side_by_side_and_can_go(page, runner):
 
     page.get_by_label(f"Remove: {SQUARE}").click()
     page.click("#all-again")
-    page.locator("#status", has_text="Drew 2 captions with seed 9").wait_for()
+    page.locator("#status", has_text="Generated 2 captions with seed 9").wait_for()
     assert page.locator("#error").inner_text() == ""
     assert seeds_shown(page) == ["seed 9"] * 2
     assert [saved(page, at)[1] for at in (0, 1)] == [runner.generate_png(text, 9) for text in (TRIANGLE, CIRCLE)]
@@ -123,7 +123,7 @@ def test_all_by_keyboard(page):
         page.keyboard.type(caption)
         page.keyboard.press("Enter")
         page.locator("#pictures li").nth(number).wait_for()
-    for name in ("seed", "draw", "next-seed", "all-again", "remove-all"):
+    for name in ("seed", "generate", "next-seed", "all-again", "remove-all"):
         tab_to(name)
     for caption in (SQUARE, CIRCLE):
         for action in ("Save PNG", "Edit", "Remove"):
@@ -138,7 +138,7 @@ def test_all_by_keyboard(page):
 
 def test_what_is_wrong_is_said_in_words(page):
     ask(page, "x" * 2001)
-    error(page, "Not drawn: caption: 2001 characters, more than the 2000 allowed")
+    error(page, "Not generated: caption: 2001 characters, more than the 2000 allowed")
     ask(page, "  ")
     error(page, "Type a caption first.")
     assert page.locator("#caption[aria-invalid=true]").count() == 1
@@ -150,7 +150,7 @@ def test_what_is_wrong_is_said_in_words(page):
     ask(page, CIRCLE, 3)
     error(page, "The endpoint cannot be reached. Does it still run?")
     page.context.set_offline(False)
-    draw(page, CIRCLE)
+    generate_picture(page, CIRCLE)
     assert page.locator("#error").inner_text() == "" and page.locator("[aria-invalid]").count() == 0
     assert page.locator("#error[role=alert]").count() == page.locator("#status[role=status]").count() == 1
 
@@ -159,7 +159,11 @@ def test_what_is_wrong_is_said_in_words(page):
     ("status", "body", "words"),
     [
         (404, {"error": "Servable not found"}, "The model is gone: Servable not found"),
-        (504, {"error": "not drawn within 30 seconds"}, "The endpoint took too long: not drawn within 30 seconds"),
+        (
+            504,
+            {"error": "not generated within 30 seconds"},
+            "The endpoint took too long: not generated within 30 seconds",
+        ),
         (502, "<h1>Bad gateway</h1>", "The endpoint failed (502): <h1>Bad gateway</h1>"),
     ],
 )
@@ -171,10 +175,10 @@ def test_rarer_answers_are_said_in_words_too(page, status, body, words):
 
 
 def test_captions_are_text_and_never_markup(page):
-    draw(page, MARKUP)
+    generate_picture(page, MARKUP)
     assert page.inner_text("#pictures .caption") == MARKUP
-    assert page.locator("#pictures").evaluate("list => list.querySelectorAll('img, b, script').length") == 1
-    assert page.title() == f"{NAME}: draw a caption"
+    assert page.locator("#pictures").evaluate("list => list.querySelectorAll('img[src], b, script').length") == 1
+    assert page.title() == f"{NAME}: generate pictures"
 
 
 LOAD_FROM_ELSEWHERE = """async () => {
@@ -200,14 +204,14 @@ def test_nothing_can_be_loaded_from_elsewhere(browser, endpoint):
     assert {"connect-src", "img-src", "style-src-elem", "no script", "no markup"} <= set(blocked)
 
 
-def test_a_model_without_noise_is_told(tab, endpoint):
+def test_a_model_without_noise_says_so(tab, endpoint):
     about = endpoint.http.get(endpoint.rest + "/page.json").json()
     assert about["noise_dim"] == 3
     tab.route("**/page.json", lambda route: route.fulfill(json=about | {"noise_dim": 0}))
     tab.goto(endpoint.rest)
     tab.locator("#seed-note", has_text="This model takes no noise").wait_for()
     assert tab.locator("#seed").is_disabled() and tab.locator("#next-seed").is_disabled()
-    draw(tab, CIRCLE)
+    generate_picture(tab, CIRCLE)
     assert seeds_shown(tab) == [""]
     assert tab.locator("#all-again").is_hidden()
     assert saved(tab)[0] == "a-small-red-circle-at-the-top.png"
@@ -215,12 +219,12 @@ def test_a_model_without_noise_is_told(tab, endpoint):
 
 def test_a_phone_scrolls_in_one_direction(page):
     page.set_viewport_size({"width": 360, "height": 640})
-    draw(page, "red" * 300, 2**63 - 1)
-    draw(page, CIRCLE)
+    generate_picture(page, "red" * 300, 2**63 - 1)
+    generate_picture(page, CIRCLE)
     ask(page, "x" * 2001)
     error(page, "2001 characters")
     assert page.evaluate("document.documentElement.scrollWidth") <= 360
-    for button in page.locator("button:visible, input, #pictures a").all():
+    for button in page.locator("button:visible, input:visible, #pictures a").all():
         box = button.bounding_box()
         assert box["x"] >= 0 and box["x"] + box["width"] <= 360 and box["height"] >= 30
 
@@ -235,7 +239,8 @@ CONTRASTS = """() => {
         const { backgroundColor } = getComputedStyle(element);
         return backgroundColor === "rgba(0, 0, 0, 0)" ? paper(element.parentElement) : backgroundColor;
     };
-    return Object.fromEntries(["h1", "#about", "#error", "#draw", "#all-again", ".caption", ".seed"].map((selector) => {
+    const texts = ["h1", "#about", "#error", "#generate", "#all-again", ".caption", ".seed"];
+    return Object.fromEntries(texts.map((selector) => {
         const element = document.querySelector(selector);
         const lights = [getComputedStyle(element).color, paper(element)].map(luminance).sort((a, b) => b - a);
         return [selector, (lights[0] + 0.05) / (lights[1] + 0.05)];
@@ -244,7 +249,7 @@ CONTRASTS = """() => {
 
 
 def test_light_and_dark_can_be_read(page):
-    draw(page, CIRCLE)
+    generate_picture(page, CIRCLE)
     ask(page, " ")
     papers = set()
     for scheme in ("light", "dark"):

@@ -62,7 +62,7 @@ def test_a_drawn_caption_is_generates_picture_without_a_server(page, runner, tmp
         expected = runner.generate([caption], [seed])[0]
         assert difference(picture, expected) <= 2
         assert difference(picture, runner.generate([caption], [seed - 1])[0]) > 20
-    assert page.inner_text("#status").startswith("Drew “a a a")
+    assert page.inner_text("#status").startswith("Generated “a a a")
 
 
 DRAW_MANY = """async ([captions, seeds]) => {
@@ -148,7 +148,7 @@ def test_a_missing_file_is_named(tab, address, file, words):
     tab.route(f"**/{file}", lambda route: route.fulfill(status=404))
     tab.goto(address)
     error(tab, words)
-    assert tab.locator("#draw").is_disabled()
+    assert tab.locator("#generate").is_disabled()
 
 
 def test_files_of_another_export_are_named(tab, address):

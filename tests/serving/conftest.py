@@ -1,4 +1,4 @@
-"""What the endpoint's model draws without the endpoint."""
+"""What the endpoint's model generates without the endpoint."""
 
 import importlib.util
 

@@ -24,7 +24,7 @@ CAPTIONS = [
     for place in ("top left", "center")
     for ground in ("white", "black")
 ]
-# Drawn in a batch of one, a pixel of these was seen to differ from what it is in company.
+# In a batch of one, a pixel of these was seen to differ from what it is in company.
 CAPTIONS += [
     "a large red square in the center on a white background",
     "a large yellow square in the center on a white background",

@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from t2i_kd.serving.batching import Batcher
-from t2i_kd.serving.errors import RequestError
+from t2i_kd.serving.errors import RequestError, invalid
 
 
 class Doubler:
@@ -23,7 +23,7 @@ class Doubler:
         assert self.open.wait(10)
         self.calls.append((signature, inputs["x"].tolist()))
         if -1 in inputs["x"]:
-            raise ValueError("cannot draw -1")
+            raise ValueError("cannot answer -1")
         return {"y": inputs["x"] * 2}
 
 
@@ -53,7 +53,7 @@ def hold_up(batcher, doubler):
     return first
 
 
-def test_what_waits_is_drawn_together_and_padded_to_an_allowed_size(batcher, doubler):
+def test_what_waits_is_run_together_and_padded_to_an_allowed_size(batcher, doubler):
     hold_up(batcher, doubler)
     futures = [batcher.submit("a", rows(value)) for value in (1, 2, 3)]
     doubler.open.set()
@@ -75,7 +75,7 @@ def test_a_request_may_be_larger_than_a_batch(batcher, doubler):
     assert [len(call) for _, call in doubler.calls] == [8, 8, 4]
 
 
-def test_a_cancelled_request_is_not_drawn(batcher, doubler):
+def test_a_cancelled_request_is_not_run(batcher, doubler):
     hold_up(batcher, doubler)
     assert batcher.submit("a", rows(5)).cancel()
     kept = batcher.submit("a", rows(6))
@@ -85,10 +85,29 @@ def test_a_cancelled_request_is_not_drawn(batcher, doubler):
 
 
 def test_after_a_failure_the_next_request_is_answered(batcher, doubler):
-    with pytest.raises(RequestError, match="could not draw") as caught:
+    with pytest.raises(RequestError, match="could not answer") as caught:
         batcher.submit("a", rows(*range(9), -1)).result(10)
     assert caught.value.code == "INTERNAL"
     assert batcher.submit("a", rows(4)).result(10)["y"].tolist() == [8]
+
+
+def test_company_of_a_request_that_fails_is_answered(batcher, doubler):
+    hold_up(batcher, doubler)
+    good, bad, other = [batcher.submit("a", rows(*values)) for values in ([1, 2], [-1], [3])]
+    doubler.open.set()
+    assert (good.result(10)["y"].tolist(), other.result(10)["y"].tolist()) == ([2, 4], [6])
+    with pytest.raises(RequestError, match="could not answer"):
+        bad.result(10)
+
+
+def test_what_a_model_says_of_a_request_is_kept(batcher):
+    def refuse(signature, inputs):
+        raise invalid("the model refuses this")
+
+    batcher._run = refuse
+    with pytest.raises(RequestError, match="the model refuses this") as caught:
+        batcher.submit("a", rows(1)).result(10)
+    assert caught.value.code == "INVALID_ARGUMENT"
 
 
 def test_closing_answers_what_waits(doubler):
@@ -116,7 +135,7 @@ def test_the_oldest_request_waits_for_company_no_longer_than_it_must(doubler):
     assert last.result(10)["y"].tolist() == [10]
 
 
-def test_as_many_batches_are_drawn_at_once_as_there_are_threads(doubler):
+def test_as_many_batches_are_run_at_once_as_there_are_threads(doubler):
     both = threading.Barrier(2)
 
     def run(signature, inputs):

@@ -1,3 +1,4 @@
+import base64
 import contextlib
 import io
 import json
@@ -7,7 +8,9 @@ from concurrent.futures import ThreadPoolExecutor
 from http.server import BaseHTTPRequestHandler, HTTPServer
 
 import grpc
+import numpy as np
 import pytest
+from PIL import Image
 from tensorflow_serving.apis import get_model_metadata_pb2, predict_pb2
 from tensorflow_serving.apis.prediction_service_pb2_grpc import (
     PredictionServiceServicer,
@@ -70,17 +73,34 @@ def client(server):
         yield made
 
 
-PICTURE = (200, b'{"outputs": [{"b64": "AAEC"}]}')
+ANSWER = (200, b'{"outputs": [{"b64": "AAEC"}]}')
 
 
 def test_what_is_asked(server, client):
-    server.prepared += [PICTURE, PICTURE]
+    server.prepared += [ANSWER, ANSWER]
     assert client.generate_png(["ä"]) == client.generate_png(["ä"], [7]) == [b"\x00\x01\x02"]
     path = "/v1/models/m/versions/3:predict"
     assert server.asked == [
         (path, {"signature_name": "serving_default", "inputs": {"text": ["ä"]}}),
         (path, {"signature_name": "seeded", "inputs": {"text": ["ä"], "seed": [7]}}),
     ]
+
+
+def test_images_are_asked_with_as_files(server, client):
+    pixels = np.arange(24, dtype=np.uint8).reshape(2, 4, 3)
+    translucent = Image.fromarray(np.dstack([pixels, np.full((2, 4), 9, np.uint8)]))
+    server.prepared += [ANSWER, (200, b'{"outputs": [{"b64": "AAEC"}, {"b64": "AA=="}]}')]
+    assert client.generate_png([b"any file"], [7]) == [b"\x00\x01\x02"]
+    assert client.generate_png([pixels, translucent]) == [b"\x00\x01\x02", b"\x00"]
+    assert server.asked[0][1] == {
+        "signature_name": "seeded",
+        "inputs": {"image_bytes": [{"b64": "YW55IGZpbGU="}], "seed": [7]},
+    }
+    assert server.asked[1][1]["signature_name"] == "serving_default"
+    for value in server.asked[1][1]["inputs"]["image_bytes"]:
+        with Image.open(io.BytesIO(base64.b64decode(value["b64"]))) as sent:
+            assert (sent.format, sent.mode) == ("PNG", "RGB")
+            np.testing.assert_array_equal(np.asarray(sent), pixels)
 
 
 @pytest.mark.parametrize(
@@ -99,16 +119,16 @@ def test_what_is_asked(server, client):
         ((200, b'{"outputs": 7}'), "INTERNAL", "not TF Serving's form"),
         ((200, b'{"outputs": ["x"]}'), "INTERNAL", "not TF Serving's form"),
         ((200, b'{"outputs": [{"b64": "?"}]}'), "INTERNAL", "not TF Serving's form"),
-        ((200, b'{"outputs": []}'), "INTERNAL", "0 pictures for 1 captions"),
-        ((200, b'{"outputs": [{"b64": "AAEC"}, {"b64": "AAEC"}]}'), "INTERNAL", "2 pictures for 1 captions"),
-        ((200, b'{"outputs": [{"b64": "AAEC"}]}'), "INTERNAL", "picture 0 of the answer cannot be read"),
+        ((200, b'{"outputs": []}'), "INTERNAL", "0 images for 1 items"),
+        ((200, b'{"outputs": [{"b64": "AAEC"}, {"b64": "AAEC"}]}'), "INTERNAL", "2 images for 1 items"),
+        ((200, b'{"outputs": [{"b64": "AAEC"}]}'), "INTERNAL", "image 0 of the answer cannot be read"),
         (None, "UNAVAILABLE", "disconnected"),
         ("wait", "DEADLINE_EXCEEDED", "no answer in time"),
         ("dribble", "DEADLINE_EXCEEDED", "no answer in time, 0.5 seconds"),
     ],
 )
 def test_a_request_that_was_sent_is_not_sent_again(server, client, prepared, code, message):
-    server.prepared += [prepared, PICTURE]
+    server.prepared += [prepared, ANSWER]
     with pytest.raises(ServingError, match=message) as caught:
         client.generate(["a"])
     assert caught.value.code == code
@@ -120,7 +140,7 @@ def test_connecting_is_tried_again():
 
     def come_late():
         with HTTPServer(("127.0.0.1", port), Answers) as late:
-            late.asked, late.prepared = [], [PICTURE]
+            late.asked, late.prepared = [], [ANSWER]
             late.handle_request()
 
     thread = threading.Timer(0.3, come_late)
@@ -159,8 +179,8 @@ def test_answers_by_grpc_are_looked_at_too():
         with Client(f"grpc://127.0.0.1:{port}", "m", timeout=5) as client:
             for ask, message in (
                 (lambda: client.generate(["a"]), "not TF Serving's form: KeyError: 'image_bytes'"),
-                (lambda: client.generate(["a"], [1]), "picture 0 of the answer cannot be read"),
-                (lambda: client.generate(["a", "b"], [1, 2]), "1 pictures for 2 captions"),
+                (lambda: client.generate(["a"], [1]), "image 0 of the answer cannot be read"),
+                (lambda: client.generate(["a", "b"], [1, 2]), "1 images for 2 items"),
                 (client.signatures, "the answer holds no signatures"),
             ):
                 with pytest.raises(ServingError, match=message) as caught:
@@ -208,11 +228,17 @@ def test_wrong_arguments_are_refused(arguments):
 
 
 @pytest.mark.parametrize(
-    ("captions", "seeds"),
+    ("items", "seeds"),
     [
         ([], None),
         ("a circle", None),
-        ([b"a"], None),
+        (b"a", None),
+        ("", None),
+        (7, None),
+        ([b"a", "a"], None),
+        ([np.zeros((4, 4, 3))], None),
+        ([np.zeros((4, 4), np.uint8)], None),
+        ([None], None),
         (["a"], [1, 2]),
         (["a"], [2**63]),
         (["a"], [-(2**63) - 1]),
@@ -222,6 +248,6 @@ def test_wrong_arguments_are_refused(arguments):
     ],
 )
 @pytest.mark.parametrize("scheme", ["http", "grpc"])
-def test_wrong_questions_are_refused_before_anyone_is_asked(scheme, captions, seeds):
-    with Client(f"{scheme}://127.0.0.1:1", "m") as client, pytest.raises(ValueError, match=r"captions|seeds"):
-        client.generate(captions, seeds)
+def test_wrong_questions_are_refused_before_anyone_is_asked(scheme, items, seeds):
+    with Client(f"{scheme}://127.0.0.1:1", "m") as client, pytest.raises(ValueError, match=r"items|seeds"):
+        client.generate(items, seeds)

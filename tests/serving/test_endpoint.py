@@ -107,7 +107,7 @@ def test_position_and_company_change_no_byte(client, pngs):
         assert client.generate_png(captions) == [pngs[caption] for caption in captions]
 
 
-def test_pictures_are_the_models(client, runner):
+def test_images_are_the_models(client, runner):
     pictures = client.generate(CAPTIONS[:3], seeds=[1, -2, 2**63 - 1])
     assert all(isinstance(picture, Image.Image) and picture.mode == "RGB" for picture in pictures)
     expected = runner.generate(CAPTIONS[:3], [1, -2, 2**63 - 1])
@@ -127,7 +127,7 @@ def test_rest_knows_rows_columns_versions_and_labels(endpoint, pngs):
     assert endpoint.post({"instances": [{"b64": written}]}).json() == {"predictions": [coded]}
 
 
-def test_pixels_are_the_pictures(endpoint, stubs, runner):
+def test_pixels_are_the_images(endpoint, stubs, runner):
     expected = runner.generate(CAPTIONS[:2], [0, 0])
     columns = {"signature_name": "pixels", "inputs": {"text": CAPTIONS[:2], "seed": [0, 0]}}
     np.testing.assert_array_equal(endpoint.post(columns).json()["outputs"], expected)
@@ -176,7 +176,7 @@ def test_metrics_count_what_was_asked(endpoint):
     endpoint.post({"instances": ["a"]}, f"{endpoint.rest}/v1/models/other:predict")
     assert count() == before + 1
     text = httpx.get(f"{endpoint.rest}/monitoring/prometheus/metrics").text
-    assert 't2i_kd_model_version_loaded{version="1"} 1.0' in text and "t2i_kd_pending_captions 0.0" in text
+    assert 't2i_kd_model_version_loaded{version="1"} 1.0' in text and "t2i_kd_pending_items 0.0" in text
 
 
 def test_health(endpoint):
@@ -196,13 +196,20 @@ def test_the_page_may_load_nothing_from_elsewhere(endpoint):
     assert httpx.post(endpoint.rest).status_code == 405
     assert httpx.get(endpoint.rest + "/page.json").json() == {
         "model": NAME,
+        "condition": {
+            "kind": "caption",
+            "request": "text",
+            "inputs": {"tokens": {"shape": [20], "dtype": "int32"}},
+        },
         "resolution": 32,
         "noise_dim": 0,
-        "max_captions_per_request": 64,
+        "max_items_per_request": 64,
+        "max_item_bytes": 8000,
+        "max_body_bytes": MEBIBYTE,
     }
 
 
-def test_many_clients_at_once_get_their_own_pictures(clients, runner):
+def test_many_clients_at_once_get_their_own_images(clients, runner):
     seeds = [0, 9]
     expected = {(caption, seed): runner.generate_png(caption, seed) for caption in CAPTIONS for seed in seeds}
 
@@ -250,13 +257,13 @@ TWO = {"signature_name": "seeded"}
         ({"instances": []}, 400, "0 captions"),
         ({"instances": [CAPTION] * 65}, 400, "65 captions in a request; 1 to 64"),
         ({"instances": [CAPTION] * 10_000}, 400, "10000 captions in a request; 1 to 64"),
-        ({"instances": ["x" * 8001]}, 400, "8001 bytes, more than the 8000"),
+        ({"instances": ["x" * 8001]}, 400, "caption: 8001 bytes, more than the 8000 allowed (--max_item_bytes)"),
         ({"instances": ["x" * 2001]}, 400, "2001 characters, more than the 2000"),
         ({"instances": ["x" * 10 * MEBIBYTE]}, 413, "more than 1048576 bytes"),
     ],
     ids=lambda value: ascii(value)[:40],
 )
-def test_bad_rest_bodies_are_refused_and_told_why(endpoint, still_answers, body, status, message):
+def test_bad_rest_bodies_are_refused_with_a_reason(endpoint, still_answers, body, status, message):
     answer = endpoint.post(body)
     assert (answer.status_code, list(answer.json())) == (status, ["error"])
     assert message in answer.json()["error"]
@@ -285,7 +292,7 @@ def test_bad_rest_bodies_are_refused_and_told_why(endpoint, still_answers, body,
         ("GET", "/v2", 404),
     ],
 )
-def test_unknown_places_are_told_so(endpoint, still_answers, method, path, status):
+def test_unknown_places_are_refused(endpoint, still_answers, method, path, status):
     content = json.dumps({"instances": [CAPTION]}) if method == "POST" else None
     answer = httpx.request(method, endpoint.rest + path, content=content)
     assert answer.status_code == status, answer.text
@@ -320,7 +327,7 @@ OVER.tensor_content = b"\0" * 9
         ({}, "INVALID_ARGUMENT", "'text' is missing"),
         ({"text": tensor(), "colour": tensor()}, "INVALID_ARGUMENT", "unknown input 'colour'"),
         ({"text": tensor("float32", strings=())}, "INVALID_ARGUMENT", "dtype"),
-        ({"text": tensor(**INT, ints=[1])}, "INVALID_ARGUMENT", "not a string"),
+        ({"text": tensor(**INT, ints=[1])}, "INVALID_ARGUMENT", "its dtype is not string"),
         ({"text": tensor(shape=())}, "INVALID_ARGUMENT", "its shape is []"),
         ({"text": tensor(shape=(1, 1))}, "INVALID_ARGUMENT", "its shape is [1, 1]"),
         ({"text": tensor(shape=(), unknown_rank=True)}, "INVALID_ARGUMENT", "shape"),
@@ -340,7 +347,7 @@ OVER.tensor_content = b"\0" * 9
     ],
     ids=lambda value: ascii(value)[:40],
 )
-def test_bad_grpc_requests_are_refused_and_told_why(stubs, still_answers, request_fields, code, message):
+def test_bad_grpc_requests_are_refused_with_a_reason(stubs, still_answers, request_fields, code, message):
     with pytest.raises(grpc.RpcError) as caught:
         stubs[0].Predict(predict_request(**request_fields), timeout=20)
     assert caught.value.code().name == code, caught.value
@@ -499,7 +506,7 @@ def test_any_body_is_answered_or_refused(endpoint, body):
         max_size=12,
     )
 )
-def test_any_caption_and_seed_give_the_same_picture_everywhere(clients, runner, asked):
+def test_any_caption_and_seed_give_the_same_image_everywhere(clients, runner, asked):
     captions, seeds = zip(*asked, strict=True)
     by_rest, by_grpc = clients
     answer = by_rest.generate_png(captions, seeds)

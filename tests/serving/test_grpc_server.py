@@ -11,6 +11,7 @@ from tensorflow_serving.apis import get_model_status_pb2
 
 from t2i_kd.errors import UserError
 from t2i_kd.serving import grpc_server
+from t2i_kd.serving.requests import CAPTION
 from t2i_kd.serving.settings import Settings
 
 METHOD = "/test/Method"
@@ -56,7 +57,7 @@ async def serving(**settings):
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
-    server = grpc_server.make_server(Settings("m", "folder", port=port, **settings))
+    server = grpc_server.make_server(Settings("m", "folder", port=port, **settings).with_limits(CAPTION.limits))
     handler = grpc.unary_unary_rpc_method_handler(method, get_model_status_pb2.GetModelStatusRequest.FromString)
     server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler("test", {"Method": handler}),))
     await server.start()
@@ -141,6 +142,6 @@ def test_idle_connections_are_counted_and_dropped(monkeypatch):
 def test_an_address_that_cannot_be_had():
     async def script():
         with pytest.raises(UserError, match="cannot be had"):
-            grpc_server.make_server(Settings("m", "folder", host="no.such.host.invalid"))
+            grpc_server.make_server(Settings("m", "folder", host="no.such.host.invalid").with_limits(CAPTION.limits))
 
     asyncio.run(script())

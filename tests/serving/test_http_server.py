@@ -15,6 +15,7 @@ from starlette.routing import Route
 from t2i_kd.serving import http_server, server
 from t2i_kd.serving.grpc_server import make_server
 from t2i_kd.serving.http_server import HttpServer, listen
+from t2i_kd.serving.requests import CAPTION
 from t2i_kd.serving.settings import Settings
 from tests.serving.endpoint import free_ports
 
@@ -39,7 +40,8 @@ APP = Starlette(routes=[Route(f"/{f.__name__}", f) for f in (huge, quick, never)
 @contextlib.asynccontextmanager
 async def serving(finish=True, **settings):
     """Yields a server with its port as an attribute."""
-    settings = Settings("m", "folder", rest_api_port=free_ports(1)[0], **settings)
+    settings = {"rest_api_port": free_ports(1)[0], "shutdown_timeout_seconds": 0.1} | settings
+    settings = Settings("m", "folder", **settings).with_limits(CAPTION.limits)
     started = HttpServer(settings, APP)
     started.port = settings.rest_api_port
     await started.start(listen(settings))
@@ -47,7 +49,7 @@ async def serving(finish=True, **settings):
         yield started
     finally:
         if finish:
-            await started.finish(0)
+            await started.finish()
 
 
 async def connect(started, *paths, buffer=None):
@@ -136,7 +138,7 @@ def test_over_the_limit_only_probes_are_answered():
             assert "2 connections are open (--max_connections)" in json.loads(body)["error"]
             status, headers, body = await ask(started, "healthz")
             assert (status, headers["connection"], body) == (200, "close", b"quick")
-            # As many again are told so; then nobody is listened to.
+            # As many again hear so; then nobody is listened to.
             idle += [await connect(started) for _ in range(2)]
             await asyncio.sleep(0.05)
             assert (await ask(started, "healthz"))[0] is None
@@ -163,18 +165,23 @@ def test_both_protocols_end_in_one_span_of_time(caplog):
 
     async def script():
         port = free_ports(1)[0]
-        by_grpc = make_server(Settings("m", "folder", port=port))
+        by_grpc = make_server(Settings("m", "folder", port=port).with_limits(CAPTION.limits))
         handlers = {"Never": grpc.unary_unary_rpc_method_handler(method, bytes)}
         by_grpc.add_generic_rpc_handlers((grpc.method_handlers_generic_handler("test", handlers),))
         await by_grpc.start()
-        async with serving(finish=False) as by_rest, grpc.aio.insecure_channel(f"127.0.0.1:{port}") as channel:
+        async with (
+            serving(finish=False, shutdown_timeout_seconds=1.0) as by_rest,
+            grpc.aio.insecure_channel(f"127.0.0.1:{port}") as channel,
+        ):
             asked = asyncio.create_task(ask(by_rest, "never"))
             _, writer = await connect(by_rest, "huge", buffer=4096)
             call = channel.unary_unary("/test/Never")(b"")
             await asyncio.sleep(0.3)
             began = time.monotonic()
             ending = asyncio.create_task(
-                server._finish([by_rest.finish, lambda until: by_grpc.stop(server._left(until))], NoModel(), 1.0)
+                server._finish(
+                    [lambda until: by_rest.finish(), lambda until: by_grpc.stop(server._left(until))], NoModel(), 1.0
+                )
             )
             await asyncio.sleep(0.3)
             # Nothing new is begun meanwhile.

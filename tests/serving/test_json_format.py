@@ -22,8 +22,8 @@ def at_most_8(rows):
 
 
 def read(body, names=("text",)):
-    request, signature = json_format.parse(body if isinstance(body, bytes) else json.dumps(body).encode())
-    return json_format.read_inputs(request, names, at_most_8), signature
+    form, content, signature = json_format.parse(body if isinstance(body, bytes) else json.dumps(body).encode())
+    return json_format.read_inputs(form, content, names, at_most_8), signature
 
 
 @pytest.mark.parametrize(
@@ -36,6 +36,10 @@ def read(body, names=("text",)):
         ({"inputs": ["a", "b"]}, ["text"], {"text": [b"a", b"b"]}),
         ({"inputs": ["a"], "model": "x"}, ["text"], {"text": [b"a"]}),
         ({"inputs": {"text": ["a"], "seed": [-5]}}, ["text", "seed"], {"text": [b"a"], "seed": [-5]}),
+        ({"instances": [{"b64": "AAE="}]}, ["image_bytes"], {"image_bytes": [b"\0\1"]}),
+        ({"instances": [[[1, 2], [3, 4]]]}, ["image"], {"image": [[[1, 2], [3, 4]]]}),
+        ({"instances": [{"image": [[1]]}]}, ["image"], {"image": [[[1]]]}),
+        ({"inputs": [[[1]], [[2]]]}, ["image"], {"image": [[[1]], [[2]]]}),
     ],
 )
 def test_rows_and_columns_are_read(body, names, expected):
@@ -71,10 +75,19 @@ def test_the_signature_is_read():
         ({"inputs": {"text": []}}, "0 rows"),
     ],
 )
-def test_what_is_wrong_is_told(body, message):
+def test_what_is_wrong_is_said(body, message):
     with pytest.raises(RequestError, match=message) as caught:
         read(body)
     assert caught.value.http_status == 400
+
+
+@pytest.mark.parametrize(
+    "body",
+    [{"instances": [{"b64": "AA=="}, "iVBORw0K"]}, {"inputs": {"image_bytes": [{"b64": "AA=="}, "iVBORw0K"]}}],
+)
+def test_text_is_no_binary_value(body):
+    with pytest.raises(RequestError, match=r'\'image_bytes\', row 1: text, but .* give {"b64": "..."} with base64'):
+        read(body, ["image_bytes"])
 
 
 def test_a_signature_with_two_inputs_needs_names():
@@ -112,7 +125,7 @@ def test_answers_have_the_form_of_the_question():
     coded = [{"b64": "AA=="}, {"b64": "/w=="}]
 
     def answer(form, **outputs):
-        return json.loads(json_format.write_outputs({form: []}, outputs))
+        return json.loads(json_format.write_outputs(form, outputs))
 
     assert answer("instances", image_bytes=one) == {"predictions": coded}
     assert answer("inputs", image_bytes=one) == {"outputs": coded}

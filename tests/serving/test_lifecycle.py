@@ -81,7 +81,7 @@ def test_a_life(tmp_path, pngs):
             publish(endpoint, 1)
             endpoint.wait_for_log("version 2 of shapes is unloaded")
             assert newest(endpoint) == "1"
-        # A request that is under way when it is told to stop is answered; a later one finds nobody.
+        # A request that is under way when it is to stop is answered; a later one finds nobody.
         body = json.dumps({"instances": CAPTIONS[:3]}).encode()
         late = {}
 

@@ -35,6 +35,7 @@ def taken():
         ({"read_timeout_seconds": "inf"}, "--read_timeout_seconds: inf"),
         ({"version_label": "stable"}, "--version_label: 'stable'"),
         ({"max_captions": "1"}, "max_captions"),
+        ({"max_item_bytes": "-1"}, "--max_item_bytes: -1 is not between 0, the model's own limit,"),
     ],
 )
 def test_what_is_wrong_is_one_line_and_exit_code_2(flags, message, taken, tmp_path):

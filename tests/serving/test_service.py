@@ -10,10 +10,11 @@ import pytest
 
 from t2i_kd.serving.batching import Batcher
 from t2i_kd.serving.metrics import Metrics
-from t2i_kd.serving.model import SEED, TEXT, Signature
+from t2i_kd.serving.requests import CAPTION
 from t2i_kd.serving.rest import make_app
 from t2i_kd.serving.service import Service
 from t2i_kd.serving.settings import Settings
+from t2i_kd.serving.signature import SEED, STRING, Input, Signature
 
 
 class Fake:
@@ -23,16 +24,16 @@ class Fake:
 
     def __init__(self):
         self.signatures = {
-            "serving_default": Signature({"text": TEXT}, ("image_bytes",)),
-            "pixels": Signature({"text": TEXT, "seed": SEED}, ("image",)),
+            "serving_default": Signature({"text": Input(STRING)}, ("image_bytes",)),
+            "pixels": Signature({"text": Input(STRING), "seed": Input(SEED)}, ("image",)),
         }
-        self.open, self.drawn = threading.Event(), set()
+        self.open, self.answered = threading.Event(), set()
         self.open.set()
         self.batcher = Batcher(self.run, (2, 4))
 
     def run(self, signature, inputs):
         assert self.open.wait(10)
-        self.drawn.update(inputs["text"])
+        self.answered.update(inputs["text"])
         if b"break" in inputs["text"]:
             raise MemoryError("no room for this picture")
         if signature == "pixels":
@@ -53,10 +54,14 @@ def fake():
     assert made.batcher.join(10)
 
 
+def service(fake, **settings):
+    settings = Settings("m", "folder", **settings).with_limits(CAPTION.limits)
+    return Service(settings, CAPTION, fake, Metrics((2, 4)))
+
+
 def ask(fake, script, **settings):
     """Runs `await script(post)`; `post(captions, **more)` asks the REST application."""
-    settings = Settings("m", "folder", **settings)
-    app = make_app(Service(settings, fake, Metrics((2, 4))))
+    app = make_app(service(fake, **settings))
 
     async def run():
         async with httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://m", timeout=20) as client:
@@ -80,15 +85,15 @@ def test_too_many_waiting_captions_are_refused_and_the_next_ones_are_not(fake):
         answers = await asyncio.gather(*waiting)
         return refused, answers, await post(["d"])
 
-    refused, answers, last = ask(fake, script, max_pending_captions=8)
+    refused, answers, last = ask(fake, script, max_pending_items=8)
     assert (refused.status_code, refused.headers["retry-after"]) == (503, "1")
     assert "8 captions are waiting" in refused.json()["error"]
     assert [len(answer.json()["outputs"]) for answer in answers] == [2] * 4
     assert last.json() == {"outputs": [{"b64": "ZA=="}]}
-    assert b"c" not in fake.drawn
+    assert b"c" not in fake.answered
 
 
-def test_who_waits_too_long_is_told_and_not_drawn(fake):
+def test_who_waits_too_long_hears_it_and_is_not_answered(fake):
     async def script(post):
         fake.open.clear()
         first = asyncio.create_task(post(["first"]))
@@ -100,7 +105,7 @@ def test_who_waits_too_long_is_told_and_not_drawn(fake):
     first, late, following = ask(fake, script, request_timeout_seconds=0.3)
     assert (first.status_code, late.status_code, following.status_code) == (504, 504, 200)
     assert "within 0.3 seconds" in late.json()["error"]
-    assert b"late" not in fake.drawn
+    assert b"late" not in fake.answered
 
 
 def test_a_model_that_breaks_is_one_answer_not_the_end(fake):
@@ -109,7 +114,7 @@ def test_a_model_that_breaks_is_one_answer_not_the_end(fake):
 
     broken, following = ask(fake, script)
     assert broken.status_code == 500
-    assert broken.json() == {"error": "the model could not draw this request"}
+    assert broken.json() == {"error": "the model could not answer this request"}
     assert following.status_code == 200
 
 
@@ -124,7 +129,7 @@ def test_what_waits_is_counted_until_it_is_answered(fake):
         return during, (await post.client.get("/monitoring/prometheus/metrics")).text
 
     during, after = ask(fake, script)
-    assert "t2i_kd_pending_captions 3.0" in during and "t2i_kd_pending_captions 0.0" in after
+    assert "t2i_kd_pending_items 3.0" in during and "t2i_kd_pending_items 0.0" in after
 
 
 def test_a_large_answer_leaves_room_for_small_ones(fake):
@@ -145,8 +150,7 @@ def test_a_large_answer_leaves_room_for_small_ones(fake):
 
 
 def test_a_picture_counts_until_its_client_has_taken_it(fake):
-    service = Service(Settings("m", "folder", max_pending_captions=2), fake, Metrics((2, 4)))
-    app, body = make_app(service), b'{"instances": ["a", "b"]}'
+    app, body = make_app(service(fake, max_pending_items=2)), b'{"instances": ["a", "b"]}'
     scope = {"type": "http", "method": "POST", "path": "/v1/models/m:predict", "headers": [], "query_string": b""}
 
     async def ask_and_take(taken):

@@ -1,6 +1,7 @@
 import pytest
 
 from t2i_kd.errors import UserError
+from t2i_kd.serving.requests import CAPTION, IMAGE
 from t2i_kd.serving.settings import Settings, parse_labels, parse_sizes
 
 
@@ -14,7 +15,10 @@ from t2i_kd.serving.settings import Settings, parse_labels, parse_sizes
         ({"rest_api_port": -1}, "--rest_api_port: -1"),
         ({"port": 8501}, "--rest_api_port: 8501 is also --port"),
         ({"port": 0, "rest_api_port": 0}, "--port and --rest_api_port: both are 0, so nothing"),
-        ({"max_body_bytes": 3_000_000_000}, "--max_body_bytes: 3000000000 is not a positive number of at most"),
+        (
+            {"max_body_bytes": 3_000_000_000},
+            "--max_body_bytes: 3000000000 is not between 0, the model's own limit, and",
+        ),
         ({"read_timeout_seconds": float("inf")}, "--read_timeout_seconds: inf"),
         ({"shutdown_timeout_seconds": float("inf")}, "--shutdown_timeout_seconds: inf"),
         ({"request_timeout_seconds": 1e6}, "--request_timeout_seconds: 1000000.0 is not .* of at most 86400"),
@@ -22,7 +26,8 @@ from t2i_kd.serving.settings import Settings, parse_labels, parse_sizes
         ({"tensorflow_intra_op_parallelism": -1}, "--tensorflow_intra_op_parallelism: -1 is not between 0 and 1024"),
         ({"num_batch_threads": 0}, "--num_batch_threads: 0 is not between 1 and 1024"),
         ({"batch_timeout_micros": -1}, "--batch_timeout_micros: -1"),
-        ({"max_caption_bytes": 0}, "--max_caption_bytes: 0"),
+        ({"max_item_bytes": -1}, "--max_item_bytes: -1"),
+        ({"max_batch_size": 0}, "--max_batch_size: 0"),
         ({"read_timeout_seconds": 0.0}, "--read_timeout_seconds: 0"),
         ({"request_timeout_seconds": float("nan")}, "--request_timeout_seconds: nan"),
         ({"file_system_poll_wait_seconds": -1.0}, "--file_system_poll_wait_seconds: -1"),
@@ -40,10 +45,16 @@ def test_what_is_wrong_is_named(changes, message):
 @pytest.mark.parametrize(
     ("cores", "batches", "wanted", "threads"), [(1, 2, 0, 1), (2, 2, 0, 1), (8, 2, 0, 4), (8, 1, 0, 8), (8, 2, 3, 3)]
 )
-def test_batches_that_are_drawn_at_once_share_the_cores(monkeypatch, cores, batches, wanted, threads):
+def test_batches_that_run_at_once_share_the_cores(monkeypatch, cores, batches, wanted, threads):
     monkeypatch.setattr("os.sched_getaffinity", lambda process: set(range(cores)))
     settings = Settings("m", "d", num_batch_threads=batches, tensorflow_intra_op_parallelism=wanted)
     assert settings.threads == threads
+
+
+@pytest.mark.parametrize("kind", [CAPTION, IMAGE])
+def test_limits_are_the_models_unless_they_are_given(kind):
+    settings = Settings("m", "d", max_item_bytes=7).with_limits(kind.limits)
+    assert (settings.max_item_bytes, settings.max_body_bytes) == (7, kind.limits.max_body_bytes)
 
 
 def test_sizes_and_labels_are_read():

@@ -7,7 +7,7 @@ from t2i_kd.serving.errors import INTERNAL
 
 
 class ServingError(RuntimeError):
-    """The endpoint gave no pictures.
+    """The endpoint gave no images.
 
     Attributes:
         code: gRPC's name of the reason, whichever the protocol: INVALID_ARGUMENT (the request can never succeed),

@@ -1,0 +1,38 @@
+"""A model's folder on disk: its versions, what tells that one has changed, and what the model is asked with."""
+
+from pathlib import Path
+
+from t2i_kd.errors import UserError
+from t2i_kd.exporting.manifest import EXTRA, MANIFEST, read_manifest
+from t2i_kd.serving.requests import CAPTION, KINDS, condition_of
+
+LARGEST_VERSION = 2**63 - 1
+
+
+def find_versions(base):
+    """{number: folder} of the folders in `base` that are named by a number; none where `base` cannot be read."""
+    try:
+        entries = [entry for entry in Path(base).iterdir() if entry.name.isascii() and entry.name.isdecimal()]
+        folders = {int(entry.name): entry for entry in entries if len(entry.name) < 20 and entry.is_dir()}
+    except OSError:
+        return {}
+    return {version: folder for version, folder in folders.items() if version <= LARGEST_VERSION}
+
+
+def find_request_kind(base):
+    """The `RequestKind` of the newest version whose manifest can be read; captions where there is none."""
+    for _, folder in sorted(find_versions(base).items(), reverse=True):
+        try:
+            return KINDS[condition_of(folder, read_manifest(folder / EXTRA / MANIFEST))["kind"]]
+        except UserError:
+            continue
+    return CAPTION
+
+
+def fingerprint(folder):
+    """Changes with every file that is added, removed or written."""
+    try:
+        stats = [(path, path.stat()) for path in sorted(folder.rglob("*"))]
+        return tuple((path.name, stat.st_size, stat.st_mtime_ns) for path, stat in stats)
+    except OSError:
+        return object()

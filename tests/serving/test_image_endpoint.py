@@ -1,0 +1,240 @@
+"""The real command with a model that is asked with images, by both protocols for good and for bad."""
+
+import base64
+import io
+import json
+from concurrent.futures import ThreadPoolExecutor
+
+import grpc
+import httpx
+import numpy as np
+import pytest
+import tensorflow as tf
+from PIL import Image
+from tensorflow.core.framework.tensor_pb2 import TensorProto
+from tensorflow_serving.apis import predict_pb2, prediction_service_pb2_grpc
+
+from t2i_kd.serving.client import Client, ServingError
+from tests.serving.endpoint import NAME, SHAPES, running
+from tests.serving.tiny_translator import HEIGHT, SIDE, WIDTH, negative, write_translator
+
+PIXELS = np.random.default_rng(0).integers(0, 256, (5, HEIGHT, WIDTH, 3), np.uint8)
+
+
+def encoded(pixels, kind="PNG"):
+    file = io.BytesIO()
+    Image.fromarray(pixels).save(file, kind)
+    return file.getvalue()
+
+
+# Pillow reads it, TensorFlow does not: a BMP of one bit a pixel.
+BILEVEL = io.BytesIO()
+Image.new("1", (WIDTH, HEIGHT)).save(BILEVEL, "BMP")
+BILEVEL = BILEVEL.getvalue()
+
+
+@pytest.fixture(scope="module")
+def endpoint(tmp_path_factory):
+    version = write_translator(tmp_path_factory.mktemp("translator") / "1")
+    with running(tmp_path_factory.mktemp("endpoint"), version=version) as started:
+        started.wait_for_log("ready")
+        yield started
+        assert started.stop() == 0
+        log = started.log.read_text()
+        assert "Traceback" not in log, log
+
+
+@pytest.fixture(params=["rest", "grpc"])
+def client(request, endpoint):
+    with Client(getattr(endpoint, request.param), NAME) as made:
+        yield made
+
+
+@pytest.fixture(scope="module")
+def predict(endpoint):
+    with grpc.insecure_channel(f"127.0.0.1:{endpoint.grpc_port}") as channel:
+        yield prediction_service_pb2_grpc.PredictionServiceStub(channel).Predict
+
+
+@pytest.fixture
+def still_answers(endpoint):
+    yield
+    with Client(endpoint.grpc, NAME) as client:
+        np.testing.assert_array_equal(np.stack(client.generate(list(PIXELS))), negative(PIXELS))
+
+
+def ask_pixels(tensor):
+    request = predict_pb2.PredictRequest()
+    request.model_spec.name, request.model_spec.signature_name = NAME, "pixels"
+    request.inputs["image"].CopyFrom(tensor)
+    return request
+
+
+def coded(data):
+    return {"b64": base64.b64encode(data).decode()}
+
+
+def test_images_are_translated(client):
+    expected = negative(PIXELS)
+    asked = [encoded(PIXELS[0]), encoded(PIXELS[1], "BMP"), PIXELS[2], Image.fromarray(PIXELS[3])]
+    np.testing.assert_array_equal(np.stack(client.generate(asked)), expected[:4])
+    photo = encoded(PIXELS[4], "JPEG")
+    seen = tf.io.decode_image(photo, channels=3).numpy()
+    np.testing.assert_array_equal(np.asarray(client.generate([photo])[0]), negative(seen[None])[0])
+    assert client.signatures() == {
+        "serving_default": (["image_bytes"], ["image_bytes"]),
+        "pixels": (["image"], ["image"]),
+    }
+
+
+def test_a_photo_larger_than_any_captions_body_is_translated(client):
+    photo = np.random.default_rng(1).integers(0, 256, (1000, 1200, 3), np.uint8)
+    sent = encoded(photo)
+    assert len(sent) > 3 << 20
+    small = tf.image.resize(photo, (HEIGHT, WIDTH)).numpy().round().astype(np.uint8)
+    np.testing.assert_array_equal(np.asarray(client.generate([sent])[0]), negative(small[None])[0])
+
+
+def test_pixels_are_translated_too(endpoint, predict):
+    expected = negative(PIXELS)
+    for form in ({"inputs": PIXELS.tolist()}, {"inputs": {"image": PIXELS.tolist()}}):
+        answer = endpoint.post({"signature_name": "pixels"} | form)
+        np.testing.assert_array_equal(answer.json()["outputs"], expected)
+    rows = {"signature_name": "pixels", "instances": [{"image": row} for row in PIXELS.tolist()]}
+    np.testing.assert_array_equal(endpoint.post(rows).json()["predictions"], expected)
+    answer = predict(ask_pixels(tf.make_tensor_proto(PIXELS)))
+    np.testing.assert_array_equal(tf.make_ndarray(answer.outputs["image"]), expected)
+
+
+def test_rest_takes_rows_and_columns(endpoint):
+    (expected,) = (coded(png.numpy()) for png in tf.io.encode_png(negative(PIXELS[:1])))
+    asked = coded(encoded(PIXELS[0]))
+    assert endpoint.post({"instances": [asked]}).json() == {"predictions": [expected]}
+    assert endpoint.post({"instances": [{"image_bytes": asked}]}).json() == {"predictions": [expected]}
+    assert endpoint.post({"inputs": {"image_bytes": [asked]}}).json() == {"outputs": [expected]}
+
+
+def pixels_with(value, where=(0, 0, 0)):
+    rows = PIXELS[0].tolist()
+    rows[where[0]][where[1]][where[2]] = value
+    return {"signature_name": "pixels", "instances": [PIXELS[1].tolist(), rows]}
+
+
+SHAPE = f"input 'image', row 0: not lists in the shape [{HEIGHT}, {WIDTH}, 3] of integers from 0 to 255"
+
+
+@pytest.mark.parametrize(
+    ("body", "status", "message"),
+    [
+        ({"instances": ["a small red circle"]}, 400, 'row 0: text, but it takes bytes: give {"b64": "..."}'),
+        ({"instances": [coded(b"a small red circle")]}, 400, "row 0: image: not a JPEG, PNG, GIF or BMP"),
+        ({"instances": [coded(encoded(PIXELS[0], "WEBP"))]}, 400, "row 0: image: WEBP is not read"),
+        ({"instances": [coded(encoded(PIXELS[0])[:-99])]}, 400, "row 0: image: cannot be decoded"),
+        ({"instances": [coded(BILEVEL)]}, 400, "the model refuses this request: "),
+        ({"instances": [PIXELS[0].tolist()]}, 400, "input 'image_bytes', row 0: not a string"),
+        ({"instances": [coded(bytes(17 << 20))]}, 400, f"{17 << 20} bytes, more than the {16 << 20} allowed"),
+        ({"instances": [coded(b"a")] * 17}, 400, "17 images in a request; 1 to 16"),
+        ({"instances": ["x" * (33 << 20)]}, 413, f"more than {32 << 20} bytes"),
+        ({"inputs": {"text": ["a"]}}, 400, "unknown input 'text'; the signature takes image_bytes"),
+        ({"signature_name": "seeded", "instances": [1]}, 400, "not found; there are pixels, serving_default"),
+        (pixels_with(256), 400, SHAPE.replace("row 0", "row 1")),
+        (pixels_with(-1), 400, SHAPE.replace("row 0", "row 1")),
+        (pixels_with(1.0), 400, SHAPE.replace("row 0", "row 1")),
+        (pixels_with(True), 400, SHAPE.replace("row 0", "row 1")),
+        (pixels_with("x" * 9999), 400, SHAPE.replace("row 0", "row 1")),
+        ({"signature_name": "pixels", "inputs": PIXELS[:1, 1:].tolist()}, 400, SHAPE),
+        ({"signature_name": "pixels", "inputs": PIXELS[:1, :, 1:].tolist()}, 400, SHAPE),
+        ({"signature_name": "pixels", "inputs": PIXELS[:1, ..., :1].tolist()}, 400, SHAPE),
+        ({"signature_name": "pixels", "inputs": [[]]}, 400, SHAPE),
+        ({"signature_name": "pixels", "inputs": [7]}, 400, SHAPE),
+    ],
+    ids=lambda value: ascii(value)[:40],
+)
+def test_bad_rest_bodies_are_refused_with_a_reason(endpoint, still_answers, body, status, message):
+    answer = endpoint.post(body)
+    assert (answer.status_code, list(answer.json())) == (status, ["error"]), answer.text
+    assert message in answer.json()["error"]
+
+
+def claimed(*shape, dtype=tf.uint8, **values):
+    made = TensorProto(dtype=dtype.as_datatype_enum, **values)
+    for size in shape:
+        made.tensor_shape.dim.add(size=size)
+    return made
+
+
+@pytest.mark.parametrize(
+    ("tensor", "message"),
+    [
+        (claimed(2, HEIGHT, WIDTH, 3, tensor_content=b"\0"), "its values do not fill its shape"),
+        (claimed(1, HEIGHT, WIDTH, 3, int_val=[300]), "its values do not fill its shape"),
+        (claimed(1, 1 << 20, 1 << 20, 3, int_val=[0]), f"not [batch, {HEIGHT}, {WIDTH}, 3]"),
+        (claimed(1 << 40, HEIGHT, WIDTH, 3, int_val=[0]), f"{1 << 40} images in a request"),
+        (claimed(*[1] * 9999, int_val=[0]), "its shape is [1, 1, 1"),
+        (claimed(1, HEIGHT, WIDTH, 3, dtype=tf.float32, float_val=[0]), "its dtype is not uint8"),
+        (claimed(1, dtype=tf.string, string_val=[b"a"]), "its dtype is not uint8"),
+    ],
+)
+def test_bad_tensors_are_refused_with_a_reason(predict, still_answers, tensor, message):
+    with pytest.raises(grpc.RpcError) as caught:
+        predict(ask_pixels(tensor), timeout=20)
+    assert caught.value.code().name == "INVALID_ARGUMENT"
+    assert message in caught.value.details() and len(caught.value.details()) < 300
+
+
+def test_a_bad_image_does_not_spoil_its_company(endpoint):
+    good = coded(encoded(PIXELS[0]))
+    expected = endpoint.post({"instances": [good]}).json()
+
+    def ask(number):
+        return endpoint.post({"instances": [coded(BILEVEL) if number % 3 == 0 else good]})
+
+    with ThreadPoolExecutor(12) as pool:
+        for number, answer in enumerate(pool.map(ask, range(60))):
+            if number % 3:
+                assert answer.json() == expected
+            else:
+                assert answer.status_code == 400
+
+
+def test_the_page_hears_what_the_model_takes(endpoint):
+    about = httpx.get(f"{endpoint.rest}/page.json").json()
+    assert about == {
+        "model": NAME,
+        "condition": {
+            "kind": "image",
+            "request": "image_bytes",
+            "inputs": {"source": {"shape": [HEIGHT, WIDTH, 3], "dtype": "float32"}},
+        },
+        "resolution": SIDE,
+        "noise_dim": 0,
+        "max_items_per_request": 16,
+        "max_item_bytes": 16 << 20,
+        "max_body_bytes": 32 << 20,
+    }
+
+
+def test_limits_can_be_given_and_another_kind_of_model_is_not_loaded(tmp_path):
+    version = write_translator(tmp_path / "translator" / "1", noise_dim=4)
+    flags = ("--max_item_bytes=99", "--file_system_poll_wait_seconds=0.1")
+    with running(tmp_path, *flags, version=version) as endpoint:
+        endpoint.wait_for_log("ready")
+        with Client(endpoint.rest, NAME) as client, pytest.raises(ServingError, match="more than the 99 allowed"):
+            client.generate([bytes(100)])
+        (endpoint.base / "2").symlink_to(SHAPES)
+        endpoint.wait_for_log("2: takes captions, but since its start this endpoint takes images")
+        assert httpx.get(f"{endpoint.url}/metadata").json()["model_spec"]["version"] == "1"
+
+
+def test_an_images_noise_is_its_seeds(tmp_path):
+    version = write_translator(tmp_path / "translator" / "1", noise_dim=4)
+    with running(tmp_path, version=version) as endpoint:
+        endpoint.wait_for_log("ready")
+        for address in (endpoint.rest, endpoint.grpc):
+            with Client(address, NAME) as client:
+                images = np.stack(client.generate([PIXELS[0]] * 3, seeds=[0, 7, -1]))
+            expected = negative(PIXELS[:1]) + np.array([0, 7, 255], np.uint8)[:, None, None, None]
+            np.testing.assert_array_equal(images, expected)
+        body = {"signature_name": "pixels", "inputs": {"image": PIXELS[:1].tolist(), "seed": [7]}}
+        answer = json.loads(endpoint.post(body).content)["outputs"]
+        np.testing.assert_array_equal(answer, negative(PIXELS[:1]) + np.uint8(7))
