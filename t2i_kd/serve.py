@@ -4,60 +4,80 @@ The flags that tensorflow_model_server also has have its names and meanings.
 """
 
 import logging
-import os
 import sys
 
 from absl import flags
 
 from t2i_kd import commands
+from t2i_kd.conditions.catalogue import CONDITIONS
 from t2i_kd.errors import UserError
-from t2i_kd.serving.requests import CAPTION, IMAGE
 from t2i_kd.serving.settings import Settings, parse_labels, parse_sizes
 
+DESCRIPTION = "Serves an exported model by TF Serving's REST and gRPC, with a page to try it."
 OF_THE_MODEL = {
-    "max_items_per_request": "captions or images; more are answered with 400",
-    "max_item_bytes": "of a caption's UTF-8 or an encoded image; more are answered with 400",
-    "max_body_bytes": "of a request; more are answered with 413",
-    "max_pending_items": "waiting at once; further ones are answered with 503",
-    "max_connections": "at once, by each protocol; further ones are refused",
+    "max_items_per_request": "How many captions or images a request may hold; more are answered with 400.",
+    "max_item_bytes": "How many bytes a caption's UTF-8 or an encoded image may have; more are answered with 400.",
+    "max_body_bytes": "How many bytes a request may have; more are answered with 413.",
+    "max_pending_items": "How many captions or images may wait at once; further ones are answered with 503.",
+    "max_connections": "How many connections each protocol may have at once; further ones are refused.",
 }
 
 
-def define_flags():
-    """Defines this command's flags; what they default to is said once, in `Settings` and in the
-    limits of `t2i_kd.serving.requests`."""
-    default = Settings("name", "folder")
-    text, number, real = flags.DEFINE_string, flags.DEFINE_integer, flags.DEFINE_float
-    text("model_name", "", "the model's name in requests")
-    text("model_base_path", "", "the folder that holds the version folders, saved_models/NAME")
-    text("host", default.host, "address to listen on; 0.0.0.0 listens to other hosts too")
-    number("port", default.port, "of gRPC; 0 for none")
-    number("rest_api_port", default.rest_api_port, "of REST; 0 for none")
+def define_flags(arguments):
+    """Defines this command's flags; what they default to is said once, in `Settings` and in the conditions' limits."""
+    return {
+        "The model and its addresses": commands.defining(_define_model),
+        "Batches": commands.defining(_define_batches),
+        "Limits": commands.defining(_define_limits),
+    }
+
+
+DEFAULT = Settings("name", "folder")
+
+
+def _text(name, help_text, default=None):
+    flags.DEFINE_string(name, getattr(DEFAULT, name) if default is None else default, help_text)
+
+
+def _whole(name, help_text):
+    flags.DEFINE_integer(name, getattr(DEFAULT, name), help_text)
+
+
+def _real(name, help_text):
+    flags.DEFINE_float(name, getattr(DEFAULT, name), help_text)
+
+
+def _define_model():
+    _text("model_name", "The model's name in requests.", "")
+    _text("model_base_path", "The folder that holds the version folders, saved_models/NAME.", "")
+    _text("host", "The address to listen on; 0.0.0.0 listens to other hosts too.")
+    _whole("port", "The port of gRPC; 0 for none.")
+    _whole("rest_api_port", "The port of REST; 0 for none.")
     flags.DEFINE_multi_string(
-        "version_label", [], "LABEL:VERSION: serve this version too, as /labels/LABEL; may be given several times"
+        "version_label", [], "LABEL:VERSION also serves this version, as /labels/LABEL; it may be given several times."
     )
-    number("max_batch_size", default.max_batch_size, "rows of one batch")
-    text(
-        "allowed_batch_sizes",
-        ",".join(map(str, default.allowed_batch_sizes)),
-        "batches are filled up to one of these; the last is --max_batch_size",
-    )
-    number("batch_timeout_micros", default.batch_timeout_micros, "how long a request waits for company")
-    number("num_batch_threads", default.num_batch_threads, "batches that run at the same time")
-    number(
+    _real("file_system_poll_wait_seconds", "How many seconds lie between two looks for new version folders.")
+
+
+def _define_batches():
+    _whole("max_batch_size", "How many rows a batch may have.")
+    sizes = ",".join(map(str, DEFAULT.allowed_batch_sizes))
+    _text("allowed_batch_sizes", "Batches are filled up to one of these; the last is --max_batch_size.", sizes)
+    _whole("batch_timeout_micros", "How many microseconds a request waits for others to share its batch.")
+    _whole("num_batch_threads", "How many batches run at the same time.")
+    _whole(
         "tensorflow_intra_op_parallelism",
-        default.tensorflow_intra_op_parallelism,
-        "threads that share one operation; 0 divides the cores among --num_batch_threads",
+        "How many threads share one operation. 0 divides the cores among --num_batch_threads.",
     )
-    real(
-        "file_system_poll_wait_seconds", default.file_system_poll_wait_seconds, "between looks for new version folders"
-    )
+
+
+def _define_limits():
     for name, meaning in OF_THE_MODEL.items():
-        limits = f"{getattr(CAPTION.limits, name)} for captions, {getattr(IMAGE.limits, name)} for images"
-        number(name, getattr(default, name), f"{meaning}; 0 for the model's own limit: {limits}")
-    real("read_timeout_seconds", default.read_timeout_seconds, "for a request's header, its body, 64 KiB of an answer")
-    real("request_timeout_seconds", default.request_timeout_seconds, "for generating; then 504")
-    real("shutdown_timeout_seconds", default.shutdown_timeout_seconds, "for all that is in flight at a signal to stop")
+        limits = ", ".join(f"{getattr(each.limits, name)} for {kind}s" for kind, each in CONDITIONS.items())
+        _whole(name, f"{meaning} 0 stands for the model's own limit: {limits}.")
+    _real("read_timeout_seconds", "How many seconds a request's header, its body, and 64 KiB of an answer may take.")
+    _real("request_timeout_seconds", "How many seconds generating may take; then 504 is answered.")
+    _real("shutdown_timeout_seconds", "How many seconds all that is in flight has, when the process is to stop.")
 
 
 def settings_from_flags(values):
@@ -72,7 +92,6 @@ def settings_from_flags(values):
 
 def main():
     """Runs the command; see `t2i_kd.serving.server.serve`."""
-    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
     settings = settings_from_flags(flags.FLAGS)
     logging.basicConfig(
         stream=sys.stderr, level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s", force=True
@@ -83,9 +102,9 @@ def main():
         raise UserError(
             f"{error.name} is missing: the endpoint needs the extra `serve`: pip install '.[serve]'"
         ) from None
+    commands.load_backend()
     serve(settings)
 
 
 if __name__ == "__main__":
-    define_flags()
-    commands.run(main)
+    commands.run(main, define_flags, DESCRIPTION)

@@ -214,7 +214,9 @@ def test_a_run_that_is_not_finished_is_not_compared(run_dir, tmp_path):
 
 
 def test_the_teacher_is_the_runs_own_unless_flags_say_otherwise(tmp_path):
-    own = TeacherOptions(teacher="vgg19", teacher_weights="own.npz", teacher_weights_sha256="abc", teacher_pooling="max")
+    own = TeacherOptions(
+        teacher="vgg19", teacher_weights="own.npz", teacher_weights_sha256="abc", teacher_pooling="max"
+    )
     (tmp_path / "recipe.json").write_text(dataclasses.replace(RECIPE, teacher=own).to_json())
     assert evaluation.chosen_teacher(tmp_path) == own
     slim = evaluation.chosen_teacher(tmp_path, teacher="vgg19_slim")

@@ -26,17 +26,21 @@ class Input:
 
 @dataclass(frozen=True)
 class Limits:
-    """How large requests may be where strangers send them.
+    """The bounds that suit one kind of item, where strangers send them; an endpoint's flags set others.
 
     Attributes:
-        item_bytes: of one item as it is sent.
-        body_bytes: of a whole request.
-        items: in a request.
+        max_item_bytes: of one item as it is sent.
+        max_body_bytes: of a whole request.
+        max_items_per_request: in a request.
+        max_pending_items: waiting at once.
+        max_connections: at once.
     """
 
-    item_bytes: int
-    body_bytes: int
-    items: int
+    max_item_bytes: int
+    max_body_bytes: int
+    max_items_per_request: int
+    max_pending_items: int
+    max_connections: int
 
 
 class Condition(abc.ABC):
@@ -47,6 +51,7 @@ class Condition(abc.ABC):
         request: the string input of the SavedModel's `serving_default`: `text` or `image_bytes`.
         core: the input of the SavedModel's `pixels`: `text`, string [batch], or `image`, uint8 [batch, H, W, 3].
         limits: `Limits` of an endpoint that serves it.
+        quick: whether `check_request` takes microseconds, so that no other request need wait for it.
         reads_any: whether items that training did not know can be read, and `in_graph` exists.
     """
 
@@ -54,12 +59,18 @@ class Condition(abc.ABC):
     request: str
     core: str
     limits: Limits
+    quick = True
     reads_any = True
 
     @property
     @abc.abstractmethod
     def inputs(self):
         """{name: `Input`} of the student's inputs, noise left out."""
+
+    @staticmethod
+    @abc.abstractmethod
+    def check_request(data):
+        """A request's item, bytes, unchanged. Raises `UserError` where the graph cannot read it."""
 
     @abc.abstractmethod
     def check(self, item):

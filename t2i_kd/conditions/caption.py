@@ -28,7 +28,7 @@ class CaptionCondition(Condition):
     request = "text"
     core = "text"
     # 8,000 bytes are 2,000 characters of any script.
-    limits = Limits(item_bytes=8000, body_bytes=1 << 20, items=64)
+    limits = Limits(8000, 1 << 20, 64, 1024, 256)
 
     @property
     def reads_any(self):
@@ -38,6 +38,11 @@ class CaptionCondition(Condition):
     def inputs(self):
         front_end = self.front_end
         return {front_end.input_name: Input(tuple(front_end.input_shape), front_end.input_dtype)}
+
+    @staticmethod
+    def check_request(data):
+        check_caption(data)
+        return data
 
     def check(self, item):
         return check_caption(item)

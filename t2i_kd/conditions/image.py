@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-from PIL import Image
+from PIL import Image, UnidentifiedImageError
 
 from t2i_kd.conditions.base import Condition, Input, Limits
 from t2i_kd.conditions.resizing import resize_square, resize_square_in_graph
@@ -16,8 +16,12 @@ from t2i_kd.imaging import encode_png
 SOURCE = "source"
 ITEMS_FOLDER = "source_images"
 ORIENTATION = 0x0112
-# What a graph decodes: the format, and the modes in which it and Pillow agree on every pixel.
-IN_GRAPH = {"JPEG": ("RGB", "L"), "PNG": ("RGB", "RGBA", "L", "LA", "P")}
+READ = ("JPEG", "PNG")
+# What is only recognised in a request, so that it can be refused by its name.
+RECOGNISED = ("GIF", "BMP", "WEBP", "TIFF", "JPEG2000", "ICO")
+# What a graph decodes: the format, and the modes in which it and Pillow agree on every pixel. A camera's JPEG that holds
+# a preview too is an MPO to Pillow.
+IN_GRAPH = {"JPEG": ("RGB", "L"), "MPO": ("RGB", "L"), "PNG": ("RGB", "RGBA", "L", "LA", "P")}
 # Where a PNG's file says how many bits a channel has; TensorFlow reads fewer than 8 of grey wrongly.
 PNG_DEPTH = 24
 
@@ -36,11 +40,30 @@ class ImageCondition(Condition):
     kind = "image"
     request = "image_bytes"
     core = "image"
-    limits = Limits(item_bytes=16 << 20, body_bytes=32 << 20, items=16)
+    limits = Limits(16 << 20, 32 << 20, 16, 64, 64)
+    quick = False
 
     @property
     def inputs(self):
         return {SOURCE: Input((self.side, self.side, 3), "float32")}
+
+    @staticmethod
+    def check_request(data):
+        """An encoded image, if the graph can decode it; see `Condition`."""
+        try:
+            with Image.open(io.BytesIO(data), formats=(*READ, *RECOGNISED)) as image:
+                if image.format not in IN_GRAPH:
+                    raise UserError(f"image: {image.format} is not read; give a JPEG or PNG")
+                if image.width * image.height > MAX_PIXELS:
+                    raise UserError(f"image: {image.width} x {image.height} pixels, more than the {MAX_PIXELS} allowed")
+                image.load()
+        except UserError:
+            raise
+        except UnidentifiedImageError:
+            raise UserError("image: not a JPEG or PNG") from None
+        except Exception as error:  # Pillow's decoders share no base class of their errors.
+            raise UserError(f"image: cannot be decoded: {str(error)[:200]}") from None
+        return data
 
     def check(self, item):
         self._pixels(item)
@@ -106,7 +129,7 @@ class ImageCondition(Condition):
         return [path.read_bytes() for path in paths]
 
     def describe(self):
-        return self._described(formats=list(IN_GRAPH))
+        return self._described(formats=list(READ))
 
     @classmethod
     def load(cls, folder, described):

@@ -5,6 +5,7 @@ import json
 from pathlib import Path
 
 import t2i_kd
+from t2i_kd.conditions.catalogue import CONDITIONS
 from t2i_kd.errors import UserError
 
 FORMAT_VERSION = 2
@@ -94,6 +95,9 @@ def read_manifest(path):
     for key in ("artifacts", "support_files", "resolution", "noise_dim", "condition"):
         if key not in manifest:
             raise UserError(f"{path}: {key} is missing")
+    kind = manifest["condition"].get("kind") if isinstance(manifest["condition"], dict) else None
+    if kind not in CONDITIONS:
+        raise UserError(f"{path}: asked with {kind!r}; known are {', '.join(CONDITIONS)}")
     return manifest
 
 

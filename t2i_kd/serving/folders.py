@@ -2,9 +2,10 @@
 
 from pathlib import Path
 
+from t2i_kd.conditions.caption import CaptionCondition
+from t2i_kd.conditions.catalogue import CONDITIONS
 from t2i_kd.errors import UserError
 from t2i_kd.exporting.manifest import EXTRA, MANIFEST, read_manifest
-from t2i_kd.serving.requests import CAPTION, KINDS, condition_of
 
 LARGEST_VERSION = 2**63 - 1
 
@@ -19,14 +20,14 @@ def find_versions(base):
     return {version: folder for version, folder in folders.items() if version <= LARGEST_VERSION}
 
 
-def find_request_kind(base):
-    """The `RequestKind` of the newest version whose manifest can be read; captions where there is none."""
+def find_condition(base):
+    """The `Condition` class of the newest version whose manifest can be read; captions where there is none."""
     for _, folder in sorted(find_versions(base).items(), reverse=True):
         try:
-            return KINDS[condition_of(folder, read_manifest(folder / EXTRA / MANIFEST))["kind"]]
+            return CONDITIONS[read_manifest(folder / EXTRA / MANIFEST)["condition"]["kind"]]
         except UserError:
             continue
-    return CAPTION
+    return CaptionCondition
 
 
 def fingerprint(folder):

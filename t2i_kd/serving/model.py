@@ -8,11 +8,10 @@ from pathlib import Path
 import numpy as np
 
 from t2i_kd.errors import UserError
-from t2i_kd.exporting.artifacts import check_saved_model
 from t2i_kd.exporting.manifest import check_file
 from t2i_kd.exporting.tf_serving import WARMUP
+from t2i_kd.loading import check_saved_model
 from t2i_kd.serving.errors import invalid
-from t2i_kd.serving.requests import condition_of
 from t2i_kd.serving.signature import STRING, describe
 
 
@@ -21,7 +20,7 @@ class Model:
 
     Args:
         folder: `saved_models/NAME/VERSION`; read completely here and never again.
-        kind: `requests.RequestKind`, what the endpoint takes.
+        condition: the `Condition` class of what the endpoint takes.
         threads: of one operation, for the whole process; None leaves TensorFlow's own choice.
 
     Attributes:
@@ -36,27 +35,27 @@ class Model:
         UserError: when the folder is no whole export, cannot be loaded, or is asked with another kind of item.
     """
 
-    def __init__(self, folder, kind, threads=None):
+    def __init__(self, folder, condition, threads=None):
         folder = Path(folder)
         self.version = int(folder.name)
         try:
-            manifest = _read_manifest(folder, kind)
+            manifest = _read_manifest(folder, condition)
             if threads is not None:
                 _prepare_tensorflow(threads)
             graph = _read_graph(folder)
             # Its signatures work only as long as the loaded object lives.
             self._loaded = _load(folder)
             self.signatures = {
-                name: describe(f"{folder}: signature {name}", f, kind.request)
+                name: describe(f"{folder}: signature {name}", f, condition.request)
                 for name, f in self._loaded.signatures.items()
             }
-            self._typical = _read_typical_items(folder / WARMUP, kind.request)
+            self._typical = _read_typical_items(folder / WARMUP, condition.request)
         except UserError:
             raise
         except Exception as error:  # TensorFlow's errors have no base class of their own
             raise UserError(f"{folder}: cannot be loaded: {error}") from None
         self.resolution, self.noise_dim = manifest["resolution"], manifest["noise_dim"]
-        self.condition = condition_of(folder, manifest)
+        self.condition = manifest["condition"]
         self.signature_defs = dict(graph.meta_graphs[0].signature_def)
 
     def run(self, signature, inputs):
@@ -100,16 +99,16 @@ class Model:
         return rows
 
 
-def _read_manifest(folder, kind):
+def _read_manifest(folder, condition):
     if not (folder / "saved_model.pb").is_file():
         raise UserError(f"{folder}: saved_model.pb is missing")
     manifest = check_saved_model(folder)
     for entry in manifest["support_files"]:
         if entry["file"] == WARMUP:
             check_file(folder / WARMUP, entry)
-    asked_with = condition_of(folder, manifest)["kind"]
-    if asked_with != kind.name:
-        raise UserError(f"{folder}: takes {asked_with}s, but since its start this endpoint takes {kind.name}s")
+    asked_with = manifest["condition"]["kind"]
+    if asked_with != condition.kind:
+        raise UserError(f"{folder}: takes {asked_with}s, but since its start this endpoint takes {condition.kind}s")
     return manifest
 
 

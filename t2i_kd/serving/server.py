@@ -7,7 +7,7 @@ import signal
 
 import uvloop
 
-from t2i_kd.serving.folders import find_request_kind
+from t2i_kd.serving.folders import find_condition
 from t2i_kd.serving.grpc_server import make_server
 from t2i_kd.serving.http_server import HttpServer, listen
 from t2i_kd.serving.metrics import Metrics
@@ -35,11 +35,11 @@ async def _serve(settings):
     stop = asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, stop.set)
-    kind = find_request_kind(settings.model_base_path)
-    settings = settings.with_limits(kind.limits)
+    condition = find_condition(settings.model_base_path)
+    settings = settings.with_limits(condition.limits)
     metrics = Metrics(settings.allowed_batch_sizes)
-    repository = Repository(settings, metrics, functools.partial(Model, kind=kind, threads=settings.threads))
-    service = Service(settings, kind, repository, metrics)
+    repository = Repository(settings, metrics, functools.partial(Model, condition=condition, threads=settings.threads))
+    service = Service(settings, condition, repository, metrics)
     # Ports first: a model can take a while to load, only to find that its port is taken. And TensorFlow, which
     # chatters, last: what is wrong with the command line is said in one line.
     listener = listen(settings) if settings.rest_api_port else None

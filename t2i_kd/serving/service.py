@@ -18,14 +18,14 @@ class Service:
     """The model's versions behind the endpoint's bounds.
 
     Args:
-        settings: `settings.Settings`, with the limits of `kind`.
-        kind: `requests.RequestKind`, what the model is asked with.
+        settings: `settings.Settings`, with the limits of `condition`.
+        condition: the `Condition` class of what the model is asked with.
         repository: `repository.Repository`.
         metrics: `metrics.Metrics`.
     """
 
-    def __init__(self, settings, kind, repository, metrics):
-        self.settings, self.kind, self.repository, self.metrics = settings, kind, repository, metrics
+    def __init__(self, settings, condition, repository, metrics):
+        self.settings, self.condition, self.repository, self.metrics = settings, condition, repository, metrics
         self._pending = 0
         # Images are decoded here; as many at once as batches are run, which bounds the memory.
         self._checkers = ThreadPoolExecutor(settings.num_batch_threads, "checker")
@@ -57,7 +57,9 @@ class Service:
             RequestError: when too many are waiting already.
         """
         if self._pending + items > self.settings.max_pending_items:
-            raise RequestError(UNAVAILABLE, f"too busy: {self._pending} {self.kind.name}s are waiting; try again later")
+            raise RequestError(
+                UNAVAILABLE, f"too busy: {self._pending} {self.condition.kind}s are waiting; try again later"
+            )
         self._add_pending(items)
         try:
             yield
@@ -68,7 +70,7 @@ class Service:
         """Raises `RequestError` unless a request may have this many items. Call it before anything is copied."""
         most = self.settings.max_items_per_request
         if not 1 <= rows <= most:
-            what = f"{self.kind.name}s in a request"
+            what = f"{self.condition.kind}s in a request"
             raise invalid(f"{rows} {what}; 1 to {most} are allowed (--max_items_per_request)")
 
     def check_names(self, signature, names):
@@ -111,7 +113,7 @@ class Service:
         Raises:
             RequestError: naming the input and the row of a wrong type, size or value.
         """
-        if self.kind.quick:
+        if self.condition.quick:
             return self._arrays(signature, inputs)
         return await asyncio.get_running_loop().run_in_executor(self._checkers, self._arrays, signature, inputs)
 
@@ -164,8 +166,10 @@ class Service:
             raise UserError("not a string")
         most = self.settings.max_item_bytes
         if len(value) > most:
-            raise UserError(f"{self.kind.name}: {len(value)} bytes, more than the {most} allowed (--max_item_bytes)")
-        return self.kind.check(value)
+            raise UserError(
+                f"{self.condition.kind}: {len(value)} bytes, more than the {most} allowed (--max_item_bytes)"
+            )
+        return self.condition.check_request(value)
 
     def _add_pending(self, items):
         self._pending += items

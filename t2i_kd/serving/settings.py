@@ -5,8 +5,8 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields, replace
 
+from t2i_kd.conditions.base import Limits
 from t2i_kd.errors import UserError
-from t2i_kd.serving.requests import Limits
 
 MODEL_NAME = re.compile(r"[A-Za-z0-9_.-]+")
 MOST_THREADS = 1024

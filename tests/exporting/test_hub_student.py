@@ -10,9 +10,9 @@ from t2i_kd.exporting.core import core_inputs
 from t2i_kd.exporting.fidelity import keras_pictures
 from t2i_kd.exporting.litert import convert_litert
 from t2i_kd.exporting.manifest import describe_student
-from t2i_kd.runners import LiteRTRunner, SavedModelRunner
 from t2i_kd.exporting.saved_model import write_saved_model
 from t2i_kd.recipe import DataOptions, Recipe, StudentRecipe, TextOptions
+from t2i_kd.runners import LiteRTRunner, SavedModelRunner
 from t2i_kd.student import Student, build_student
 from t2i_kd.text.hub import HubFrontEnd
 

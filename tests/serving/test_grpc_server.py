@@ -9,9 +9,9 @@ import grpc
 import pytest
 from tensorflow_serving.apis import get_model_status_pb2
 
+from t2i_kd.conditions.caption import CaptionCondition as CAPTION
 from t2i_kd.errors import UserError
 from t2i_kd.serving import grpc_server
-from t2i_kd.serving.requests import CAPTION
 from t2i_kd.serving.settings import Settings
 
 METHOD = "/test/Method"

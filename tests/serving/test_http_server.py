@@ -12,10 +12,10 @@ from starlette.applications import Starlette
 from starlette.responses import PlainTextResponse, Response
 from starlette.routing import Route
 
+from t2i_kd.conditions.caption import CaptionCondition as CAPTION
 from t2i_kd.serving import http_server, server
 from t2i_kd.serving.grpc_server import make_server
 from t2i_kd.serving.http_server import HttpServer, listen
-from t2i_kd.serving.requests import CAPTION
 from t2i_kd.serving.settings import Settings
 from tests.serving.endpoint import free_ports
 

@@ -8,9 +8,9 @@ import httpx
 import numpy as np
 import pytest
 
+from t2i_kd.conditions.caption import CaptionCondition as CAPTION
 from t2i_kd.serving.batching import Batcher
 from t2i_kd.serving.metrics import Metrics
-from t2i_kd.serving.requests import CAPTION
 from t2i_kd.serving.rest import make_app
 from t2i_kd.serving.service import Service
 from t2i_kd.serving.settings import Settings

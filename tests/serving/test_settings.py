@@ -1,7 +1,8 @@
 import pytest
 
+from t2i_kd.conditions.caption import CaptionCondition as CAPTION
+from t2i_kd.conditions.image import ImageCondition as IMAGE
 from t2i_kd.errors import UserError
-from t2i_kd.serving.requests import CAPTION, IMAGE
 from t2i_kd.serving.settings import Settings, parse_labels, parse_sizes
 
 

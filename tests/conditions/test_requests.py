@@ -5,10 +5,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
+from t2i_kd.serving.requests import CAPTION, DECODED, IMAGE, check_image, condition_of
 
 from t2i_kd.errors import UserError
 from t2i_kd.serving import requests
-from t2i_kd.serving.requests import CAPTION, DECODED, IMAGE, check_image, condition_of
 
 
 def encoded(kind, size=(40, 24), **options):
