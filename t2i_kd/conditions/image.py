@@ -19,8 +19,8 @@ ORIENTATION = 0x0112
 READ = ("JPEG", "PNG")
 # What is only recognised in a request, so that it can be refused by its name.
 RECOGNISED = ("GIF", "BMP", "WEBP", "TIFF", "JPEG2000", "ICO")
-# What a graph decodes: the format, and the modes in which it and Pillow agree on every pixel. A camera's JPEG that holds
-# a preview too is an MPO to Pillow.
+# What a graph decodes: the format, and the modes in which it and Pillow agree on every pixel. A camera's JPEG that
+# holds a preview too is an MPO to Pillow.
 IN_GRAPH = {"JPEG": ("RGB", "L"), "MPO": ("RGB", "L"), "PNG": ("RGB", "RGBA", "L", "LA", "P")}
 # Where a PNG's file says how many bits a channel has; TensorFlow reads fewer than 8 of grey wrongly.
 PNG_DEPTH = 24
