@@ -137,7 +137,9 @@ class SDN(TextToImageSystem):
     @functools.cached_property
     def measured_scales(self):
         """{tap: its typical size} among the teacher's activations of the training images; see `tap_scales`."""
-        return tap_scales(self.teacher, self.dataset.images)
+        wanted = {tap: None for plan in self.plans if plan.stage.objective in OBJECTIVES for tap in self.taps(plan)}
+        outputs = {tap: output for tap, output in self.teacher.output.items() if tap in wanted}
+        return tap_scales(keras.Model(self.teacher.input, outputs), self.dataset.images)
 
     def taps(self, plan):
         """{tap: weight} of the teacher's taps that a stage compares."""
