@@ -10,17 +10,17 @@ from pathlib import Path
 
 import numpy as np
 from absl import flags
+from t2i_kd.system import evenly
 
 from benchmarks.ablations import ROWS
 from t2i_kd import commands
 from t2i_kd.data.catalogue import load_dataset
 from t2i_kd.errors import UserError
 from t2i_kd.evaluation import evaluate
-from t2i_kd.loading import load_artifact
 from t2i_kd.imaging import captioned_grid, encode_png, write_file_atomically
+from t2i_kd.loading import load_artifact
 from t2i_kd.recipe import TeacherOptions
 from t2i_kd.student import WEIGHTS_FILE
-from t2i_kd.system import evenly
 
 METRICS = "classification,r_precision,kernel,diversity,ssim,tap_distance"
 # What the others are compared with: both stages, of the teacher whose rows are there.

@@ -196,7 +196,9 @@ def test_a_wrong_condition_is_named(content, message, saved, tmp_path):
 def test_a_condition_of_another_student_is_named(saved, tmp_path):
     (tmp_path / "student.keras").write_bytes((saved[0] / "student.keras").read_bytes())
     ImageCondition(32).save(tmp_path)
-    with pytest.raises(UserError, match=r"student\.keras: student: the network reads .*tokens.*condition gives .*source"):
+    with pytest.raises(
+        UserError, match=r"student\.keras: student: the network reads .*tokens.*condition gives .*source"
+    ):
         load_student(tmp_path)
 
 
@@ -215,7 +217,7 @@ def test_a_vocabulary_of_another_size_is_named(saved, copy):
 def network_of(inputs, outputs):
     given = {name: keras.Input(shape, dtype=dtype, name=name) for name, (shape, dtype) in inputs.items()}
     image = keras.ops.cast(next(iter(given.values())), "float32")
-    return keras.Model(given, {name: image for name in outputs})
+    return keras.Model(given, dict.fromkeys(outputs, image))
 
 
 @pytest.mark.parametrize(

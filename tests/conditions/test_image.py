@@ -31,7 +31,9 @@ def in_graph(condition, requests):
     return tf.function(condition.in_graph)(tf.constant(requests))["source"].numpy()
 
 
-@pytest.mark.parametrize(("height", "width", "side"), [(32, 32, 32), (45, 61, 32), (200, 133, 32), (20, 17, 48), (1, 9, 8)])
+@pytest.mark.parametrize(
+    ("height", "width", "side"), [(32, 32, 32), (45, 61, 32), (200, 133, 32), (20, 17, 48), (1, 9, 8)]
+)
 def test_resizing_is_pillows_lanczos_of_the_centred_square(height, width, side):
     # Far from black and white: Pillow clips between its two passes.
     image = np.asarray(photo(height, width)) // 2 + 64

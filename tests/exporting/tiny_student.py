@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from t2i_kd.options import DataOptions, StudentOptions, TextOptions
+from t2i_kd.options import DataOptions, TextOptions
 from t2i_kd.sdn import SDNOptions, SDNRecipe
 from t2i_kd.text.front_end import TokenFrontEnd
 from t2i_kd.text.tokenizer import Tokenizer
@@ -74,3 +74,36 @@ def save_run(student, folder, items=CAPTIONS, recipe=RECIPE):
     if recipe is not None:
         (folder / "recipe.json").write_text(recipe.to_json())
     return folder
+
+
+def make_image_student(side=32):
+    """An image-to-image student that nobody trained: two convolutions, whose images fill 0-255."""
+    import keras
+
+    from t2i_kd.conditions.image import ImageCondition
+    from t2i_kd.student import Student
+
+    def convolution(filters, seed):
+        return keras.layers.Conv2D(
+            filters, 3, padding="same", kernel_initializer=keras.initializers.HeNormal(seed), name=f"conv{seed}"
+        )
+
+    source = keras.Input((side, side, 3), name="source")
+    features = keras.layers.ReLU()(convolution(8, 1)(keras.layers.Rescaling(1 / 127.5, -1)(source)))
+    network = keras.Model({"source": source}, {"image": convolution(3, 2)(features)})
+    last = network.get_layer("conv2")
+    kernel, bias = last.get_weights()
+    photos = np.stack(make_photos(8, side, side)).astype(np.float32)
+    image = np.asarray(network({"source": photos})["image"])
+    scale = 80 / image.std((0, 1, 2))
+    last.set_weights([kernel * scale, bias + 127.5 - scale * image.mean((0, 1, 2))])
+    return Student(network, ImageCondition(side))
+
+
+def make_photos(count, height, width, seed=0):
+    """Smooth images with some detail, as photographs are: uint8 [height, width, 3] each."""
+    from PIL import Image
+
+    rng = np.random.default_rng(seed)
+    coarse = rng.integers(0, 256, (count, height // 8 + 2, width // 8 + 2, 3), np.uint8)
+    return [np.asarray(Image.fromarray(each).resize((width, height), Image.Resampling.BICUBIC)) for each in coarse]

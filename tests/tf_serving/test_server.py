@@ -22,8 +22,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from t2i_kd.loading import load_artifact
 from t2i_kd.exporting.manifest import EXTRA, MANIFEST, read_manifest
+from t2i_kd.loading import load_artifact
 
 URL = os.environ.get("TF_SERVING_URL", "").rstrip("/")
 GRPC = os.environ.get("TF_SERVING_GRPC", "")
