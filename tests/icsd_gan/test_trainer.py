@@ -8,29 +8,20 @@ import numpy as np
 import pytest
 
 from t2i_kd.errors import UserError
+from t2i_kd.icsd_gan import IcsdOptions, IcsdRecipe
 from t2i_kd.icsd_gan.trainer import ICSDGAN, ICSDTrainer
-from t2i_kd.recipe import (
-    DataOptions,
-    GanOptions,
-    IcsdRecipe,
-    Recipe,
-    StudentRecipe,
-    TeacherOptions,
-    TextOptions,
-    TrainingOptions,
-    parse_stage,
-)
+from t2i_kd.options import DataOptions, GanOptions, StudentOptions, TeacherOptions, TextOptions, TrainingOptions
+from t2i_kd.recipe import TextToImageStage
 
-RECIPE = Recipe(
-    system="icsd_gan",
+RECIPE = IcsdRecipe(
     data=DataOptions(resolution=32),
     text=TextOptions(text_dim=6, word_dim=4, text_length=8),
     teacher=TeacherOptions(teacher="none"),
-    student=StudentRecipe(noise_dim=3),
+    student=StudentOptions(noise_dim=3),
     training=TrainingOptions(batch_size=4),
     gan=GanOptions(discriminator_channels=4, gradient_penalty="r1"),
-    icsd=IcsdRecipe(image_stages=3, generator_channels=8, condition_dim=4),
-    stages=(parse_stage("gan: objective=icsd steps=4 learning_rate=2e-4 frozen=text_*"),),
+    icsd=IcsdOptions(image_stages=3, generator_channels=8, condition_dim=4),
+    stages=(TextToImageStage("gan", "icsd", steps=4, learning_rate=2e-4, frozen=("text_*",)),),
 )
 # Parts of the generator by the beginning of their layers' names; an image's own convolution is a part of its own.
 PARTS = ("text_encoder", "condition", "stage_8", "stage_16", "stage_32", "rgb_8", "rgb_16", "rgb_32")
@@ -44,12 +35,14 @@ def changed(**groups):
 
 @pytest.fixture(scope="module")
 def system():
-    return ICSDGAN(RECIPE)
+    system = ICSDGAN(RECIPE)
+    system.prepare()
+    return system
 
 
 def trainer_of(system, recipe=RECIPE):
     """A trainer whose weights a NumPy generator drew, the same on every machine and backend."""
-    trainer = ICSDTrainer(system.network, system.front_end.input_name, recipe, 4)
+    trainer = ICSDTrainer(system.network, "tokens", recipe, 4)
     rng = np.random.default_rng(0)
     for variable in [*trainer.generator.variables, *(v for each in trainer.discriminators for v in each.variables)]:
         shape = tuple(variable.shape)
@@ -69,7 +62,7 @@ def batch_of(system, recipe=RECIPE):
     captions = ["a small red circle", "a large blue square", "a green cross", "a large blue square"]
     batch = {
         "image": rng.integers(0, 256, (4, 32, 32, 3)).astype("uint8"),
-        system.front_end.input_name: system.front_end.features(captions),
+        **system.condition.arrays(captions),
         "noise": rng.standard_normal((4, 7)).astype("float32"),
     }
     if recipe.gan.augmentation:
@@ -223,10 +216,10 @@ def test_the_same_text_is_no_wrong_caption(system):
 )
 def test_a_recipe_that_cannot_be_trained_is_named(groups, named):
     with pytest.raises(UserError, match=named):
-        ICSDGAN(changed(**groups))
+        ICSDGAN(changed(**groups)).prepare()
 
 
 def test_an_objective_of_another_system_is_named():
-    stages = (parse_stage("gan: objective=mirrored steps=4"),)
+    stages = (TextToImageStage("gan", "mirrored", steps=4),)
     with pytest.raises(UserError, match="objective is 'mirrored', none of icsd, ds_sje"):
         ICSDGAN(dataclasses.replace(RECIPE, stages=stages))

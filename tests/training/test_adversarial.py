@@ -8,7 +8,8 @@ import pytest
 from keras import ops
 
 from t2i_kd.errors import UserError
-from t2i_kd.recipe import GanOptions, Stage, TrainingOptions
+from t2i_kd.options import GanOptions, TrainingOptions
+from t2i_kd.recipe import Stage
 from t2i_kd.training.adversarial import AdversarialTrainer, check_gan
 from t2i_kd.training.loop import plan_stages, train_stage
 
