@@ -130,11 +130,11 @@ def _from_dict(cls, values, source):
         raise UserError(f"{source}: unknown key {unknown[0]!r}; was it written by another version of t2i_kd?")
     known = {name: _value(hints[name], name, value, source) for name, value in values.items()}
     try:
-        made = cls(**known)
+        recipe = cls(**known)
     except TypeError as error:
         raise UserError(f"{source}: {error}") from None
-    _check_choices(made, source)
-    return made
+    _check_choices(recipe, source)
+    return recipe
 
 
 def _value(kind, name, value, source):

@@ -71,9 +71,9 @@ def batch_of(system, recipe=RECIPE):
 
 
 def part(path):
-    judge = re.match(r"discriminator_\d+", path)
-    if judge:
-        return judge[0]
+    discriminator = re.match(r"discriminator_\d+", path)
+    if discriminator:
+        return discriminator[0]
     drawn = re.search(r"stage_(\d+)_rgb", path)
     return f"rgb_{drawn[1]}" if drawn else next(name for name in PARTS if name in path)
 
@@ -84,10 +84,10 @@ def reached(trainer, batch, which):
 
     variables = trainer.generator.trainable_variables + trainer.discriminator_variables
     with tf.GradientTape(persistent=True) as tape:
-        made = trainer.make(batch)
+        generated = trainer.generate(batch)
         if which == "discriminator":
-            made = {name: tf.stop_gradient(values) for name, values in made.items()}
-        loss, terms = getattr(trainer, f"{which}_terms")(batch, made)
+            generated = {name: tf.stop_gradient(values) for name, values in generated.items()}
+        loss, terms = getattr(trainer, f"{which}_terms")(batch, generated)
     found = {}
     for name, term in {"loss": loss, **terms}.items():
         gradients = tape.gradient(term, [variable.value for variable in variables])
@@ -98,16 +98,16 @@ def reached(trainer, batch, which):
 
 def test_every_loss_reaches_its_own_variables(system):
     trainer, batch = trainer_of(system), batch_of(system)
-    judges = {f"discriminator_{side}" for side in (8, 16, 32)}
+    discriminators = {f"discriminator_{side}" for side in (8, 16, 32)}
     found = reached(trainer, batch, "discriminator")
-    assert found.pop("loss") == judges
+    assert found.pop("loss") == discriminators
     assert found == {
         f"{kind}_{side}": {f"discriminator_{side}"} for kind in ("discriminator", "penalty") for side in (8, 16, 32)
     }
     found = reached(trainer, batch, "generator")
     first = {"condition", "stage_8"}
     both = {*first, "stage_16"}
-    assert {name: parts - judges for name, parts in found.items()} == {
+    assert {name: parts - discriminators for name, parts in found.items()} == {
         "generator_8": {*first, "rgb_8"},
         "generator_16": {*both, "rgb_16"},
         "generator_32": {*both, "stage_32", "rgb_32"},
@@ -170,8 +170,8 @@ def test_the_losses_by_hand(system):
     logs = {name: float(value) for name, value in trainer.train_step(batch).items()}
     expected = sum(logs[f"generator_{side}"] for side in (8, 16, 32)) + 5 * logs["kl"] + 3 * logs["icsd"]
     assert logs["loss"] == pytest.approx(expected, rel=1e-5)
-    judged = sum(logs[f"{kind}_{side}"] for kind in ("discriminator", "penalty") for side in (8, 16, 32))
-    assert logs["discriminator_loss"] == pytest.approx(judged, rel=1e-5)
+    discriminator_loss = sum(logs[f"{kind}_{side}"] for kind in ("discriminator", "penalty") for side in (8, 16, 32))
+    assert logs["discriminator_loss"] == pytest.approx(discriminator_loss, rel=1e-5)
 
 
 def test_lambda_grows_over_the_warm_up(system):
@@ -197,7 +197,7 @@ def test_the_same_text_is_no_wrong_caption(system):
     tokens = np.asarray(batch["tokens"])[[0, 0, 1, 0]]
     np.testing.assert_array_equal(trainer._differs({"tokens": keras.ops.convert_to_tensor(tokens)}), [0, 1, 1, 0])
     alike = {**batch, "tokens": keras.ops.convert_to_tensor(tokens[[0, 0, 0, 0]])}
-    assert np.isfinite(float(trainer.discriminator_terms(alike, trainer.make(alike))[0]))
+    assert np.isfinite(float(trainer.discriminator_terms(alike, trainer.generate(alike))[0]))
 
 
 @pytest.mark.parametrize(
