@@ -88,9 +88,15 @@ class Recipe:
         """The `metrics.tap_errors.TapObjective` that its images are trained to minimise; None: there is none."""
         return None
 
+    def as_dict(self):
+        """The recipe as JSON values, its stages last."""
+        values = dataclasses.asdict(self)
+        stages = values.pop("stages")
+        return {**values, "stages": stages}
+
     def to_json(self):
         """The recipe as the text of `recipe.json`."""
-        return json.dumps(dataclasses.asdict(self), indent=2) + "\n"
+        return json.dumps(self.as_dict(), indent=2) + "\n"
 
     @classmethod
     def from_json(cls, text, source=RECIPE_FILE):
@@ -171,7 +177,7 @@ def _check_choices(values, source):
 
 def first_difference(ours, theirs):
     """The first field in which two recipes differ, as `(name, ours, theirs)`; None where they are the same."""
-    pairs = zip(_leaves(dataclasses.asdict(ours)), _leaves(dataclasses.asdict(theirs)), strict=False)
+    pairs = zip(_leaves(ours.as_dict()), _leaves(theirs.as_dict()), strict=False)
     for (name, mine), (other_name, other) in pairs:
         if (name, mine) != (other_name, other):
             return name, mine, other

@@ -7,9 +7,10 @@ from t2i_kd import systems
 from t2i_kd.errors import UserError
 from t2i_kd.icsd_gan import IcsdRecipe
 from t2i_kd.recipe import Stage, TextToImageStage, first_difference
-from t2i_kd.recipe_flags import define_flags, from_flags, parse_stage
+from t2i_kd.recipe_flags import parse_stage
 from t2i_kd.sdn import SDNRecipe, SDNStage
 from t2i_kd.teacher_slim import SlimRecipe
+from tests.systems import recipe_of
 
 LINE = (
     "I: objective=mirrored steps=5 learning_rate=3e-4 error=squared tap_weights=image:3,conv5_*:0.5 frozen=text_*,fc7"
@@ -17,13 +18,6 @@ LINE = (
 
 
 RECIPES = {"sdn": SDNRecipe, "icsd_gan": IcsdRecipe, "teacher_slim": SlimRecipe}
-
-
-def parse(*arguments, system="sdn"):
-    values = flags.FlagValues()
-    define_flags(RECIPES[system], values)
-    values(["train", *arguments])
-    return from_flags(RECIPES[system], values, system)
 
 
 def test_a_stage_line_gives_its_fields():
@@ -62,21 +56,21 @@ def test_a_wrong_stage_is_named(line, named):
 
 
 def test_flags_become_a_recipe_that_survives_json():
-    recipe = parse("--dataset=image_folder", "--batch_size=7", "--flip", f"--stage={LINE}")
+    recipe = recipe_of("--dataset=image_folder", "--batch_size=7", "--flip", f"--stage={LINE}")
     assert (recipe.data.dataset, recipe.training.batch_size, recipe.data.flip) == ("image_folder", 7, True)
     assert recipe.stages == (parse_stage(LINE, SDNStage),)
     assert SDNRecipe.from_json(recipe.to_json()) == recipe == systems.recipe_from_json(recipe.to_json())
 
 
 def test_unset_flags_are_the_papers():
-    recipe = parse()
+    recipe = recipe_of()
     assert recipe == SDNRecipe()
     assert (recipe.training.batch_size, recipe.text.text_dim, recipe.sdn.initializer) == (12, 1024, "paper")
 
 
 @pytest.mark.parametrize("system", RECIPES)
 def test_a_systems_recipe_has_its_own_groups_and_survives_json(system):
-    recipe = parse("--stage=one: objective=x steps=3", system=system)
+    recipe = recipe_of("--stage=one: objective=x steps=3", f"--system={system}")
     assert recipe == RECIPES[system](stages=recipe.stages) and type(recipe.stages[0]) is recipe.stage_class()
     assert systems.recipe_from_json(recipe.to_json()) == recipe
     own = set(recipe.groups()) - {"data", "teacher", "training", "text", "student"}
@@ -99,7 +93,7 @@ def test_another_systems_stage_field_is_refused_and_its_systems_are_named(line, 
 
 def test_another_systems_option_is_no_flag():
     with pytest.raises(flags.UnrecognizedFlagError, match="icsd_weight"):
-        parse("--icsd_weight=9")
+        recipe_of("--icsd_weight=9")
     with pytest.raises(UserError, match=r"recipe\.json: unknown key 'icsd'"):
         systems.recipe_from_json('{"system": "sdn", "icsd": {"icsd_weight": 9}}')
 
@@ -114,7 +108,7 @@ def test_a_recipe_files_own_system_is_not_imported_for_it(tmp_path, monkeypatch)
 
 def test_two_stages_of_one_name_are_refused():
     with pytest.raises(UserError, match="two stages are named 'I'"):
-        parse(f"--stage={LINE}", f"--stage={LINE}")
+        recipe_of(f"--stage={LINE}", f"--stage={LINE}")
 
 
 @pytest.mark.parametrize(
@@ -140,6 +134,9 @@ def test_a_wrong_recipe_file_is_named(text, named):
 
 
 def test_the_first_difference_is_found():
-    ours, theirs = parse("--seed=1"), parse("--seed=2")
+    ours, theirs = recipe_of("--seed=1"), recipe_of("--seed=2")
     assert first_difference(ours, theirs) == ("seed", 1, 2)
     assert first_difference(ours, ours) is None
+    # Options come before stages, whose difference is long to read.
+    assert first_difference(ours, recipe_of("--seed=2", f"--stage={LINE}")) == ("seed", 1, 2)
+    assert list(ours.as_dict()) == ["system", *ours.groups(), "stages"]
