@@ -120,7 +120,7 @@ STRANGER = Room(
     ),
     kills={"one": (13, 17)},
     foreign=("--width=1", "error=l1"),
-    owners=("It is an option of --system=sdn and teacher_slim.", ", which only stages of sdn have"),
+    owners=("but of --system=sdn and --system=teacher_slim", ", which only stages of sdn have"),
 )
 STRANGERS_FILES = {
     "room.py": '''
