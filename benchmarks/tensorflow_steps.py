@@ -2,7 +2,7 @@
 
 Options, one JSON object: `objective`, `resolution`, `batch_size`, `width`, `text_dim`, `steps` of a turn, `turns`,
 `folder`, where it writes `start.npz` (weights, scales and the first batch) for the other side. Also `cached`: the
-teacher's features are cached; `without`: which speed-ups are left out; `training`: further fields of `TrainingOptions`.
+teacher's features are cached; `keras_adam`: update as Keras does; `training`: further fields of `TrainingOptions`.
 """
 
 import json
@@ -15,11 +15,11 @@ import numpy as np
 
 from benchmarks.steps import CLIPNORM, LEARNING_RATE, PEAK_SHAPE, Turn, answer, peak
 from t2i_kd.data.batches import Batches
+from t2i_kd.metrics.tap_errors import tap_scales
 from t2i_kd.options import TrainingOptions
 from t2i_kd.sdn import SDNStage
 from t2i_kd.sdn.networks import build_generator
-from t2i_kd.sdn.trainer import SDNTrainer, tap_scales
-from t2i_kd.sdn.upsampling import pays
+from t2i_kd.sdn.trainer import SDNTrainer
 from t2i_kd.teachers.vgg19 import CONVOLUTIONS, build_vgg19
 from t2i_kd.training import optimizer
 from t2i_kd.training.determinism import make_deterministic
@@ -62,8 +62,8 @@ def operations(network, batch_size):
 
 def step_operations(objective, network, teacher, batch_size):
     """Operations of a step: a trained network's gradient costs two passes more, a frozen one's one."""
-    student, view = (operations(each, batch_size) for each in (network, teacher))
-    return 3 * student + (view if objective == "mirrored" else 3 * view)
+    student, forward = (operations(each, batch_size) for each in (network, teacher))
+    return 3 * student + (forward if objective == "mirrored" else 3 * forward)
 
 
 def large_convolution():
@@ -108,8 +108,7 @@ class Turns:
 
 def main(options):
     """Trains as long as it is told to."""
-    without = options.get("without", ())
-    if "adam" in without:
+    if options.get("keras_adam"):
         optimizer.TensorFlowAdam = keras.optimizers.Adam
     make_deterministic()
     keras.utils.set_random_seed(0)
@@ -145,8 +144,7 @@ def main(options):
         **options.get("training", {}),
     )
     plan = StagePlan(stage, 0, stage.steps)
-    direct = "upsampling" not in without and pays(training.jit_compile)
-    trainer = SDNTrainer(network, teacher, stage, scales, plan.steps, direct)
+    trainer = SDNTrainer(network, teacher, stage, scales, plan.steps)
     first["loss"] = float(trainer.loss_terms(batch)[0])
     train_stage(plan, trainer, batches, training, folder, Turns(first, options["steps"]))
 

@@ -10,23 +10,31 @@ import numpy as np
 import pytest
 
 from t2i_kd import evaluation
+from t2i_kd.conditions.caption import CaptionCondition
 from t2i_kd.data import captioned_shapes
 from t2i_kd.errors import UserError
 from t2i_kd.exporting.exporter import export_student
+from t2i_kd.icsd_gan import IcsdRecipe
 from t2i_kd.metrics import attribute_accuracy, context, tap_distance
 from t2i_kd.metrics.report import TEACHER_NOTE
 from t2i_kd.metrics.tap_errors import TapObjective
-from t2i_kd.recipe import DataOptions, Recipe, StudentRecipe, TeacherOptions, TextOptions, parse_stage
-from t2i_kd.student import build_student, save_network
+from t2i_kd.options import DataOptions, TeacherOptions, TextOptions
+from t2i_kd.recipe import TextToImageStage
+from t2i_kd.recipe_flags import parse_stage
+from t2i_kd.sdn import SDNOptions, SDNRecipe, SDNStage
+from t2i_kd.student import save_network
 from t2i_kd.text.front_end import build_front_end
-from tests.exporting.tiny_student import CAPTIONS, make_student
+from tests.exporting import tiny_student
 
-RECIPE = Recipe(
+RECIPE = SDNRecipe(
     data=DataOptions(resolution=32),
     text=TextOptions(text_dim=8, word_dim=4),
     teacher=TeacherOptions(teacher="none"),
-    student=StudentRecipe(width=1 / 32, initializer="he", image_output="centred"),
-    stages=(parse_stage("one: objective=mirrored steps=1"), parse_stage("two: objective=perceptual steps=1")),
+    sdn=SDNOptions(width=1 / 32, initializer="he", image_output="centred"),
+    stages=(
+        parse_stage("one: objective=mirrored steps=1", SDNStage),
+        parse_stage("two: objective=perceptual steps=1", SDNStage),
+    ),
 )
 
 
@@ -35,11 +43,11 @@ def run_dir(tmp_path_factory):
     """A run that has finished both its stages, with three different students."""
     folder = tmp_path_factory.mktemp("run")
     (folder / "recipe.json").write_text(RECIPE.to_json())
-    front_end = build_front_end(RECIPE.text, captioned_shapes.load("test", 32))
-    front_end.save(folder)
+    condition = CaptionCondition(build_front_end(RECIPE.text, captioned_shapes.load("test", 32)))
+    condition.save(folder)
     for seed, file in enumerate(("checkpoints/one/student.keras", "checkpoints/two/student.keras", "student.keras")):
         recipe = dataclasses.replace(RECIPE, training=dataclasses.replace(RECIPE.training, seed=seed))
-        save_network(build_student(recipe, front_end), folder / file)
+        save_network(tiny_student.build_sdn_network(condition, recipe), folder / file)
     return folder
 
 
@@ -142,7 +150,7 @@ def test_a_table_is_printed_before_the_next_metric_is_measured(run_dir, monkeypa
 
 
 def test_a_running_run_shows_the_stages_that_it_has_finished(run_dir, tmp_path):
-    for file in ("recipe.json", "vocabulary.txt", "checkpoints/one/student.keras"):
+    for file in ("recipe.json", "condition.json", "vocabulary.txt", "checkpoints/one/student.keras"):
         (tmp_path / file).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / file).write_bytes((run_dir / file).read_bytes())
     assert [(found.label, found.is_last) for found in evaluation.students(tmp_path)] == [("one alone", True)]
@@ -235,11 +243,11 @@ def test_an_export_is_evaluated_by_the_teacher_that_it_learned_from(export, plac
 @pytest.fixture(scope="module")
 def export(tmp_path_factory):
     """The parent of a version that a student of vgg19_slim was exported to."""
-    student = make_student()
-    recipe = dataclasses.replace(student.recipe, teacher=TeacherOptions(teacher="vgg19_slim"))
+    recipe = dataclasses.replace(tiny_student.RECIPE, teacher=TeacherOptions(teacher="vgg19_slim"))
     folder = tmp_path_factory.mktemp("saved_models") / "tiny"
-    student = dataclasses.replace(student, recipe=recipe)
-    export_student(student, folder, CAPTIONS, CAPTIONS, artifacts=("litert", "onnx"), report=lambda line: None)
+    kinds = ("litert", "onnx")
+    student, captions = tiny_student.make_student(), tiny_student.CAPTIONS
+    export_student(student, folder, captions, artifacts=kinds, recipe=recipe.to_json())
     return folder
 
 
@@ -306,10 +314,10 @@ def test_nothing_is_printed_unless_asked_for(capsys):
 
 def test_the_objective_is_the_last_stages_that_compares_pictures():
     stages = ("a: objective=mirrored steps=1", "b: objective=perceptual steps=1 error=squared scaling=normalised")
-    recipe = dataclasses.replace(RECIPE, stages=tuple(map(parse_stage, stages)))
-    assert evaluation.tap_objective_of(recipe) == TapObjective("squared", "normalised", ())
-    assert evaluation.tap_objective_of(dataclasses.replace(recipe, stages=recipe.stages[:1])) is None
-    assert evaluation.tap_objective_of(dataclasses.replace(recipe, system="icsd_gan")) is None
+    recipe = dataclasses.replace(RECIPE, stages=tuple(parse_stage(stage, SDNStage) for stage in stages))
+    assert recipe.tap_objective == TapObjective("squared", "normalised", ())
+    assert dataclasses.replace(recipe, stages=recipe.stages[:1]).tap_objective is None
+    assert IcsdRecipe(stages=(TextToImageStage("c", "distill", steps=1),)).tap_objective is None
 
 
 def test_the_command_ends_in_one_line_and_exit_code_2():

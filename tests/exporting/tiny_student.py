@@ -21,7 +21,7 @@ RECIPE = SDNRecipe(
 )
 
 
-def make_student(noise_dim=3):
+def make_student(noise_dim=3, whiten=False):
     import keras
 
     from t2i_kd.conditions.caption import CaptionCondition
@@ -32,7 +32,7 @@ def make_student(noise_dim=3):
     keras.utils.set_random_seed(1)
     front_end = TokenFrontEnd("gru", Tokenizer.from_captions(CAPTIONS, "words", 8))
     condition = CaptionCondition(front_end)
-    network = build_sdn_network(condition, RECIPE, noise_dim)
+    network = build_sdn_network(condition, RECIPE, noise_dim, whiten)
     # An untrained network is all grey: stretch what it draws so that differences between pictures can be seen.
     image = network.get_layer("generator").get_layer("image_linear")
     inputs = condition.arrays(CAPTIONS)

@@ -13,7 +13,7 @@ from t2i_kd.metrics.catalogue import resolve_metrics
 from t2i_kd.metrics.context import EvaluationContext
 from t2i_kd.metrics.frechet import frechet_distance
 from t2i_kd.metrics.moments import Moments
-from t2i_kd.recipe import TeacherOptions
+from t2i_kd.options import TeacherOptions
 
 
 def moments(values):

@@ -8,7 +8,7 @@ import tensorflow as tf
 from t2i_kd.errors import UserError
 from t2i_kd.metrics import extractors, image_classifier
 from t2i_kd.metrics.extractors import keras_extractor
-from t2i_kd.recipe import TeacherOptions
+from t2i_kd.options import TeacherOptions
 
 from .flowers import Painter, context_of
 

@@ -12,7 +12,7 @@ from t2i_kd.metrics import context as context_module
 from t2i_kd.metrics import perceptual_distance
 from t2i_kd.metrics.context import EvaluationContext
 from t2i_kd.metrics.perceptual_distance import lpips_like
-from t2i_kd.recipe import TeacherOptions
+from t2i_kd.options import TeacherOptions
 from t2i_kd.teachers.vgg19 import build_vgg19
 
 TAPS = ("conv1_2", "conv2_2", "conv3_4", "conv4_4", "conv5_4")

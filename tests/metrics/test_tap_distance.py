@@ -9,7 +9,7 @@ from t2i_kd.errors import UserError
 from t2i_kd.metrics import context, resampling, tap_distance
 from t2i_kd.metrics.context import EvaluationContext
 from t2i_kd.metrics.tap_errors import TapObjective
-from t2i_kd.recipe import TeacherOptions
+from t2i_kd.options import TeacherOptions
 from t2i_kd.teachers.vgg19 import TAPS, build_vgg19
 
 NO_TEACHER = TeacherOptions(teacher="none")

@@ -5,7 +5,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from t2i_kd.recipe import DataOptions, Recipe, StudentRecipe, TeacherOptions, TextOptions, TrainingOptions, parse_stage
+from t2i_kd.options import DataOptions, TeacherOptions, TextOptions, TrainingOptions
+from t2i_kd.recipe_flags import parse_stage
+from t2i_kd.sdn import SDNOptions, SDNRecipe, SDNStage
 from t2i_kd.sdn.trainer import SDN
 from t2i_kd.training.loop import make_optimizer
 
@@ -27,12 +29,12 @@ def pictures(tmp_path_factory):
 
 def losses(pictures, megabytes):
     """The loss of every step, and whether features were cached."""
-    stage = parse_stage(f"one: objective=perceptual steps={STEPS} error=squared scaling=normalised")
-    recipe = Recipe(
+    stage = parse_stage(f"one: objective=perceptual steps={STEPS} error=squared scaling=normalised", SDNStage)
+    recipe = SDNRecipe(
         data=DataOptions(dataset="image_folder", data_dir=str(pictures), resolution=32, flip=True),
         text=TextOptions(text_dim=8, word_dim=4, text_length=4),
         teacher=TeacherOptions(teacher="vgg19_slim", teacher_cache_mb=megabytes),
-        student=StudentRecipe(width=1 / 32, initializer="he"),
+        sdn=SDNOptions(width=1 / 32, initializer="he"),
         training=TrainingOptions(batch_size=2),
         stages=(stage,),
     )

@@ -9,7 +9,8 @@ from t2i_kd.metrics import context as context_module
 from t2i_kd.metrics import resampling, tap_distance
 from t2i_kd.metrics.context import EvaluationContext
 from t2i_kd.metrics.tap_errors import TapObjective, tap_scales
-from t2i_kd.recipe import parse_stage
+from t2i_kd.recipe_flags import parse_stage
+from t2i_kd.sdn import SDNStage
 from t2i_kd.sdn.trainer import SDNTrainer
 from t2i_kd.teachers.tap_weights import resolve_tap_weights
 from t2i_kd.teachers.vgg19 import build_vgg19
@@ -51,7 +52,7 @@ class Negatives:
     ],
 )
 def test_the_objective_on_the_test_split_is_the_stages_own(teacher, fields):
-    stage = parse_stage(f"two: objective=perceptual steps=1 {fields}")
+    stage = parse_stage(f"two: objective=perceptual steps=1 {fields}", SDNStage)
     train, test = pictures("train", 1), pictures("test", 0)
     cache = {("split", name, 32, 32): data for name, data in (("train", train), ("test", test))}
     evaluated = EvaluationContext(

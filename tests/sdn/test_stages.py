@@ -3,7 +3,9 @@
 import pytest
 
 from t2i_kd.errors import UserError
-from t2i_kd.recipe import DataOptions, Recipe, StudentRecipe, TeacherOptions, parse_stage
+from t2i_kd.options import DataOptions, TeacherOptions
+from t2i_kd.recipe_flags import parse_stage
+from t2i_kd.sdn import SDNOptions, SDNRecipe, SDNStage
 from t2i_kd.sdn.trainer import check_stage
 from t2i_kd.teachers.vgg19 import TAPS, tap_shapes
 
@@ -20,12 +22,12 @@ def load(options, resolution):
 
 
 def check(stage, resolution=32, width=0.25, **teacher):
-    recipe = Recipe(
+    recipe = SDNRecipe(
         data=DataOptions(resolution=resolution),
         teacher=TeacherOptions(**teacher),
-        student=StudentRecipe(width=width),
+        sdn=SDNOptions(width=width),
     )
-    check_stage(parse_stage(f"I: steps=1 {stage}"), recipe)
+    check_stage(parse_stage(f"I: steps=1 {stage}", SDNStage), recipe)
 
 
 def refused(named, *arguments, **options):
