@@ -10,17 +10,17 @@ from pathlib import Path
 
 import numpy as np
 from absl import flags
-from t2i_kd.system import evenly
 
+from benchmarks import command
 from benchmarks.ablations import ROWS
-from t2i_kd import commands
 from t2i_kd.data.catalogue import load_dataset
 from t2i_kd.errors import UserError
 from t2i_kd.evaluation import evaluate
 from t2i_kd.imaging import captioned_grid, encode_png, write_file_atomically
 from t2i_kd.loading import load_artifact
-from t2i_kd.recipe import TeacherOptions
+from t2i_kd.options import TeacherOptions
 from t2i_kd.student import WEIGHTS_FILE
+from t2i_kd.training.system import evenly
 
 METRICS = "classification,r_precision,kernel,diversity,ssim,tap_distance"
 # What the others are compared with: both stages, of the teacher whose rows are there.
@@ -74,6 +74,19 @@ def write_sheet(path, runs, data_dir):
     write_file_atomically(path, encode_png(captioned_grid(np.stack(images), captions, COLUMNS)))
 
 
+def define_flags():
+    """Defines this command's flags."""
+    flags.DEFINE_string("run_dir", "", "folder of the runs, as given to benchmarks.ablations")
+    flags.DEFINE_string("data_dir", "", "folder or .zip of the pictures, with metadata.jsonl")
+    flags.DEFINE_string("teacher_weights", "imagenet", "of tap_distance's VGG19")
+    flags.DEFINE_list("seeds", ["0", "1"], "seeds with commas between them")
+    flags.DEFINE_string("metrics", METRICS, "see t2i_kd.evaluate")
+    flags.DEFINE_integer("num_captions", 500, "held-out captions that each student draws", 1)
+    flags.DEFINE_string("cache_dir", "~/.cache/t2i_kd", "see t2i_kd.evaluate")
+    flags.DEFINE_string("sheet", "", "the PNG to write, with every row's pictures of the same held-out captions")
+    flags.DEFINE_string("out", "", "the JSON report to write")
+
+
 def main():
     """Runs the evaluation and prints the table."""
     values = flags.FLAGS
@@ -99,13 +112,4 @@ def main():
 
 
 if __name__ == "__main__":
-    flags.DEFINE_string("run_dir", "", "folder of the runs, as given to benchmarks.ablations")
-    flags.DEFINE_string("data_dir", "", "folder or .zip of the pictures, with metadata.jsonl")
-    flags.DEFINE_string("teacher_weights", "imagenet", "of tap_distance's VGG19")
-    flags.DEFINE_list("seeds", ["0", "1"], "seeds with commas between them")
-    flags.DEFINE_string("metrics", METRICS, "see t2i_kd.evaluate")
-    flags.DEFINE_integer("num_captions", 500, "held-out captions that each student draws", 1)
-    flags.DEFINE_string("cache_dir", "~/.cache/t2i_kd", "see t2i_kd.evaluate")
-    flags.DEFINE_string("sheet", "", "the PNG to write, with every row's pictures of the same held-out captions")
-    flags.DEFINE_string("out", "", "the JSON report to write")
-    commands.run(main)
+    command.run(main, define_flags, __doc__.partition("\n")[0])

@@ -14,9 +14,10 @@ from pathlib import Path
 
 from absl import flags
 
-from t2i_kd import commands
+from benchmarks import command
 from t2i_kd.errors import UserError
-from t2i_kd.student import TEXT_WEIGHTS_FILE, WEIGHTS_FILE
+from t2i_kd.student import WEIGHTS_FILE
+from t2i_kd.training.text_to_image import TEXT_WEIGHTS_FILE
 
 RECIPE = "benchmarks/sdn_ablations32.flags"
 TEXT_STAGE = "text: objective=ds_sje steps=300 learning_rate=1e-3 schedule=cosine warmup_steps=30 tap_weights=pool4:1"
@@ -103,6 +104,16 @@ def train(recipe, run_dir, *options, stages=None):
         raise UserError(f"--run_dir: training {run_dir} failed")
 
 
+def define_flags():
+    """Defines this command's flags."""
+    flags.DEFINE_string("data_dir", "", "folder or .zip of the pictures, with metadata.jsonl")
+    flags.DEFINE_string("teacher_weights", "imagenet", "of VGG19; see t2i_kd.train")
+    flags.DEFINE_string("run_dir", "", "folder of the runs")
+    flags.DEFINE_list("rows", [], f"names with commas between them; empty: all of {', '.join(ROWS)}")
+    flags.DEFINE_list("seeds", ["0", "1"], "seeds with commas between them")
+    flags.DEFINE_integer("steps", 240, "of each row, in all of its stages", 90)
+
+
 def main():
     """Trains the text encoder, then every row with every seed."""
     values = flags.FLAGS
@@ -124,10 +135,4 @@ def main():
 
 
 if __name__ == "__main__":
-    flags.DEFINE_string("data_dir", "", "folder or .zip of the pictures, with metadata.jsonl")
-    flags.DEFINE_string("teacher_weights", "imagenet", "of VGG19; see t2i_kd.train")
-    flags.DEFINE_string("run_dir", "", "folder of the runs")
-    flags.DEFINE_list("rows", [], f"names with commas between them; empty: all of {', '.join(ROWS)}")
-    flags.DEFINE_list("seeds", ["0", "1"], "seeds with commas between them")
-    flags.DEFINE_integer("steps", 240, "of each row, in all of its stages", 90)
-    commands.run(main)
+    command.run(main, define_flags, __doc__.partition("\n")[0])

@@ -12,8 +12,9 @@ import time
 
 from absl import flags
 
-import t2i_kd.recipe
-from t2i_kd import commands
+from benchmarks import command
+from t2i_kd import recipe_flags
+from t2i_kd.icsd_gan import IcsdRecipe
 
 
 def parts_of(trainer):
@@ -51,6 +52,11 @@ def parts_of(trainer):
     return prepare, compiled
 
 
+def define_flags():
+    """Defines this command's flags."""
+    flags.DEFINE_integer("turns", 30, "of which the median is taken", 3)
+
+
 def main():
     """Measures and prints medians."""
     import tensorflow as tf
@@ -58,10 +64,10 @@ def main():
     from t2i_kd.icsd_gan.trainer import ICSDGAN
 
     values = flags.FLAGS
-    recipe = t2i_kd.recipe.from_flags(values)
+    recipe = recipe_flags.from_flags(IcsdRecipe, values, "icsd_gan")
     system = ICSDGAN(recipe)
     (plan,) = [plan for plan in system.plans if plan.stage.objective == "icsd"]
-    trainer = system.trainer(plan)
+    trainer = system.own_trainer(plan)
     trainer.compile(optimizer=trainer.make_optimizer(plan.stage, plan.steps, recipe.training))
     trainer.optimizer.build(trainer.trainable_variables)
     batch = {name: tf.constant(each) for name, each in system.batches(plan, 0, 1)[0].items()}
@@ -82,8 +88,4 @@ def main():
 
 
 if __name__ == "__main__":
-    t2i_kd.recipe.define_flags()
-    flags.DEFINE_integer("turns", 30, "of which the median is taken", 3)
-    for ignored in ("run_dir", "export_dir"):
-        flags.DEFINE_string(ignored, "", "not used: a flagfile may name it")
-    commands.run(main)
+    command.run(main, define_flags, __doc__.partition("\n")[0], IcsdRecipe)

@@ -12,9 +12,9 @@ from pathlib import Path
 
 from absl import flags
 
+from benchmarks import command
 from benchmarks.reports import line_of, with_interval
 from benchmarks.workers import markdown
-from t2i_kd import commands
 from t2i_kd.errors import UserError
 from t2i_kd.exporting.manifest import EXTRA, FILES, MANIFEST, read_manifest
 from t2i_kd.student import WEIGHTS_FILE
@@ -87,5 +87,4 @@ def main():
 
 
 if __name__ == "__main__":
-    define_flags()
-    commands.run(main)
+    command.run(main, define_flags, __doc__.partition("\n")[0])

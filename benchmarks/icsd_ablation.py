@@ -16,13 +16,13 @@ import numpy as np
 from absl import flags
 from scipy import stats
 
+from benchmarks import command
 from benchmarks.ablations import train
 from benchmarks.reports import line_of
-from t2i_kd import commands
 from t2i_kd.errors import UserError
 from t2i_kd.evaluation import FINAL, evaluate
 from t2i_kd.imaging import write_file_atomically
-from t2i_kd.student import TEXT_WEIGHTS_FILE
+from t2i_kd.training.text_to_image import TEXT_WEIGHTS_FILE
 
 RECIPE = "pipelines/icsd_shapes.flags"
 METRICS = "attribute_accuracy,frechet,kernel,diversity"
@@ -99,6 +99,16 @@ def markdown(evaluated, weights, seeds):
     return "\n".join("| " + " | ".join(line) + " |" for line in lines)
 
 
+def define_flags():
+    """Defines this command's flags."""
+    flags.DEFINE_string("run_dir", "", "folder of the runs")
+    flags.DEFINE_list("weights", ["0", "0.1", "1", "10"], "lambdas; the first is what the others are compared with")
+    flags.DEFINE_list("seeds", ["0", "1", "2"], "seeds with commas between them")
+    flags.DEFINE_list("options", [], "further flags of t2i_kd.train for all runs, without the dashes")
+    flags.DEFINE_integer("num_captions", 500, "held-out captions that each image is evaluated by", 1)
+    flags.DEFINE_string("cache_dir", "~/.cache/t2i_kd", "see t2i_kd.evaluate")
+
+
 def main():
     """Trains, evaluates and prints the table."""
     values = flags.FLAGS
@@ -116,10 +126,4 @@ def main():
 
 
 if __name__ == "__main__":
-    flags.DEFINE_string("run_dir", "", "folder of the runs")
-    flags.DEFINE_list("weights", ["0", "0.1", "1", "10"], "lambdas; the first is what the others are compared with")
-    flags.DEFINE_list("seeds", ["0", "1", "2"], "seeds with commas between them")
-    flags.DEFINE_list("options", [], "further flags of t2i_kd.train for all runs, without the dashes")
-    flags.DEFINE_integer("num_captions", 500, "held-out captions that each image is evaluated by", 1)
-    flags.DEFINE_string("cache_dir", "~/.cache/t2i_kd", "see t2i_kd.evaluate")
-    commands.run(main)
+    command.run(main, define_flags, __doc__.partition("\n")[0])

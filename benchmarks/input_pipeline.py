@@ -10,17 +10,17 @@ import time
 import numpy as np
 from absl import flags
 
-from t2i_kd import commands
+from benchmarks import command
+from t2i_kd import recipe_flags
+from t2i_kd.conditions.caption import CaptionCondition
 from t2i_kd.data.batches import Batches
 from t2i_kd.data.catalogue import load_dataset
+from t2i_kd.sdn import SDNRecipe
 from t2i_kd.text.front_end import build_front_end
 
 
 def define_flags():
     """Defines this command's flags."""
-    from t2i_kd.recipe import define_flags as define_recipe_flags
-
-    define_recipe_flags()
     flags.DEFINE_integer("turns", 5, "of measuring", 1)
     flags.DEFINE_float("seconds", 4, "of a turn", 0.1)
 
@@ -47,18 +47,14 @@ def rates(batches, turns, seconds):
 
 def main():
     """Runs the command and prints what it measured."""
-    from t2i_kd.recipe import from_flags
-
-    recipe = from_flags(flags.FLAGS)
+    recipe = recipe_flags.from_flags(SDNRecipe, flags.FLAGS, "sdn")
     data = recipe.data
     dataset = load_dataset(data.dataset, "train", data.resolution, data.data_dir, data.max_bad_examples)
-    front_end = build_front_end(recipe.text, dataset)
-    inputs = {front_end.input_name: front_end.features(dataset.all_captions)}
+    inputs = CaptionCondition(build_front_end(recipe.text, dataset)).arrays(dataset.all_captions)
     batches = Batches(dataset, inputs, recipe.training.batch_size, 0, 0, 10**7, data.flip, recipe.student.noise_dim)
     found = rates(batches, flags.FLAGS.turns, flags.FLAGS.seconds)
     print(f"{np.median(found):.0f} pictures/s ({min(found):.0f} to {max(found):.0f} in {len(found)} turns)")
 
 
 if __name__ == "__main__":
-    define_flags()
-    commands.run(main)
+    command.run(main, define_flags, __doc__.partition("\n")[0], SDNRecipe)

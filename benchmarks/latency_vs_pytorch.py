@@ -15,12 +15,13 @@ from pathlib import Path
 import numpy as np
 from absl import flags
 
-import t2i_kd.recipe
+from benchmarks import command
 from benchmarks.on_device import NAMES, artifacts_of
 from benchmarks.workers import Worker, by_turns, markdown
-from t2i_kd import commands
+from t2i_kd import recipe_flags
 from t2i_kd.errors import UserError
 from t2i_kd.exporting.fidelity import LARGEST_ALLOWED, difference
+from t2i_kd.sdn import SDNRecipe
 
 WORDS = 4000
 CAPTIONS = 64
@@ -31,8 +32,7 @@ PYTORCH = {"pytorch": "PyTorch eager, NCHW", "pytorch_channels_last": "PyTorch e
 
 
 def define_flags():
-    """Defines this command's flags, the recipe's included."""
-    t2i_kd.recipe.define_flags()
+    """Defines this command's flags."""
     flags.DEFINE_string("work_dir", "", "folder of the student and its export")
     flags.DEFINE_list("threads", ["1", "2"], "numbers with commas between them")
     flags.DEFINE_integer("repeats", 50, "pictures that are timed, of each contender and number of threads", 30)
@@ -49,26 +49,39 @@ def make_run(recipe, folder):
     """Writes a run directory of the recipe's student with random weights, its pixels spread as a trained one's."""
     import keras
 
-    from t2i_kd.student import Student, build_student, save_network
+    from t2i_kd.conditions.caption import CaptionCondition
+    from t2i_kd.sdn.networks import build_generator
+    from t2i_kd.student import save_network
     from t2i_kd.text.front_end import TokenFrontEnd
     from t2i_kd.text.tokenizer import Tokenizer
+    from t2i_kd.training.text_to_image import build_student
 
     if recipe.text.text_encoder != "gru" or recipe.student.noise_dim:
         raise UserError("--text_encoder, --noise_dim: benchmarks/pytorch_student.py knows gru without noise only")
     keras.utils.set_random_seed(recipe.training.seed)
     tokenizer = Tokenizer("words", tuple(f"w{word}" for word in range(WORDS)), recipe.text.text_length)
-    front_end = TokenFrontEnd("gru", tokenizer, recipe.text.text_dim, recipe.text.word_dim)
-    network = build_student(recipe, front_end)
+    condition = CaptionCondition(TokenFrontEnd("gru", tokenizer))
+    encoder, sdn = condition.front_end.build_encoder(recipe.text), recipe.sdn
+    generator = build_generator(
+        recipe.data.resolution,
+        recipe.text.text_dim,
+        sdn.width,
+        initializer=sdn.initializer,
+        image_output=sdn.image_output,
+        seed=recipe.training.seed,
+        head_rank=sdn.head_rank,
+    )
+    network = build_student(condition, encoder, generator, recipe.student.whiten_text)
     captions = make_captions()
     image = network.get_layer("generator").get_layer("image_linear")
-    drawn = network({"tokens": front_end.features(captions[:DRAWN])})["image"].numpy()
+    drawn = network(condition.arrays(captions[:DRAWN]))["image"].numpy()
     kernel, bias = image.get_weights()
     image.set_weights([kernel * SPREAD * 127.5 / drawn.std(), bias])
     folder.mkdir(parents=True)
-    front_end.save(folder)
+    condition.save(folder)
+    condition.save_items(captions, folder)
     (folder / "recipe.json").write_text(recipe.to_json(), "utf-8")
-    (folder / "captions.txt").write_text("\n".join(captions) + "\n", "utf-8")
-    save_network(Student(network, front_end, recipe).network, folder / "student.keras")
+    save_network(network, folder / "student.keras")
 
 
 def contenders(work_dir):
@@ -119,7 +132,7 @@ def main():
         raise UserError("--work_dir: missing; name a folder for the student and its export")
     work_dir = Path(values.work_dir)
     if not (work_dir / "run").is_dir():
-        make_run(t2i_kd.recipe.from_flags(values), work_dir / "run")
+        make_run(recipe_flags.from_flags(SDNRecipe, values, "sdn"), work_dir / "run")
     if not (work_dir / "export" / "1").is_dir():
         from t2i_kd.exporting.exporter import export_run
 
@@ -139,6 +152,4 @@ def main():
 
 
 if __name__ == "__main__":
-    define_flags()
-    flags.adopt_module_key_flags(t2i_kd.recipe)
-    commands.run(main)
+    command.run(main, define_flags, __doc__.partition("\n")[0], SDNRecipe)

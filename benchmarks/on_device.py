@@ -11,9 +11,9 @@ from pathlib import Path
 
 from absl import flags
 
+from benchmarks import command
 from benchmarks.reports import line_of, with_interval
 from benchmarks.workers import Worker, by_turns, markdown
-from t2i_kd import commands
 from t2i_kd.errors import UserError
 from t2i_kd.exporting.fidelity import difference
 from t2i_kd.exporting.manifest import EXTRA, FILES, MANIFEST, read_manifest
@@ -55,7 +55,7 @@ def artifacts_of(folder):
 def held_out_captions(dataset, data_dir, resolution, count):
     """`count` captions of the test split at even distances, each picture's first."""
     from t2i_kd.data.catalogue import load_dataset
-    from t2i_kd.sdn.trainer import evenly
+    from t2i_kd.training.system import evenly
 
     return [texts[0] for texts in evenly(load_dataset(dataset, "test", resolution, data_dir).captions, count)]
 
@@ -146,5 +146,4 @@ def main():
 
 
 if __name__ == "__main__":
-    define_flags()
-    commands.run(main)
+    command.run(main, define_flags, __doc__.partition("\n")[0])

@@ -18,7 +18,7 @@ from pathlib import Path
 import numpy as np
 from absl import flags
 
-from t2i_kd import commands
+from benchmarks import command
 from t2i_kd.errors import UserError
 from t2i_kd.imaging import to_uint8
 
@@ -71,7 +71,7 @@ def open_run(path, runtime, threads):
     from t2i_kd.student import load_student
 
     student = load_student(path)
-    tokenizer = student.front_end.tokenizer
+    tokenizer = student.condition.front_end.tokenizer
     if runtime == "xla":
         core = tf.function(core_function(student, 1), input_signature=core_specs(student, 1), jit_compile=True)
         return lambda caption: core(tf.constant(tokenizer([caption])))["image"].numpy()
@@ -139,5 +139,4 @@ def main():
 
 
 if __name__ == "__main__":
-    define_flags()
-    commands.run(main)
+    command.run(main, define_flags, __doc__.partition("\n")[0])

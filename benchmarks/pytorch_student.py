@@ -9,8 +9,6 @@ import numpy as np
 import torch
 from torch.nn import functional
 
-HALF_RANGE = 127.5
-
 
 class PyTorchStudent(torch.nn.Module):
     """A student with a `gru` text encoder and without noise, for one caption at a time.
@@ -40,7 +38,9 @@ class PyTorchStudent(torch.nn.Module):
         # A factor of --head_rank has no bias and no ReLU after it.
         self.rectified = [module.bias is not None for module in self.head]
         self.pool5 = generator.get_layer("pool5").output.shape[1:]
-        self.scale = HALF_RANGE if student.recipe.student.image_output == "centred" else 0.0
+        image = generator.get_layer("image")
+        # A scale a channel, all the same.
+        self.scale, self.offset = float(image.scale[0]), float(image.offset[0])
         self.to(memory_format=self.memory_format).eval()
 
     def forward(self, tokens):
@@ -57,8 +57,8 @@ class PyTorchStudent(torch.nn.Module):
             if isinstance(layer, torch.nn.Conv2d):
                 image = functional.relu(image, inplace=True)
         image = self.body[-1](image)
-        if self.scale:
-            image = image * self.scale + self.scale
+        if self.scale != 1 or self.offset:
+            image = image * self.scale + self.offset
         return image.clamp(0.0, 255.0).permute(0, 2, 3, 1)
 
 

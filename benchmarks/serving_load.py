@@ -17,7 +17,7 @@ from urllib.parse import urlsplit
 import numpy as np
 from absl import flags
 
-from t2i_kd import commands
+from benchmarks import command
 from t2i_kd.errors import UserError
 
 SIZES = ("small", "large")
@@ -123,5 +123,4 @@ def main():
 
 
 if __name__ == "__main__":
-    define_flags()
-    commands.run(main)
+    command.run(main, define_flags, __doc__.partition("\n")[0])

@@ -2,7 +2,7 @@
 
 Options, one JSON object: `objective`, `resolution`, `batch_size`, `width`, `text_dim`, `steps` of a turn, `turns`,
 `folder`, where it writes `start.npz` (weights, scales and the first batch) for the other side. Also `cached`: the
-teacher's features are cached; `keras_adam`: update as Keras does; `training`: further fields of `TrainingRecipe`.
+teacher's features are cached; `keras_adam`: update as Keras does; `training`: further fields of `TrainingOptions`.
 """
 
 import json
@@ -15,7 +15,8 @@ import numpy as np
 
 from benchmarks.steps import CLIPNORM, LEARNING_RATE, PEAK_SHAPE, Turn, answer, peak
 from t2i_kd.data.batches import Batches
-from t2i_kd.recipe import Stage, TrainingRecipe
+from t2i_kd.options import TrainingOptions
+from t2i_kd.sdn import SDNStage
 from t2i_kd.sdn.networks import build_generator
 from t2i_kd.sdn.trainer import SDNTrainer, tap_scales
 from t2i_kd.teachers.vgg19 import CONVOLUTIONS, build_vgg19
@@ -25,18 +26,6 @@ from t2i_kd.training.feature_cache import CachedFeatures
 from t2i_kd.training.loop import StagePlan, train_stage
 
 IMAGES = 64
-
-
-class TextVectors:
-    """A front end whose features are random vectors."""
-
-    input_name = "text"
-
-    def __init__(self, text_dim):
-        self.text_dim = text_dim
-
-    def features(self, captions):
-        return np.random.default_rng(1).standard_normal((len(captions), self.text_dim), np.float32)
 
 
 def random_teacher(resolution, width):
@@ -86,7 +75,7 @@ def large_convolution():
 
 def write_start(path, network, teacher, scales, batch):
     """Writes what the other side starts from."""
-    values = {f"batch/{name}": value for name, value in batch.items() if name != "views"}
+    values = {f"batch/{name}": value for name, value in batch.items() if name != "features"}
     values |= {f"scale/{name}": value for name, value in scales.items()}
     for kind, model in (("student", network), ("teacher", teacher)):
         for layer in model.layers:
@@ -129,15 +118,15 @@ def main(options):
     )
     dataset = random_images(IMAGES, resolution)
     scales = tap_scales(teacher, np.stack(dataset.images))
-    stage = Stage(
+    stage = SDNStage(
         "stage", options["objective"], 10**6, learning_rate=LEARNING_RATE, error="squared", scaling="normalised"
     )
 
     features = CachedFeatures(teacher, scales, dataset.images, True, batch_size) if options.get("cached") else None
-    text = TextVectors(options["text_dim"])
+    vectors = np.random.default_rng(1).standard_normal((IMAGES, options["text_dim"]), np.float32)
 
     def batches(first, last):
-        return Batches(dataset, text, batch_size, 0, first, last, flip=True, views=features)
+        return Batches(dataset, {"text": vectors}, batch_size, 0, first, last, flip=True, features=features)
 
     folder, batch = Path(options["folder"]), batches(0, 1)[0]
     write_start(folder / "start.npz", network, teacher, scales, batch)
@@ -145,7 +134,7 @@ def main(options):
         "operations": step_operations(options["objective"], network, teacher, batch_size),
         "peak": peak(large_convolution(), options["clock"]),
     }
-    training = TrainingRecipe(
+    training = TrainingOptions(
         batch_size=batch_size,
         clipnorm=CLIPNORM,
         checkpoint_every=10**9,

@@ -14,8 +14,8 @@ from pathlib import Path
 
 from absl import flags
 
+from benchmarks import command
 from benchmarks.train_step import CLOCK_KEYS, SIDES, measure
-from t2i_kd import commands
 from t2i_kd.errors import UserError
 
 START = {"resolution": 64, "batch_size": 8, "width": 1.0}
@@ -125,5 +125,4 @@ def main():
 
 
 if __name__ == "__main__":
-    define_flags()
-    commands.run(main)
+    command.run(main, define_flags, __doc__.partition("\n")[0])

@@ -20,7 +20,7 @@ from pathlib import Path
 
 from absl import flags
 
-from t2i_kd import commands
+from benchmarks import command
 from t2i_kd.errors import UserError
 
 LARGEST_LOSS_DIFFERENCE = 1e-4
@@ -185,5 +185,4 @@ def main():
 
 
 if __name__ == "__main__":
-    define_flags()
-    commands.run(main)
+    command.run(main, define_flags, __doc__.partition("\n")[0])

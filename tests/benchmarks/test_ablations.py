@@ -6,7 +6,8 @@ import pytest
 
 from benchmarks import ablation_table, ablations
 from t2i_kd.errors import UserError
-from t2i_kd.recipe import parse_stage
+from t2i_kd.recipe_flags import parse_stage
+from t2i_kd.sdn import SDNStage
 from t2i_kd.teachers.tap_weights import resolve_tap_weights
 from t2i_kd.teachers.vgg19 import TAPS
 
@@ -16,7 +17,7 @@ BLOCKS["high"] = ("conv4", "pool4", "conv5", "pool5")
 
 def parts(row, steps=240):
     given = ablations.row_flags(row, steps, 3)
-    stages = [parse_stage(flag.removeprefix("--stage=")) for flag in given if flag.startswith("--stage=")]
+    stages = [parse_stage(flag.removeprefix("--stage="), SDNStage) for flag in given if flag.startswith("--stage=")]
     return stages, [flag for flag in given if not flag.startswith("--stage=")]
 
 

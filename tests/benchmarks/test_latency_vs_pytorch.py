@@ -7,15 +7,18 @@ import pytest
 
 from benchmarks import latency_vs_pytorch as latency
 from t2i_kd.errors import UserError
-from t2i_kd.recipe import DataOptions, Recipe, StudentRecipe, TextOptions
+from t2i_kd.options import DataOptions, StudentOptions, TextOptions
+from t2i_kd.sdn import SDNOptions, SDNRecipe
 
 NAMES = list(latency.PYTORCH.values())
 
 
-def recipe(**options):
-    student = StudentRecipe(width=1 / 16, initializer="he", image_output="centred", **options)
-    return Recipe(
-        data=DataOptions(resolution=32), text=TextOptions(text_dim=16, text_length=8, word_dim=8), student=student
+def recipe(head_rank=0, image_output="centred", **student):
+    return SDNRecipe(
+        data=DataOptions(resolution=32),
+        text=TextOptions(text_dim=16, text_length=8, word_dim=8),
+        student=StudentOptions(**student),
+        sdn=SDNOptions(width=1 / 16, initializer="he", image_output=image_output, head_rank=head_rank),
     )
 
 
@@ -28,7 +31,7 @@ def test_the_twin_draws_the_same(channels_last, tmp_path):
     latency.make_run(recipe(whiten_text=True, head_rank=4), tmp_path / "run")
     student = load_student(tmp_path / "run")
     twin = PyTorchStudent(student, channels_last)
-    tokens = student.front_end.features(["w1", *latency.make_captions(3)])
+    tokens = student.condition.front_end.features(["w1", *latency.make_captions(3)])
     expected = np.clip(student.network({"tokens": tokens})["image"].numpy(), 0, 255)
     with torch.inference_mode():
         drawn = np.concatenate([twin(torch.from_numpy(row[None]).long()).numpy() for row in tokens])
