@@ -4,8 +4,7 @@ from pathlib import Path
 
 from t2i_kd.errors import UserError
 from t2i_kd.imaging import write_file_atomically
-from t2i_kd.recipe import RECIPE_FILE, first_difference
-from t2i_kd.systems import load_recipe
+from t2i_kd.recipe import RECIPE_FILE, first_difference, parse_json, read_text
 
 
 def open_run_directory(run_dir, recipe):
@@ -18,7 +17,7 @@ def open_run_directory(run_dir, recipe):
     run_dir = Path(run_dir)
     path = run_dir / RECIPE_FILE
     if path.exists():
-        difference = first_difference(load_recipe(path), recipe)
+        difference = _difference(path, recipe)
         if difference:
             name, theirs, ours = difference
             raise UserError(
@@ -33,3 +32,12 @@ def open_run_directory(run_dir, recipe):
         write_file_atomically(path, recipe.to_json().encode("utf-8"))
     except OSError as error:
         raise UserError(f"--run_dir: cannot use {run_dir}: {error.strerror or error}") from None
+
+
+def _difference(path, recipe):
+    """The first field in which a run's recipe file differs from a recipe, as `first_difference` gives it."""
+    text = read_text(path)
+    system = parse_json(text, path).get("system")
+    if system != recipe.system:
+        return "system", system, recipe.system
+    return first_difference(type(recipe).from_json(text, str(path)), recipe)
