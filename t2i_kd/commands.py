@@ -1,6 +1,5 @@
 """How every command starts and ends: flags in, exit code out."""
 
-import importlib.util
 import os
 import re
 import sys
@@ -30,7 +29,8 @@ def run(main, define_flags, description, explain_unknown=lambda name: ""):
     """
     try:
         arguments = expanded(sys.argv)
-        os.environ.setdefault(quiet.LEVEL, "0" if given(arguments, "verbosity", None) else "2")
+        verbose = not given(arguments, "verbosity", "-1").startswith("-")
+        os.environ.setdefault(quiet.LEVEL, "0" if verbose else "2")
         groups = {**define_flags(arguments), COMMON: define_common_flags()}
     except (UserError, flags.Error) as error:
         _exit_bad_input(str(error))
@@ -87,8 +87,8 @@ def _flag_help(name):
         return ["  --flagfile=FILE", "      Reads flags from a file, one a line."]
     flag = flags.FLAGS[name]
     if name == "verbosity":
-        text = "How much is logged: -1 warnings, 0 also events, 1 more. Given, TensorFlow's own lines are shown too."
-        return [f"  --{name}=VALUE", *_indented(f"{text} (default: 0)")]
+        text = "How much is logged: -1 warnings, 0 also events, 1 more. From 0 on TensorFlow's own lines show too."
+        return [f"  --{name}=VALUE", *_indented(f"{text} (default: 0, without these)")]
     choices = getattr(flag.parser, "enum_values", None)
     shown = f"  --[no]{name}" if flag.boolean else f"  --{name}=" + ("|".join(choices) if choices else "VALUE")
     default = f" (default: {flag.default})" if flag.default not in (None, "", [], False) else ""
@@ -106,12 +106,12 @@ def load_backend():
 
     TensorFlow's own lines name what a machine has no GPU for. They are written before it can be asked not to, so
     standard error is held back meanwhile, unless something fails, there is an NVIDIA device, which they may be about,
-    or they are asked for: with `--verbosity`, or with TF_CPP_MIN_LOG_LEVEL=0 in the environment.
+    or they are asked for: with `--verbosity=0`, or with TF_CPP_MIN_LOG_LEVEL=0 in the environment.
     """
     with quiet.standard_error_held(shown=os.path.exists("/dev/nvidia0")):
         import keras
 
-        if keras.backend.backend() == "tensorflow" or importlib.util.find_spec("tensorflow"):
+        if keras.backend.backend() == "tensorflow":
             import tensorflow as tf
 
             tf.config.list_physical_devices()
