@@ -93,7 +93,13 @@ def _flag_help(name):
     choices = getattr(flag.parser, "enum_values", None)
     shown = f"  --[no]{name}" if flag.boolean else f"  --{name}=" + ("|".join(choices) if choices else "VALUE")
     default = f" (default: {flag.default})" if flag.default not in (None, "", [], False) else ""
-    return [shown, *_indented(flag.help + default)]
+    return [shown, *_indented(_own_help(flag.help, choices) + default)]
+
+
+def _own_help(text, choices):
+    """A flag's help without what absl adds: its choices in front, and at the end that it may be repeated."""
+    text = text.removeprefix(f"<{'|'.join(choices)}>: ") if choices else text
+    return text.partition(";\n    repeat this option")[0]
 
 
 def _indented(text):

@@ -49,7 +49,7 @@ def _define_own_flags():
 def explain_unknown(name):
     """Which systems have an option that the one in question has not."""
     owners = recipe_flags.systems_with_option(name)
-    return f" It is an option of --system={' and '.join(owners)}." if owners else ""
+    return f"; it is an option of --system={' and '.join(owners)}" if owners else ""
 
 
 def main():

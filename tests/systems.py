@@ -68,7 +68,7 @@ ROOMS = [
         ),
         kills={"text": (2, 4), "one": (11, 13), "two": (21, 28)},
         foreign=("--icsd_weight=9", "warmth=1"),
-        owners=("It is an option of --system=icsd_gan.", ""),
+        owners=("; it is an option of --system=icsd_gan", ""),
     ),
     Room(
         "icsd_gan",
@@ -86,7 +86,7 @@ ROOMS = [
         ),
         kills={"gan": (13, 17)},
         foreign=("--head_rank=4", "scaling=raw"),
-        owners=("It is an option of --system=sdn.", ", which only stages of sdn have"),
+        owners=("; it is an option of --system=sdn", ", which only stages of sdn have"),
         # Shifts and cuts make areas of exact grey, where a new discriminator has a slope by rounding alone.
         on_jax=("--augmentation=color", "--gradient_penalty=ma_gp", "--penalty_every=2"),
         jax_tolerance=1e-3,
@@ -102,7 +102,7 @@ ROOMS = [
         kills={"distil": (13, 17)},
         foreign=("--noise_dim=4", "tap_weights=image:1"),
         owners=(
-            "It is an option of --system=sdn and icsd_gan.",
+            "; it is an option of --system=sdn and icsd_gan",
             ", which only stages of sdn and icsd_gan have",
         ),
         generates=False,
@@ -120,7 +120,7 @@ STRANGER = Room(
     ),
     kills={"one": (13, 17)},
     foreign=("--width=1", "error=l1"),
-    owners=("It is an option of --system=sdn and teacher_slim.", ", which only stages of sdn have"),
+    owners=("; it is an option of --system=sdn and teacher_slim", ", which only stages of sdn have"),
 )
 STRANGERS_FILES = {
     "room.py": '''
