@@ -88,7 +88,7 @@ def _flag_help(name):
     flag = flags.FLAGS[name]
     if name == "verbosity":
         text = "How much is logged: -1 warnings, 0 also events, 1 more. From 0 on TensorFlow's own lines show too."
-        return [f"  --{name}=VALUE", *_indented(f"{text} (default: 0, without these)")]
+        return [f"  --{name}=VALUE", *_indented(f"{text} (default: 0)")]
     choices = getattr(flag.parser, "enum_values", None)
     shown = f"  --[no]{name}" if flag.boolean else f"  --{name}=" + ("|".join(choices) if choices else "VALUE")
     default = f" (default: {flag.default})" if flag.default not in (None, "", [], False) else ""

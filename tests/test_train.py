@@ -135,7 +135,7 @@ WRONG = {
     "stage_length": (("--stage=two: objective=mirrored",), "--stage two: give either steps or epochs"),
     "stage_folder": (("--stage=../two: objective=mirrored steps=3",), "--stage: '../two'"),
     "objective": (("--stage=two: objective=guess steps=3",), "--stage two: objective is 'guess'"),
-    "tap": (("--stage=two: objective=mirrored steps=3 tap_weights=conv9_9:1",), "conv9_9"),
+    "tap": (("--teacher=vgg19_slim", "--stage=two: objective=mirrored steps=3 tap_weights=conv9_9:1"), "conv9_9"),
     "error": (("--stage=two: objective=mirrored steps=3 tap_weights=image:1 error=l3",), "--stage two: error is 'l3'"),
     "needs_teacher": (("--stage=two: objective=mirrored steps=3",), "--stage two: without a teacher"),
     "schedule": (("--stage=two: objective=mirrored steps=3 tap_weights=image:1 schedule=x",), "--stage two: schedule"),

@@ -1,0 +1,222 @@
+"""How `python -m t2i_kd.train` reads its flags, what its help says, and what it keeps quiet about."""
+
+import re
+import time
+from pathlib import Path
+
+import pytest
+
+from t2i_kd import commands, recipe_flags, systems
+from t2i_kd.recipe import Recipe
+from tests.commands import finish, refused, start
+from tests.systems import ROOMS, STRANGER, recipe_of, write_images, write_stranger
+
+NAMES = [room.name for room in ROOMS]
+# What TensorFlow writes while it starts, on a machine without a GPU or with one.
+NOISE = re.compile(r"cuInit|cpu_feature_guard|cudart_stub|All log messages|oneDNN|computation_placer")
+# A program that fails where Keras or TensorFlow is imported.
+WITHOUT_KERAS = """
+import runpy, sys
+class Forbidden:
+    def find_spec(self, name, path=None, target=None):
+        if name.partition(".")[0] in ("keras", "tensorflow", "jax"):
+            raise AssertionError(f"{name} was imported")
+sys.meta_path.insert(0, Forbidden())
+sys.argv[0] = "train"
+runpy.run_module("t2i_kd.train", run_name="__main__", alter_sys=True)
+"""
+
+
+def help_of(*arguments, **options):
+    """What `--help` prints: {title: {flag: its help}}, and the description before them."""
+    output = finish(start(*arguments, "--help", code=WITHOUT_KERAS, **options))
+    description, *blocks = output.split("\n\n")
+    groups = {}
+    for block in blocks:
+        title, *lines = block.splitlines()
+        flags = groups.setdefault(title.removesuffix(":"), {})
+        for line in lines:
+            if line.startswith("  --"):
+                name = re.match(r"  --(?:\[no\])?(\w+)", line)[1]
+                flags[name] = ""
+            else:
+                flags[name] = f"{flags[name]} {line.strip()}".strip()
+    return description, groups
+
+
+@pytest.mark.parametrize("system", NAMES)
+def test_help_shows_a_systems_own_options_in_groups_of_whole_sentences(system):
+    description, groups = help_of(f"--system={system}")
+    assert " ".join(description.split()).startswith("Trains what a recipe describes")
+    recipe = systems.find(system).recipe
+    titles = [kind.__doc__ for kind in recipe.groups().values()]
+    assert list(groups) == ["The run", "The stages", *titles, "Every command"]
+    for kind in recipe.groups().values():
+        assert list(groups[kind.__doc__]) == list(kind.__dataclass_fields__)
+    for flag, text in (pair for flags in groups.values() for pair in flags.items()):
+        assert re.match(r"[A-Z0-9].*[.](\s\(default: .*\))?$", text), (flag, text)
+    stage_fields = list(recipe.stage_class().__dataclass_fields__)[1:]
+    assert ", ".join(stage_fields) in groups["The stages"]["stage"]
+
+
+def test_help_comes_at_once():
+    """The best of three, on a machine that may be busy."""
+
+    def seconds():
+        begin = time.perf_counter()
+        help_of()
+        return time.perf_counter() - begin
+
+    assert min(seconds() for _ in range(3)) < 2
+
+
+def test_systems_differ_in_their_options():
+    options = {
+        name: {flag for flags in help_of(f"--system={name}")[1].values() for flag in flags}
+        for name in ("sdn", "icsd_gan")
+    }
+    assert "head_rank" in options["sdn"] - options["icsd_gan"]
+    assert "gan_loss" in options["icsd_gan"] - options["sdn"]
+
+
+def test_the_system_of_a_flagfile_has_its_options(tmp_path):
+    (tmp_path / "inner.flags").write_text("--system=icsd_gan\n--image_stages=2\n")
+    (tmp_path / "outer.flags").write_text(f"# A comment\n--flagfile={tmp_path / 'inner.flags'}\n--gan_loss=bce\n")
+    assert "The discriminators" in help_of(f"--flagfile={tmp_path / 'outer.flags'}")[1]
+    line = refused(f"--flagfile={tmp_path / 'outer.flags'}", "--head_rank=3")
+    assert line == "error: Unknown command line flag 'head_rank'; it is an option of --system=sdn"
+    recipe = recipe_of(f"--flagfile={tmp_path / 'outer.flags'}", "--image_stages=3")
+    assert (recipe.system, recipe.icsd.image_stages, recipe.gan.gan_loss) == ("icsd_gan", 3, "bce")
+
+
+@pytest.mark.parametrize(
+    "given", [("--system=sdn", "--system=teacher_slim"), ("--system", "sdn", "-system=teacher_slim")]
+)
+def test_the_later_of_two_systems_wins(given):
+    assert "The slim network" in help_of(*given)[1]
+
+
+def test_a_flagfile_may_name_another_system_than_the_line_before_it(tmp_path):
+    (tmp_path / "one.flags").write_text("--system=icsd_gan\n")
+    assert "The discriminators" in help_of("--system=sdn", f"--flagfile={tmp_path / 'one.flags'}")[1]
+    assert "The discriminators" not in help_of(f"--flagfile={tmp_path / 'one.flags'}", "--system=sdn")[1]
+
+
+def test_a_system_of_the_working_folder_is_found(tmp_path):
+    """By `python -m`, which has the folder that it is started in on its path."""
+    write_stranger(tmp_path)
+    output = finish(start(f"--system={STRANGER.name}", "--help", cwd=tmp_path))
+    assert "The colours:\n  --brightness=VALUE\n      The factor on every image. (default: 1.0)" in output
+    assert "softness" in output and "head_rank" not in output
+    line = refused(f"--system={STRANGER.name}", "--head_rank=3", cwd=tmp_path)
+    assert line.endswith("; it is an option of --system=sdn")
+
+
+@pytest.mark.parametrize(
+    ("system", "named"),
+    [
+        ("gan", f"--system: 'gan' is none of {', '.join(NAMES)}, and no module such as my_package.my_system"),
+        ("absent.room", "--system: cannot import absent.room: No module named 'absent'; is its folder on PYTHONPATH?"),
+        ("os.path", "--system: the module posixpath has no RECIPE"),
+        ("broken.room", "--system: cannot import broken.room: boom"),
+    ],
+)
+def test_what_is_no_system_is_named(system, named, tmp_path):
+    (tmp_path / "broken").mkdir()
+    (tmp_path / "broken" / "room.py").write_text("raise ValueError('boom')")
+    for more in ((), ("--help",)):
+        assert named in refused(f"--system={system}", *more, cwd=tmp_path)
+
+
+def test_unknown_flags_are_named_and_belong_to_nobody():
+    assert refused("--colour=red") == "error: Unknown command line flag 'colour'"
+    # absl finds what was meant.
+    assert "Did you mean: batch_size" in refused("--batch_siz=3")
+
+
+def test_no_two_groups_have_an_option_of_one_name():
+    """`--NAME` would stand for both."""
+    for room in systems.all_rooms():
+        names = [name for kind in room.recipe.groups().values() for name in kind.__dataclass_fields__]
+        assert len(names) == len(set(names))
+        assert not set(names) & {"system", "stage", "run_dir", "export_dir", "overwrite", "distribute", "dry_run"}
+
+
+@pytest.mark.parametrize(
+    ("arguments", "value"),
+    [
+        (["--system=a"], "a"),
+        (["-system", "a"], "a"),
+        (["--system=a", "--system", "b"], "b"),
+        (["--seed=1"], "default"),
+        (["system=a"], "default"),
+        (["--system"], ""),
+    ],
+)
+def test_a_flags_value_is_read_before_flags_are_defined(arguments, value):
+    assert commands.given(["train", *arguments], "system", "default") == value
+
+
+def test_owners_of_an_option_are_all_systems_that_have_it():
+    assert recipe_flags.systems_with_option("width") == ["sdn", "teacher_slim"]
+    assert recipe_flags.systems_with_option("seed") == NAMES
+    assert recipe_flags.systems_with_option("colour") == [] == recipe_flags.systems_with_option("groups")
+    assert issubclass(systems.find("sdn").recipe, Recipe)
+
+
+RUN = (
+    "--resolution=32",
+    "--batch_size=2",
+    "--text_dim=8",
+    "--teacher=none",
+    "--width=0.03125",
+    "--dataset=image_folder",
+    "--stage=one: objective=mirrored steps=1 tap_weights=image:1",
+)
+
+
+def errors_of(*command, **changes):
+    """Standard error of a command that succeeds, in the environment of somebody who set nothing."""
+    process = start(*command, **({"TF_CPP_MIN_LOG_LEVEL": None} | changes))
+    _, errors = process.communicate(timeout=300)
+    assert process.returncode == 0, errors
+    return errors
+
+
+@pytest.mark.skipif(Path("/dev/nvidia0").exists(), reason="with a GPU, TensorFlow's lines are shown")
+def test_tensorflows_start_up_lines_are_not_shown(tmp_path):
+    write_images(tmp_path)
+    assert not NOISE.search(errors_of(*RUN, f"--data_dir={tmp_path}", f"--run_dir={tmp_path / 'run'}"))
+    generate = "import sys, runpy; sys.argv[0] = 'generate'; runpy.run_module('t2i_kd.generate', run_name='__main__')"
+    out = tmp_path / "one.png"
+    errors = errors_of(f"--model={tmp_path / 'run'}", "--caption=a red picture", f"--out={out}", code=generate)
+    assert not NOISE.search(errors) and out.exists()
+
+
+@pytest.mark.parametrize(
+    ("more", "changes"), [((), {"TF_CPP_MIN_LOG_LEVEL": "0"}), (("--verbosity=0",), {})], ids=["environment", "flag"]
+)
+def test_whoever_asks_for_them_sees_them(more, changes, tmp_path):
+    write_images(tmp_path)
+    assert NOISE.search(errors_of(*RUN, f"--data_dir={tmp_path}", "--dry_run", *more, **changes))
+
+
+def test_a_start_that_fails_shows_what_was_held_back(tmp_path):
+    """Standard error comes back, and what was written to it meanwhile."""
+    program = """
+import os, sys
+from absl import flags
+from t2i_kd import commands
+flags.FLAGS(["x"])
+try:
+    with commands.quiet_start():
+        os.write(2, b"held back\\n")
+        raise ImportError("no backend")
+except ImportError:
+    os.write(2, b"then\\n")
+with commands.quiet_start():
+    os.write(2, b"never shown\\n")
+"""
+    if Path("/dev/nvidia0").exists():
+        pytest.skip("with a GPU, all is shown")
+    assert errors_of(code=program) == "held back\nthen\n"
