@@ -18,8 +18,8 @@ MAY_KNOW = {
     "errors": set(),
     "imaging": set(),
     "noise": set(),
-    "plugins": {"errors", "quiet"},
     "quiet": set(),
+    "plugins": {"errors", "quiet"},
     "options": {"errors"},
     "recipe": {"errors"},
     "data": {"errors", "imaging", "plugins"},
@@ -33,7 +33,7 @@ MAY_KNOW = {
     "exporting": {"conditions", "errors", "noise", "quiet", "recipe", "runners", "student"},
     "loading": {"conditions", "errors", "exporting", "runners", "student"},
     "training": BELOW_ROOMS,
-    "serving": {"conditions", "data", "errors", "exporting", "imaging", "loading", "runners"},
+    "serving": {"conditions", "errors", "exporting", "imaging", "loading", "runners"},
     **dict.fromkeys(ROOMS, BELOW_ROOMS),
 }
 

@@ -56,6 +56,7 @@ def test_files_are_drawn_without_tensorflow(name, version, tmp_path):
         "from t2i_kd.generate import write_images\n"
         f"write_images({str(version / 'assets.extra' / name)!r}, ['a small red circle'], [], 3, {str(out)!r})\n"
         "unwanted = {'tensorflow', 'keras', 'jax', 't2i_kd.teachers', 't2i_kd.training', 't2i_kd.student'}\n"
+        "unwanted |= {'t2i_kd.data.' + name for name in ('batches', 'catalogue', 'captioned_shapes')}\n"
         "loaded = unwanted & set(sys.modules)\n"
         "assert not loaded, loaded\n"
     )
