@@ -138,10 +138,20 @@ class SavedModelRunner(Runner):
         self.loaded = tf.saved_model.load(str(folder))
 
     def generate_png(self, item, seed=0):
-        """The bytes that the model itself encodes, equal to those that any server of it answers with."""
+        """The bytes that the model itself encodes, equal to those that any server of it answers with.
+
+        Raises:
+            UserError: as for `generate`, and for a file that only the graph's decoder refuses.
+        """
+        import tensorflow as tf
+
         self.condition.check(item)
         signature = "seeded" if "seeded" in self.loaded.signatures else "serving_default"
-        return self._call(signature, self.condition.request, self.condition.encode([item]), [seed])["image_bytes"][0]
+        try:
+            answer = self._call(signature, self.condition.request, self.condition.encode([item]), [seed])
+        except tf.errors.InvalidArgumentError:
+            raise UserError(f"{self.condition.kind}: TensorFlow cannot decode this file") from None
+        return answer["image_bytes"][0]
 
     def _generate(self, items, seeds):
         return self._call("pixels", self.condition.core, self.condition.core_values(items), seeds)["image"]

@@ -70,7 +70,7 @@ class Condition(abc.ABC):
     @staticmethod
     @abc.abstractmethod
     def check_request(data):
-        """A request's item, bytes, unchanged. Raises `UserError` where the graph cannot read it."""
+        """A request's item, bytes, as the graph is to read it. Raises `UserError` where it cannot."""
 
     @abc.abstractmethod
     def check(self, item):

@@ -22,7 +22,7 @@ RECOGNISED = ("GIF", "BMP", "WEBP", "TIFF", "JPEG2000", "ICO")
 # What a graph decodes: the format, and the modes in which it and Pillow agree on every pixel. A camera's JPEG that
 # holds a preview too is an MPO to Pillow.
 IN_GRAPH = {"JPEG": ("RGB", "L"), "MPO": ("RGB", "L"), "PNG": ("RGB", "RGBA", "L", "LA", "P")}
-# Where a PNG's file says how many bits a channel has; TensorFlow reads fewer than 8 of grey wrongly.
+# Where a PNG's file says how many bits a channel has; TensorFlow reads fewer than 8 of grey or palettes wrongly.
 PNG_DEPTH = 24
 
 
@@ -49,7 +49,7 @@ class ImageCondition(Condition):
 
     @staticmethod
     def check_request(data):
-        """An encoded image, if the graph can decode it; see `Condition`."""
+        """An encoded image, if the graph can decode it; see `Condition`. Encoded anew where it would read other pixels."""
         try:
             with Image.open(io.BytesIO(data), formats=(*READ, *RECOGNISED)) as image:
                 if image.format not in IN_GRAPH:
@@ -57,13 +57,13 @@ class ImageCondition(Condition):
                 if image.width * image.height > MAX_PIXELS:
                     raise UserError(f"image: {image.width} x {image.height} pixels, more than the {MAX_PIXELS} allowed")
                 image.load()
+                return data if _graph_reads(image, data) else encode_png(np.asarray(decode(data)))
         except UserError:
             raise
         except UnidentifiedImageError:
             raise UserError("image: not a JPEG or PNG") from None
         except Exception as error:  # Pillow's decoders share no base class of their errors.
             raise UserError(f"image: cannot be decoded: {str(error)[:200]}") from None
-        return data
 
     def check(self, item):
         self._pixels(item)
@@ -160,11 +160,16 @@ class ImageCondition(Condition):
         if isinstance(item, bytes):
             try:
                 with Image.open(io.BytesIO(item), formats=FORMATS) as image:
-                    # In a PNG the orientation may stand behind the pixels, where the graph does not look.
-                    turned = image.getexif().get(ORIENTATION, 1) != 1
-                    plain = image.format != "PNG" or (item[PNG_DEPTH] == 8 and not turned)
-                    if image.mode in IN_GRAPH.get(image.format, ()) and plain:
+                    if _graph_reads(image, item):
                         return item
             except OSError:
                 pass  # `_pixels` says what is wrong
         return encode_png(self._pixels(item))
+
+
+def _graph_reads(image, data):
+    """Whether a graph reads the same pixels as Pillow, which opened `image` from `data`."""
+    # In a PNG the orientation may stand behind the pixels, where the graph does not look.
+    turned = image.getexif().get(ORIENTATION, 1) != 1
+    plain = image.format != "PNG" or (data[PNG_DEPTH] == 8 and not turned)
+    return image.mode in IN_GRAPH.get(image.format, ()) and plain

@@ -1,85 +1,63 @@
-"""An exported model that is asked with images: it answers with the negative, written without any exporter."""
+"""An exported student that is asked with images, as the exporter writes it, and files that users send it."""
 
-import json
+import io
 
 import numpy as np
+from PIL import Image
 
-from t2i_kd.exporting.manifest import EXTRA, FORMAT_VERSION, MANIFEST, describe_files
-from t2i_kd.exporting.tf_serving import WARMUP
+from tests.exporting.tiny_student import make_image_student, make_photos
 
-# Not square, so that height and width cannot be mistaken for each other.
-HEIGHT, WIDTH, SIDE = 24, 40, 32
-
-
-def negative(images):
-    """What the model answers: uint8 [batch, HEIGHT, WIDTH, 3] to [batch, SIDE, SIDE, 3]."""
-    padded = np.pad(images, [(0, 0), (0, SIDE - HEIGHT), (0, 0), (0, 0)])
-    return 255 - padded[:, :, :SIDE]
+# Its answers are smaller than what it reads, so that neither side can be mistaken for the other.
+SOURCE, SIDE = 40, 32
 
 
-def write_translator(folder, noise_dim=0):
-    """Writes a version folder with its manifest and warm-up requests; returns `folder`.
+def encoded(pixels, kind="PNG", **options):
+    file = io.BytesIO()
+    Image.fromarray(pixels).save(file, kind, **options)
+    return file.getvalue()
 
-    With noise, the seed is added to every pixel, modulo 256.
-    """
-    import tensorflow as tf
 
-    pixels, image_bytes = tf.TensorSpec([None, HEIGHT, WIDTH, 3], tf.uint8), tf.TensorSpec([None], tf.string)
-    seed = [tf.TensorSpec([None], tf.int64, "seed")] if noise_dim else []
+PHOTOS = make_photos(5, SOURCE, SOURCE, seed=5)
+# Pillow reads it, TensorFlow does not: the last chunk is missing.
+UNENDED = encoded(PHOTOS[0])[:-12]
 
-    def translated(image, seed=None):
-        image = 255 - tf.pad(image, [[0, 0], [0, SIDE - HEIGHT], [0, 0], [0, 0]])[:, :, :SIDE]
-        return image if seed is None else image + tf.cast(seed % 256, tf.uint8)[:, None, None, None]
 
-    def decoded(data):
-        image = tf.io.decode_image(data, channels=3, expand_animations=False)
-        return tf.cast(tf.round(tf.image.resize(image, (HEIGHT, WIDTH))), tf.uint8)
+def export_translator(folder, noise_dim=0):
+    """Exports it as version 1 into `folder`, without anything beside the SavedModel; returns the version's folder."""
+    from t2i_kd.exporting.exporter import export_student
 
-    def encoded(image_bytes, seed=None):
-        images = tf.map_fn(decoded, image_bytes, fn_output_signature=tf.TensorSpec([HEIGHT, WIDTH, 3], tf.uint8))
-        return {"image_bytes": tf.io.encode_png(translated(images, seed))}
+    return export_student(make_translator(noise_dim), folder, make_photos(8, 48, 56), artifacts=())
 
-    def named(spec, name):
-        return tf.TensorSpec(spec.shape, spec.dtype, name)
 
-    module = tf.Module()
-    module.default = tf.function(encoded, input_signature=[named(image_bytes, "image_bytes")])
-    module.pixels = tf.function(
-        lambda image, seed=None: {"image": translated(image, seed)}, input_signature=[named(pixels, "image"), *seed]
-    )
-    signatures = {"serving_default": module.default, "pixels": module.pixels}
+def make_translator(noise_dim=0):
+    """The tests' image student with a smaller image; noise shifts each of its colours."""
+    import keras
+
+    from t2i_kd.student import Student
+
+    whole = make_image_student(SOURCE)
+    inputs = {"source": keras.Input((SOURCE, SOURCE, 3), name="source")}
+    image = keras.layers.Cropping2D((SOURCE - SIDE) // 2)(whole.network(dict(inputs))["image"])
     if noise_dim:
-        module.seeded = tf.function(encoded, input_signature=[named(image_bytes, "image_bytes"), *seed])
-        signatures["seeded"] = module.seeded
-    tf.saved_model.save(module, str(folder), signatures)
-    _write_extra(folder, noise_dim)
-    return folder
+        inputs["noise"] = keras.Input((noise_dim,), name="noise")
+        shift = keras.layers.Dense(3, kernel_initializer=keras.initializers.RandomNormal(0, 20, seed=0))
+        image += keras.layers.Reshape((1, 1, 3))(shift(inputs["noise"]))
+    return Student(keras.Model(inputs, {"image": image}), whole.condition)
 
 
-def _write_extra(folder, noise_dim):
-    import tensorflow as tf
-    from tensorflow_serving.apis.prediction_log_pb2 import PredictionLog
+def same_images(found, expected):
+    """Whether images have the same pixels, as far as batches of another size or place leave them the same.
 
-    (folder / EXTRA).mkdir()
-    log = PredictionLog()
-    black = tf.io.encode_png(tf.zeros([HEIGHT, WIDTH, 3], tf.uint8)).numpy()
-    log.predict_log.request.inputs["image_bytes"].CopyFrom(tf.make_tensor_proto([black, black]))
-    with tf.io.TFRecordWriter(str(folder / WARMUP)) as writer:
-        writer.write(log.SerializeToString())
-    saved = [path.relative_to(folder) for path in folder.rglob("*") if path.is_file() and path.parent.name != EXTRA]
-    manifest = {
-        "format_version": FORMAT_VERSION,
-        "name": "negative",
-        "version": 1,
-        "resolution": SIDE,
-        "noise_dim": noise_dim,
-        "condition": {
-            "kind": "image",
-            "request": "image_bytes",
-            "inputs": {"source": {"shape": [HEIGHT, WIDTH, 3], "dtype": "float32"}},
-        },
-        "text": None,
-        "artifacts": {"saved_model": {"files": describe_files(folder, saved)}},
-        "support_files": describe_files(folder, [WARMUP]),
-    }
-    (folder / EXTRA / MANIFEST).write_text(json.dumps(manifest))
+    Args:
+        found, expected: PNGs, PIL images or uint8 arrays [side, side, 3], as many of each.
+
+    Returns:
+        True where every image differs by at most 1/255, in at most 0.5 % of its pixels.
+    """
+    found, expected = (np.stack([pixels_of(image) for image in images]).astype(int) for images in (found, expected))
+    differences = np.abs(found - expected)
+    return differences.max() <= 1 and (differences.max(-1) > 0).mean((1, 2)).max() <= 0.005
+
+
+def pixels_of(image):
+    return np.asarray(Image.open(io.BytesIO(image)) if isinstance(image, bytes) else image)
