@@ -49,7 +49,7 @@ class ImageCondition(Condition):
 
     @staticmethod
     def check_request(data):
-        """An encoded image, if the graph can decode it; see `Condition`. Encoded anew where it would read other pixels."""
+        """An image that the graph can decode; encoded anew where it would read other pixels than Pillow."""
         try:
             with Image.open(io.BytesIO(data), formats=(*READ, *RECOGNISED)) as image:
                 if image.format not in IN_GRAPH:

@@ -187,7 +187,7 @@ class Discriminator(keras.layers.Layer):
 
     def _score(self, features, name):
         layer = keras.layers.Conv2D(1, SMALLEST_MAP, name=f"{self.name}_{name}", dtype="float32")
-        return keras.layers.Reshape(())(layer(features))
+        return keras.layers.Reshape((), dtype="float32")(layer(features))
 
     def call(self, images, texts):
         """Scores of pictures with texts.

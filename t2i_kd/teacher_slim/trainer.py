@@ -49,10 +49,10 @@ class SlimTrainer(Trainer):
         self.heads, self.average_heads = {}, {}
         for index, pool in enumerate(POOLS):
             channels = network.output[pool].shape[-1]
-            self.heads[pool] = keras.layers.Dense(widths[pool], name=f"{pool}_head")
+            self.heads[pool] = keras.layers.Dense(widths[pool], dtype="float32", name=f"{pool}_head")
             self.heads[pool].build((None, None, None, channels))
             for deeper in POOLS[index:]:
-                head = keras.layers.Dense(widths[deeper], name=f"{pool}_{deeper}_average_head")
+                head = keras.layers.Dense(widths[deeper], dtype="float32", name=f"{pool}_{deeper}_average_head")
                 head.build((None, channels))
                 self.average_heads[f"{pool}_{deeper}"] = head
         self.built = True
@@ -63,7 +63,8 @@ class SlimTrainer(Trainer):
 
     def loss_terms(self, batch):
         """The loss of `t2i_kd.teacher_slim.objective`; two terms a pool."""
-        slim = self.network(ops.cast(batch["image"], "float32"), training=True)
+        outputs = self.network(ops.cast(batch["image"], "float32"), training=True)
+        slim = {pool: ops.cast(outputs[pool], "float32") for pool in POOLS}
         full = {pool: ops.cast(batch[pool], "float32") for pool in POOLS}
         return pool_errors(slim, full, self.heads, self.average_heads, self.statistics)
 
