@@ -11,7 +11,7 @@ from keras import ops
 from t2i_kd.errors import UserError
 from t2i_kd.metrics.cache import digest
 from t2i_kd.metrics.finite import require_finite
-from t2i_kd.teachers.catalogue import load_application
+from t2i_kd.teachers.applications import load_application
 
 BATCH = 32
 # Whose mean over the picture the extractor `teacher` gives; of a teacher without it, its last tap's.
