@@ -9,7 +9,17 @@ import numpy as np
 import pytest
 
 from t2i_kd.student import load_student
-from tests.commands import ROOT, TRAIN, environment, files, finish, kill_after, metrics, start_without_tensorflow
+from tests.commands import (
+    ON_JAX,
+    ROOT,
+    TRAIN,
+    environment,
+    files,
+    finish,
+    kill_after,
+    metrics,
+    start_without_tensorflow,
+)
 
 RUN = (
     "--resolution=32",
@@ -43,7 +53,6 @@ def compiled_once(tmp_path_factory):
         patch.setenv("JAX_COMPILATION_CACHE_DIR", str(tmp_path_factory.mktemp("xla")))
         patch.setenv("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0")
         patch.setenv("JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES", "-1")
-        patch.setenv("XLA_FLAGS", "--xla_backend_optimization_level=0")
         yield
 
 
@@ -52,7 +61,7 @@ def test_the_adversarial_step_is_that_of_the_hand_calculation():
     files = [ROOT / "tests" / "training" / f"test_{name}.py" for name in ("adversarial", "augmentation")]
     chosen = "hand_calculation or are_what_is_kept or same_to_the_bit or whole_pixels or grey_square"
     command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", *map(str, files), "-k", chosen]
-    found = subprocess.run(command, cwd=ROOT, env=environment(KERAS_BACKEND="jax"), capture_output=True, text=True)
+    found = subprocess.run(command, cwd=ROOT, env=environment(**ON_JAX), capture_output=True, text=True)
     assert found.returncode == 0, found.stdout
     assert "6 passed" in found.stdout
 

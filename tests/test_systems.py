@@ -25,11 +25,11 @@ JAX_LOSSES = """
 import json
 import keras
 from tests.systems import first_losses, recipe_of
+from tests.test_systems import for_jax
 assert keras.backend.backend() == "jax"
 folder, *arguments = sys.argv[1:]
 found = {}
 for name, line in json.load(open(f"{folder}/rooms.json")).items():
-    from tests.test_systems import for_jax
     found[name] = first_losses(for_jax(recipe_of(*line)), f"{folder}/{name}", write=False, jit_compile=True)
 assert "tensorflow" not in sys.modules
 print(json.dumps(found))
@@ -58,7 +58,6 @@ def stranger(tmp_path_factory):
     with pytest.MonkeyPatch.context() as patch:
         patch.syspath_prepend(folder)
         patch.setenv("PYTHONPATH", str(folder), prepend=":")
-        # The models' own layers are found by the modules that define them.
         yield folder
     for name in [name for name in sys.modules if name.partition(".")[0] == "strangers"]:
         del sys.modules[name]
