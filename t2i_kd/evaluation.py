@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 
 from absl import logging
 
+from t2i_kd.conditions.caption import CaptionCondition
 from t2i_kd.errors import UserError
 from t2i_kd.exporting.manifest import EXTRA, MANIFEST, sha256_of
 from t2i_kd.imaging import write_file_atomically
@@ -138,7 +139,8 @@ def chosen_teacher(model, **given):
         given: fields of `TeacherOptions`. With another network or file, the run's own file and checksum do not count.
     """
     recipe, default = recipe_of(model), TeacherOptions()
-    teacher = recipe.teacher if recipe else default
+    # A system of a user's own may have no teacher.
+    teacher = getattr(recipe, "teacher", default)
     if given.keys() & {"teacher", "teacher_weights"}:
         teacher = dataclasses.replace(
             teacher, teacher_weights=default.teacher_weights, teacher_weights_sha256=default.teacher_weights_sha256
@@ -149,7 +151,8 @@ def chosen_teacher(model, **given):
 def _own_objective(model, teacher):
     """The objective that a model learned in this teacher's taps; None where it learned from another network."""
     recipe = recipe_of(model)
-    return recipe.tap_objective if recipe and recipe.teacher.teacher == teacher.teacher else None
+    own = getattr(recipe, "teacher", None)
+    return recipe.tap_objective if own and own.teacher == teacher.teacher else None
 
 
 def evaluate(models, dataset, metrics, *, teacher=None, out="", page="", bootstrap=200, report=None, **options):
@@ -199,6 +202,9 @@ def evaluate(models, dataset, metrics, *, teacher=None, out="", page="", bootstr
 
 def _checked_context(candidate, dataset, measures, given):
     """A candidate's `EvaluationContext`, after every metric has been asked whether it suits it."""
+    condition = getattr(candidate.student, "condition", None)
+    if condition and condition.kind != CaptionCondition.kind:
+        raise UserError(f"--model: {candidate.label} is asked with {condition.kind}s, and data sets hold captions")
     context = EvaluationContext(candidate.student, dataset, model_sha256=candidate.sha256, **given)
     if hasattr(candidate.student, "covering"):
         context = dataclasses.replace(context, student=candidate.student.covering(context.split("test")))

@@ -12,7 +12,8 @@ from t2i_kd.noise import noise_from_seeds
 
 BATCH = 8
 # A matrix product of one row is summed in another order than one of several rows, and a pixel in the middle between
-# two values can then round to either. A lone item is generated twice, so that company changes no byte of its image.
+# two values can then round to either. A lone item is generated twice: on some CPUs company then changes no byte of its
+# image (docs/serving.md).
 SMALLEST_BATCH = 2
 
 

@@ -102,8 +102,7 @@ def main():
         raise UserError(
             f"{error.name} is missing: the endpoint needs the extra `serve`: pip install '.[serve]'"
         ) from None
-    commands.load_backend()
-    serve(settings)
+    serve(settings, commands.load_backend)
 
 
 if __name__ == "__main__":

@@ -1,5 +1,6 @@
 import dataclasses
 import hashlib
+import importlib
 import json
 import shutil
 import subprocess
@@ -9,18 +10,20 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+import t2i_kd
 from t2i_kd import evaluation
 from t2i_kd.conditions.caption import CaptionCondition
 from t2i_kd.data import captioned_shapes
 from t2i_kd.errors import UserError
 from t2i_kd.exporting.exporter import export_student
 from t2i_kd.icsd_gan import IcsdRecipe
-from t2i_kd.metrics import attribute_accuracy, context, tap_distance
+from t2i_kd.metrics import attribute_accuracy, tap_distance
 from t2i_kd.metrics.report import TEACHER_NOTE
 from t2i_kd.metrics.tap_errors import TapObjective
 from t2i_kd.options import DataOptions, TeacherOptions, TextOptions
-from t2i_kd.recipe import TextToImageStage
+from t2i_kd.recipe import Recipe, TextToImageStage
 from t2i_kd.recipe_flags import parse_stage
+from t2i_kd.runners import KerasRunner
 from t2i_kd.sdn import SDNOptions, SDNRecipe, SDNStage
 from t2i_kd.student import save_network
 from t2i_kd.text.front_end import build_front_end
@@ -263,20 +266,48 @@ class Grey:
         return np.full((len(captions), 32, 32, 3), self.level, np.uint8)
 
 
-def test_objects_are_evaluated_on_a_data_set_object(monkeypatch):
-    class Shapes:
-        name = "my shapes"
-
-        def load(self, split, resolution, data_dir="", max_bad_examples=0):
-            return captioned_shapes.load(split, resolution)
-
-    monkeypatch.setattr(context, "load_dataset", lambda dataset, *given: dataset.load(*given))
+def test_objects_are_evaluated_on_arrays():
+    rng = np.random.default_rng(0)
+    pictures, captions = rng.integers(0, 256, (24, 40, 48, 3), np.uint8), [f"picture {index}" for index in range(24)]
+    mine = from_arrays(pictures[:16], captions[:16], pictures[16:], captions[16:], name="my shapes")
     options = {"teacher": RECIPE.teacher, "num_captions": 8, "bootstrap": 0}
-    report = evaluation.evaluate([Grey(0), Grey(128)], Shapes(), ["tap_distance"], **options)
+    report = t2i_kd.evaluate([Grey(0), Grey(128)], mine, ["tap_distance"], **options)
     assert report["model"] == ["student 1", "student 2"] and report["dataset"] == "my shapes"
     black, grey = (report["metrics"]["tap_distance"][label]["values"] for label in report["model"])
+    # The mean distance of what was given, cut to its centred square and resized.
+    test = mine.load("test", 32).images.astype(float)
+    assert black["tap_image_none_32_n8"] == pytest.approx(test.mean(), rel=1e-5)
+    assert grey["tap_image_none_32_n8"] == pytest.approx(np.abs(test - 128).mean(), rel=1e-5)
     difference = report["comparisons"]["tap_distance"]["student 2"]["tap_image_none_32_n8"]["difference"]
     assert difference == pytest.approx(grey["tap_image_none_32_n8"] - black["tap_image_none_32_n8"])
+
+
+def test_an_export_is_evaluated_on_arrays(export):
+    pictures = np.random.default_rng(0).integers(0, 256, (4, 32, 32, 3), np.uint8)
+    mine = from_arrays(pictures, tiny_student.CAPTIONS[:4], pictures, tiny_student.CAPTIONS[:4])
+    model = t2i_kd.load(export / "1")
+    for given in (export / "1", model):
+        report = t2i_kd.evaluate(given, mine, "tap_distance", teacher=RECIPE.teacher, num_captions=4, bootstrap=0)
+        ((label, result),) = report["metrics"]["tap_distance"].items()
+        assert label == ("student 1" if given is model else str(given))
+        generated = model.generate(tiny_student.CAPTIONS[:4], [0, 1, 2, 3]).astype(float)
+        expected = np.abs(generated - pictures).mean()
+        assert result["values"]["tap_image_none_32_n4"] == pytest.approx(expected, rel=1e-3)
+
+
+def test_a_student_of_images_is_refused():
+    model = KerasRunner(tiny_student.make_image_student())
+    with pytest.raises(UserError, match="--model: student 1 is asked with images, and data sets hold captions"):
+        t2i_kd.evaluate(model, "captioned_shapes", "ssim", num_captions=2)
+
+
+def test_a_recipe_without_a_teacher_leaves_the_default(tmp_path, monkeypatch):
+    (tmp_path / "strangers").mkdir()
+    (tmp_path / "strangers" / "room.py").write_text("from t2i_kd.recipe import Recipe as RECIPE\nSYSTEM = None\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    importlib.import_module("strangers.room")
+    (tmp_path / "recipe.json").write_text(Recipe(system="strangers.room").to_json())
+    assert evaluation.chosen_teacher(tmp_path) == TeacherOptions()
 
 
 BRIGHTNESS = """
@@ -307,9 +338,13 @@ def test_a_module_on_the_path_is_a_metric(brightness, tmp_path):
     assert "Best 4 of 4" in (tmp_path / "page.html").read_text("utf-8")
 
 
-def test_nothing_is_printed_unless_asked_for(capsys):
-    found = evaluation.evaluate(Grey(0), "captioned_shapes", "ssim", num_captions=2, bootstrap=0)
-    assert list(found["metrics"]["ssim"]) == ["student 1"] and capsys.readouterr().out == ""
+def test_nothing_is_printed_unless_asked_for(capfd):
+    given = (Grey(0), "captioned_shapes", "ssim")
+    found = t2i_kd.evaluate(*given, num_captions=2, bootstrap=0)
+    assert list(found["metrics"]["ssim"]) == ["student 1"] and capfd.readouterr() == ("", "")
+    lines = []
+    assert t2i_kd.evaluate(*given, num_captions=2, bootstrap=0, report=lines.append) == found
+    assert capfd.readouterr().out == "" and any("ssim_32_n2" in line for line in lines)
 
 
 def test_the_objective_is_the_last_stages_that_compares_pictures():

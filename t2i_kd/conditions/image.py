@@ -49,7 +49,7 @@ class ImageCondition(Condition):
 
     @staticmethod
     def check_request(data):
-        """An image that the graph can decode; encoded anew where it would read other pixels than Pillow."""
+        """See `Condition`; a JPEG or PNG of which the graph would read other pixels is encoded anew."""
         try:
             with Image.open(io.BytesIO(data), formats=(*READ, *RECOGNISED)) as image:
                 if image.format not in IN_GRAPH:

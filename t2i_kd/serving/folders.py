@@ -21,7 +21,13 @@ def find_versions(base):
 
 
 def find_condition(base):
-    """The `Condition` class of the newest version whose manifest can be read; captions where there is none."""
+    """The `Condition` class of the newest version whose manifest can be read; captions where there is none.
+
+    Raises:
+        UserError: when there is no such folder.
+    """
+    if not Path(base).is_dir():
+        raise UserError(f"--model_base_path: the folder {base} does not exist")
     for _, folder in sorted(find_versions(base).items(), reverse=True):
         try:
             return CONDITIONS[read_manifest(folder / EXTRA / MANIFEST)["condition"]["kind"]]

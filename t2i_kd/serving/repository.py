@@ -54,8 +54,6 @@ class Repository:
         Raises:
             UserError: when the folder holds no version that can be loaded, or not one that has a label.
         """
-        if not self._base.is_dir():
-            raise UserError(f"--model_base_path: the folder {self._base} does not exist")
         self.poll()
         if not self._loaded:
             reasons = (

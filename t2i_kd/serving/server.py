@@ -18,20 +18,21 @@ from t2i_kd.serving.service import Service
 log = logging.getLogger(__name__)
 
 
-def serve(settings):
+def serve(settings, load_backend=lambda: None):
     """Serves a model until SIGTERM or SIGINT, then answers what it has begun and returns.
 
     Args:
         settings: `settings.Settings`.
+        load_backend: called before the first model is loaded.
 
     Raises:
         UserError: when a port cannot be had or there is nothing to serve.
     """
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-        runner.run(_serve(settings))
+        runner.run(_serve(settings, load_backend))
 
 
-async def _serve(settings):
+async def _serve(settings, load_backend):
     stop = asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, stop.set)
@@ -40,10 +41,10 @@ async def _serve(settings):
     metrics = Metrics(settings.allowed_batch_sizes)
     repository = Repository(settings, metrics, functools.partial(Model, condition=condition, threads=settings.threads))
     service = Service(settings, condition, repository, metrics)
-    # Ports first: a model can take a while to load, only to find that its port is taken. And TensorFlow, which
-    # chatters, last: what is wrong with the command line is said in one line.
+    # Ports first: TensorFlow and a model take a while to load, only to find that a port is taken.
     listener = listen(settings) if settings.rest_api_port else None
     grpc_server = make_server(settings) if settings.port else None
+    load_backend()
     await asyncio.to_thread(repository.start)
     finish = []
     if grpc_server:

@@ -8,6 +8,9 @@ import pytest
 
 from t2i_kd import generate
 from tests.serving.endpoint import NAME, running
+from tests.serving.tiny_translator import same_images
+
+pytestmark = pytest.mark.slow
 
 CIRCLE, SQUARE, TRIANGLE = (f"a small red {shape} at the top" for shape in ("circle", "square", "triangle"))
 MARKUP = "<img src=x onerror=\"document.title='broken'\"> <b>red</b> &amp; <script>document.title='broken'</script>"
@@ -58,7 +61,7 @@ def seeds_shown(page):
 
 def test_a_captions_picture_is_that_of_the_generate_command(page, version, tmp_path):
     generate_picture(page, CIRCLE)
-    generate.draw(version, [CIRCLE], 0, tmp_path / "circle.png")
+    generate.write_images(version, [CIRCLE], [], 0, tmp_path / "circle.png")
     assert saved(page) == ("a-small-red-circle-at-the-top-0.png", (tmp_path / "circle.png").read_bytes())
     image = page.locator("#pictures .generated")
     assert image.get_attribute("alt") == f"Picture of: {CIRCLE}"
@@ -99,7 +102,7 @@ def test_captions_stand_side_by_side_and_can_go(page, runner):
     page.locator("#status", has_text="Generated 2 captions with seed 9").wait_for()
     assert page.locator("#error").inner_text() == ""
     assert seeds_shown(page) == ["seed 9"] * 2
-    assert [saved(page, at)[1] for at in (0, 1)] == [runner.generate_png(text, 9) for text in (TRIANGLE, CIRCLE)]
+    assert same_images([saved(page, at)[1] for at in (0, 1)], runner.generate([TRIANGLE, CIRCLE], [9, 9]))
 
     page.get_by_label(f"Edit: {CIRCLE}").click()
     assert page.input_value("#caption") == CIRCLE

@@ -270,6 +270,7 @@ def test_cached_features_change_nothing(name, teacher, images, scales):
         np.testing.assert_allclose(ours, theirs, rtol=0, atol=1e-3 * RATE)
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(importlib.util.find_spec("jax") is None, reason="jax is not installed")
 @pytest.mark.skipif(keras.backend.backend() != "tensorflow", reason="JAX runs these tests itself")
 def test_jax_takes_the_same_steps():

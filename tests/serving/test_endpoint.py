@@ -93,7 +93,7 @@ def predict_request(signature="", version=None, label="", name=NAME, **inputs):
 
 def test_both_protocols_give_the_bytes_that_generate_writes(endpoint, client, pngs, tmp_path):
     caption = CAPTIONS[3]
-    generate.draw(endpoint.base / "1", [caption], 0, tmp_path / "one.png")
+    generate.write_images(endpoint.base / "1", [caption], [], 0, tmp_path / "one.png")
     written = (tmp_path / "one.png").read_bytes()
     assert client.generate_png([caption]) == [written] == [pngs[caption]]
     assert client.generate_png([caption], [0]) == [written]
@@ -209,6 +209,7 @@ def test_the_page_may_load_nothing_from_elsewhere(endpoint):
     }
 
 
+@pytest.mark.slow
 def test_many_clients_at_once_get_their_own_images(clients, runner):
     seeds = [0, 9]
     expected = {(caption, seed): runner.generate_png(caption, seed) for caption in CAPTIONS for seed in seeds}

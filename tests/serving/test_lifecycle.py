@@ -52,6 +52,7 @@ def newest(endpoint):
     return httpx.get(f"{endpoint.url}/metadata").json()["model_spec"]["version"]
 
 
+@pytest.mark.slow
 def test_a_life(tmp_path, pngs):
     with running(tmp_path, "--file_system_poll_wait_seconds=0.1") as endpoint:
         endpoint.wait_for_log("ready")

@@ -5,7 +5,8 @@
 Environment: TF_SERVING_URL, the REST address, without which all is skipped; TF_SERVING_GRPC, the gRPC address
 (localhost:8500), without which only gRPC is skipped; TF_SERVING_MODEL, the version folder that is served
 (saved_models/shapes32/1); TF_SERVING_TOLERANCE, by how much a pixel may differ from this machine's own SavedModel, in
-1/255: 0, the default, asks for byte-identical PNGs; 1 is for a server with another build of TensorFlow.
+1/255: 0, the default, asks for byte-identical PNGs; 1 is for a server with another build of TensorFlow, and for a
+processor on which batches of different sizes are summed in different orders (docs/serving.md).
 """
 
 import base64
