@@ -13,7 +13,7 @@ import pytest
 import t2i_kd
 from t2i_kd import evaluation
 from t2i_kd.conditions.caption import CaptionCondition
-from t2i_kd.data import captioned_shapes
+from t2i_kd.data import captioned_shapes, from_arrays
 from t2i_kd.errors import UserError
 from t2i_kd.exporting.exporter import export_student
 from t2i_kd.icsd_gan import IcsdRecipe
