@@ -33,7 +33,7 @@ MAY_KNOW = {
     "exporting": {"conditions", "errors", "noise", "quiet", "recipe", "runners", "student"},
     "loading": {"conditions", "errors", "exporting", "runners", "student"},
     "training": BELOW_ROOMS,
-    "serving": {"conditions", "errors", "exporting", "imaging", "loading", "runners"},
+    "serving": {"conditions", "data", "errors", "exporting", "imaging", "loading", "runners"},
     **dict.fromkeys(ROOMS, BELOW_ROOMS),
 }
 

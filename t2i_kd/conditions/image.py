@@ -9,7 +9,7 @@ from PIL import Image, UnidentifiedImageError
 
 from t2i_kd.conditions.base import Condition, Input, Limits
 from t2i_kd.conditions.resizing import resize_square, resize_square_in_graph
-from t2i_kd.data.decoding import FORMATS, MAX_PIXELS, decode
+from t2i_kd.data.decoding import FORMATS, MAX_PIXELS, decode, upright_rgb
 from t2i_kd.errors import UserError
 from t2i_kd.imaging import encode_png
 
@@ -148,7 +148,7 @@ class ImageCondition(Condition):
             except UserError as error:
                 raise UserError(f"image: {error}") from None
         if isinstance(item, Image.Image):
-            item = np.asarray(item.convert("RGB"))
+            item = np.asarray(upright_rgb(item))
         if not isinstance(item, np.ndarray) or item.dtype != np.uint8 or item.ndim != 3 or item.shape[2] != 3:
             raise UserError("image: neither an encoded image nor a uint8 array [height, width, 3]")
         if not item.size or item.shape[0] * item.shape[1] > MAX_PIXELS:

@@ -39,13 +39,18 @@ def decode(encoded):
         with Image.open(io.BytesIO(encoded), formats=FORMATS) as image:
             if image.width * image.height > MAX_PIXELS:
                 raise UserError(f"has {image.width} x {image.height} pixels, more than {MAX_PIXELS:,}")
-            return _rgb_on_white(ImageOps.exif_transpose(image))
+            return upright_rgb(image)
     except UserError:
         raise
     except UnidentifiedImageError:
         raise UserError(f"is not a {', '.join(FORMATS[:-1])} or {FORMATS[-1]} picture") from None
     except Exception as error:  # Pillow's decoders raise almost anything on a damaged file.
         raise UserError(f"cannot be decoded: {error}") from None
+
+
+def upright_rgb(image):
+    """A `PIL.Image` turned as its Exif orientation says, what is transparent laid on white, in RGB."""
+    return _rgb_on_white(ImageOps.exif_transpose(image))
 
 
 def _rgb_on_white(image):

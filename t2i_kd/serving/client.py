@@ -13,6 +13,8 @@ from urllib.parse import urlsplit
 import numpy as np
 from PIL import Image
 
+from t2i_kd.data.decoding import upright_rgb
+from t2i_kd.imaging import encode_png
 from t2i_kd.serving.client_answers import ServingError
 from t2i_kd.serving.errors import INTERNAL
 from t2i_kd.serving.grpc_client import GrpcProtocol
@@ -115,9 +117,7 @@ def _encoded(item):
         raise ValueError(
             f"items: {str(item)[:80]!r} is no caption, file's bytes, PIL image or uint8 [height, width, 3]"
         )
-    file = io.BytesIO()
-    item.convert("RGB").save(file, "PNG")
-    return file.getvalue()
+    return encode_png(upright_rgb(item))
 
 
 def _checked_seeds(seeds, count):

@@ -101,6 +101,8 @@ class TeacherSlim(System):
         super().check_recipe()
         if len(self.recipe.stages) != 1:
             raise UserError("--stage: teacher_slim has exactly one stage")
+        if self.recipe.data.flip:
+            raise UserError("--flip: teacher_slim learns from the images as they are")
 
     def load_split(self, split, decode=True):
         """The split of every folder, a list."""

@@ -120,6 +120,19 @@ def test_arrays_and_pillow_images_are_items_too():
     assert np.array_equal(in_graph(condition, condition.encode(items))[0], sources[0])
 
 
+def test_a_pillow_image_is_read_as_its_file_is():
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    turned = encoded(photo(40, 56), "JPEG", exif=exif.tobytes())
+    clear = encoded(photo(32, 32).convert("RGBA").rotate(45), "PNG")
+    condition = ImageCondition(32)
+    for content in (turned, clear):
+        image = Image.open(io.BytesIO(content))
+        sources = condition.arrays([content])["source"]
+        assert np.array_equal(condition.arrays([image])["source"], sources)
+        assert np.abs(in_graph(condition, condition.encode([image])) - sources).max() <= 1
+
+
 @pytest.mark.parametrize(
     "item", [b"", b"no image", b"\x89PNG\r\n", np.zeros((3, 3)), np.zeros((0, 3, 3), np.uint8), "image.png", None]
 )
