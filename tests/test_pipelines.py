@@ -109,6 +109,7 @@ def test_it_opens_with_what_it_is_what_it_costs_and_its_command(path):
     assert others["run_dir"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("path", PIPELINES, ids=NAMES)
 def test_a_smoke_run(path, stand_in, tmp_path):
     recipe = shrunk(parsed(f"--flagfile={path}")[0], stand_in)

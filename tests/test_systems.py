@@ -119,6 +119,7 @@ def test_it_describes_itself_without_a_run(room, data_dir):
         assert f"stage {stage.name}: {stage.objective}, {stage.steps} steps" in text
 
 
+@pytest.mark.slow
 @needs_tensorflow
 def test_eager_and_compiled_steps_lose_the_same(room, data_dir, tmp_path):
     recipe = shortened(room.recipe(data_dir), STEPS, 1e-4)
@@ -131,6 +132,7 @@ def test_eager_and_compiled_steps_lose_the_same(room, data_dir, tmp_path):
             assert other == pytest.approx(one, rel=1e-4, abs=1e-6)
 
 
+@pytest.mark.slow
 def test_mixed_precision_trains_and_its_network_loads_in_float32(room, data_dir, tmp_path):
     recipe = shortened(room.recipe(data_dir, "--dtype_policy=mixed_bfloat16"), 1, 1e-4)
     t2i_kd.train(recipe, tmp_path / "run")
@@ -144,13 +146,15 @@ def test_mixed_precision_trains_and_its_network_loads_in_float32(room, data_dir,
     assert {values.dtype for values in last.values()} == {np.dtype("float32")}
 
 
+@pytest.mark.slow
 @needs_tensorflow
 def test_every_exported_file_generates_the_same_images(room, whole, tmp_path):
     if not room.generates:
         with pytest.raises(UserError, match=r"--export_dir: .* makes no generator that could be exported"):
             check_exportable(systems.build(whole.recipe), tmp_path / "model")
         return
-    version = t2i_kd.export(whole.run_dir, tmp_path / "model")
+    # Weights of a few steps may be too coarse in half precision and in 8 bits.
+    version = t2i_kd.export(whole.run_dir, tmp_path / "model", artifacts=["litert", "onnx"])
     seeds = [5, -6, 7]
     expected = t2i_kd.load(whole.run_dir).generate(CAPTIONS, seeds).astype(int)
     for file in ("", "assets.extra/student.tflite", "assets.extra/student.onnx"):
@@ -230,6 +234,7 @@ def test_a_stage_field_of_another_system_is_refused(room, data_dir, tmp_path):
     assert not (tmp_path / "run").exists()
 
 
+@pytest.mark.slow
 def test_a_data_set_of_arrays_trains(room, data_dir, tmp_path):
     """In place of the data set that the recipe names."""
     rng = np.random.default_rng(0)

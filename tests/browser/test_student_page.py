@@ -10,6 +10,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
+pytestmark = pytest.mark.slow  # a browser
+
 CAPTIONS = ["a small red circle at the top", "  A LARGE, green  square!", "ein rotes Fünfeck 红色 🟥", "a " * 500]
 SEEDS = [0, 7, -1, -(2**40), 2**32 + 5, 2**53 + 1, 2**63 - 1, -(2**63)]
 

@@ -62,6 +62,7 @@ def test_shrink_means_over_the_area_of_a_pixel(side):
         np.testing.assert_array_equal(evaluator.shrink([image])[0], image)
 
 
+@pytest.mark.slow
 def test_the_evaluator_is_kept_and_read_again(few_shapes, tmp_path, monkeypatch):
     def weights(**changes):
         trained = evaluator.train_attribute_classifier(

@@ -237,6 +237,7 @@ def test_the_page_hears_what_the_model_takes(endpoint):
     }
 
 
+@pytest.mark.slow
 def test_limits_can_be_given_and_another_kind_of_model_is_not_loaded(tmp_path, version):
     flags = ("--max_item_bytes=99", "--file_system_poll_wait_seconds=0.1")
     with running(tmp_path, *flags, version=version) as endpoint:
@@ -248,6 +249,7 @@ def test_limits_can_be_given_and_another_kind_of_model_is_not_loaded(tmp_path, v
         assert httpx.get(f"{endpoint.url}/metadata").json()["model_spec"]["version"] == "1"
 
 
+@pytest.mark.slow
 def test_an_images_noise_is_its_seeds(tmp_path):
     version, seeds = export_translator(tmp_path / "translator", noise_dim=4), [0, 7, -1]
     expected = load_artifact(version).generate(PHOTOS[:1] * 3, seeds)

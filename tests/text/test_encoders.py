@@ -189,6 +189,7 @@ print(float(ds_sje_loss(vectors["image"], vectors["text"])))
 """
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not importlib.util.find_spec("jax"), reason="jax is not installed")
 def test_encoders_are_the_same_under_jax_without_tensorflow(tmp_path):
     encoders = [build_gru(9, 5, 4, 8), build_char_cnn_rnn(70, 60, 8, cnn_dim=6)]
