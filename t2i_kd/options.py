@@ -163,3 +163,20 @@ class GanOptions:
     augmentation: str = option(
         "", "The differentiable augmentation of the discriminators' inputs: some of color,translation,cutout."
     )
+
+
+@dataclass(frozen=True)
+class ProjectionOptions:
+    """Discriminators through the teacher"""
+
+    discriminator_taps: str = option(
+        "",
+        "The teacher's taps that the discriminators see, with commas between. Empty takes one a side, from the finest to "
+        "the coarsest.",
+    )
+    discriminator_mixing: str = option(
+        "channels",
+        "The fixed random mixing of a tap's features: none, channels (within a tap), or scales (also from the coarser taps "
+        "to the finer ones).",
+        ("none", "channels", "scales"),
+    )

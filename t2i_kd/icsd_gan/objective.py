@@ -83,7 +83,7 @@ def discriminator_loss(real, made):
 
     Args:
         real: {"unconditional", "conditional"}: mean l_real, see `training.gan_losses`.
-        made: {"unconditional", "conditional", "wrong"}: mean l_made.
+        made: {"unconditional", "conditional", "wrong"}: mean l_fake.
 
     Returns:
         A float32 scalar.

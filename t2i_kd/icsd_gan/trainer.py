@@ -8,7 +8,7 @@ from t2i_kd.icsd_gan.objective import discriminator_loss, icsd_loss, kl_divergen
 from t2i_kd.training.adversarial import AdversarialTrainer, check_gan
 from t2i_kd.training.augmentation import augment, numbers_of, parse_policy
 from t2i_kd.training.distribution import gathered
-from t2i_kd.training.gan_losses import generator_loss, made_loss, real_loss
+from t2i_kd.training.gan_losses import fake_loss, generator_loss, real_loss
 from t2i_kd.training.text_to_image import TextToImageSystem
 
 OBJECTIVE = "icsd"
@@ -81,15 +81,15 @@ class ICSDTrainer(AdversarialTrainer):
     def _judged(self, judge, real, drawn, text, differs):
         kind, text = self.gan.gan_loss, ops.stop_gradient(text)
         real, drawn = judge.trunk(real), judge.trunk(drawn)
-        wrong = made_loss(kind, judge.conditional([real, ops.roll(text, -1, axis=0)]))
+        wrong = fake_loss(kind, judge.conditional([real, ops.roll(text, -1, axis=0)]))
         return discriminator_loss(
             real={
                 "unconditional": ops.mean(real_loss(kind, judge.unconditional(real))),
                 "conditional": ops.mean(real_loss(kind, judge.conditional([real, text]))),
             },
             made={
-                "unconditional": ops.mean(made_loss(kind, judge.unconditional(drawn))),
-                "conditional": ops.mean(made_loss(kind, judge.conditional([drawn, text]))),
+                "unconditional": ops.mean(fake_loss(kind, judge.unconditional(drawn))),
+                "conditional": ops.mean(fake_loss(kind, judge.conditional([drawn, text]))),
                 "wrong": ops.sum(differs * wrong) / ops.maximum(ops.sum(differs), 1.0),
             },
         )

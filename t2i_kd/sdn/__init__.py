@@ -5,7 +5,16 @@ Source: Yuan & Peng, "Text-to-image Synthesis via Symmetrical Distillation Netwo
 
 from dataclasses import dataclass
 
-from t2i_kd.options import DataOptions, StudentOptions, TeacherOptions, TextOptions, TrainingOptions, option
+from t2i_kd.options import (
+    DataOptions,
+    GanOptions,
+    ProjectionOptions,
+    StudentOptions,
+    TeacherOptions,
+    TextOptions,
+    TrainingOptions,
+    option,
+)
 from t2i_kd.recipe import Recipe, TextToImageStage
 
 
@@ -34,14 +43,16 @@ class SDNOptions:
 
 @dataclass(frozen=True)
 class SDNStage(TextToImageStage):
-    """A stage with `objective` mirrored, perceptual or ds_sje.
+    """A stage with `objective` mirrored, perceptual, adversarial or ds_sje.
 
     Attributes:
         error, scaling: how taps are compared; see `t2i_kd.metrics.tap_errors`.
+        distance_weight: of Stage II's distance in an adversarial stage; 0: none.
     """
 
     error: str = "l1"
     scaling: str = "raw"
+    distance_weight: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -54,6 +65,8 @@ class SDNRecipe(Recipe):
     teacher: TeacherOptions = TeacherOptions()
     student: StudentOptions = StudentOptions()
     sdn: SDNOptions = SDNOptions()
+    projection: ProjectionOptions = ProjectionOptions()
+    gan: GanOptions = GanOptions()
     training: TrainingOptions = TrainingOptions()
     stages: tuple[SDNStage, ...] = ()
 

@@ -7,14 +7,17 @@ from keras import ops
 
 from t2i_kd.errors import UserError
 from t2i_kd.metrics.tap_errors import ERRORS, SCALINGS, tap_errors, tap_scales
+from t2i_kd.sdn.adversarial import ADVERSARIAL, SDNAdversarialTrainer
 from t2i_kd.sdn.networks import build_generator
 from t2i_kd.sdn.objective import OBJECTIVES
 from t2i_kd.teachers.catalogue import teacher_shapes
 from t2i_kd.teachers.tap_weights import resolve_tap_weights
 from t2i_kd.teachers.vgg19 import tap_shapes
 from t2i_kd.teachers.vgg19_weights import WIDTHS
+from t2i_kd.training.augmentation import numbers_of, parse_policy
 from t2i_kd.training.feature_cache import features_worth_caching
-from t2i_kd.training.text_to_image import TextToImageSystem
+from t2i_kd.training.projected import ProjectedDiscriminators, build_projection, choose_taps
+from t2i_kd.training.text_to_image import TextToImageSystem, text_network
 from t2i_kd.training.trainer import Trainer
 
 # What the fields of SDN's own stages may say.
@@ -116,7 +119,7 @@ def check_mirrored(stage, recipe, shapes):
 class SDN(TextToImageSystem):
     """An SDN run; see `TextToImageSystem`."""
 
-    own_objectives = OBJECTIVES
+    own_objectives = (*OBJECTIVES, ADVERSARIAL)
 
     def check_own_stage(self, stage):
         check_stage(stage, self.recipe)
@@ -137,18 +140,58 @@ class SDN(TextToImageSystem):
     @functools.cached_property
     def measured_scales(self):
         """{tap: its typical size} among the teacher's activations of the training images; see `tap_scales`."""
-        return tap_scales(self.teacher, self.dataset.images)
+        wanted = {
+            tap: None for plan in self.plans if plan.stage.objective in self.own_objectives for tap in self.taps(plan)
+        }
+        if any(plan.stage.objective == ADVERSARIAL for plan in self.plans):
+            wanted.update(dict.fromkeys(self.discriminator_taps))
+        outputs = {tap: output for tap, output in self.teacher.output.items() if tap in wanted}
+        return tap_scales(keras.Model(self.teacher.input, outputs), self.dataset.images)
 
     def taps(self, plan):
         """{tap: weight} of the teacher's taps that a stage compares."""
         return resolve_tap_weights(plan.stage.tap_weights, self.teacher.output)
 
+    @property
+    def uniforms(self):
+        """Random numbers of a step's augmentation for each sample: for its real and for its generated image."""
+        adversarial = any(stage.objective == ADVERSARIAL for stage in self.recipe.stages)
+        return 2 * numbers_of(parse_policy(self.recipe.gan.augmentation)) if adversarial else 0
+
+    @functools.cached_property
+    def discriminator_taps(self):
+        """The teacher's taps that the discriminators see."""
+        shapes = {tap: tuple(output.shape[1:]) for tap, output in self.teacher.output.items()}
+        return choose_taps(self.recipe.projection.discriminator_taps, shapes)
+
+    @functools.cached_property
+    def projection(self):
+        """The frozen network in front of the discriminators' heads."""
+        scales = {tap: self.measured_scales[tap] for tap in self.discriminator_taps}
+        mixing = self.recipe.projection.discriminator_mixing
+        return build_projection(self.teacher, scales, mixing, self.recipe.training.seed)
+
+    def adversarial_trainer(self, plan):
+        """The trainer of an adversarial stage."""
+        recipe, weights = self.recipe, self.taps(plan) if plan.stage.distance_weight else {}
+        normalised = plan.stage.scaling == "normalised"
+        scales = {name: self.measured_scales[name] if normalised else 1.0 for name in weights}
+        heads = ProjectedDiscriminators(self.projection, recipe.text.text_dim, recipe.gan.discriminator_channels)
+        text = text_network(self.network)
+        return SDNAdversarialTrainer(
+            self.network, text, heads, self.teacher, plan.stage, scales, weights, recipe.gan, recipe.training.ema
+        )
+
     def objective_trainer(self, plan):
+        if plan.stage.objective == ADVERSARIAL:
+            return self.adversarial_trainer(plan)
         normalised = plan.stage.scaling == "normalised"
         scales = {name: self.measured_scales[name] if normalised else 1.0 for name in self.taps(plan)}
         return SDNTrainer(self.network, self.teacher, plan.stage, scales, plan.steps)
 
     def cached_features(self, plan):
+        if plan.stage.objective == ADVERSARIAL:
+            return None
         data, training = self.recipe.data, self.recipe.training
         limit, images = self.recipe.teacher.teacher_cache_mb, self.dataset.images
         return features_worth_caching(

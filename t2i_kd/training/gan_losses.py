@@ -1,9 +1,9 @@
-"""How discriminators tell real from made, and what they pay for steep slopes.
+"""How discriminators tell real from generated, and what they pay for steep slopes.
 
 Scores are high for real. With s a score:
 
-    hinge: l_real(s) = max(0, 1 - s),    l_made(s) = max(0, 1 + s),    generator: -s
-    bce:   l_real(s) = log(1 + e^-s),    l_made(s) = log(1 + e^s),     generator: l_real(s)
+    hinge: l_real(s) = max(0, 1 - s),    l_fake(s) = max(0, 1 + s),    generator: -s
+    bce:   l_real(s) = log(1 + e^-s),    l_fake(s) = log(1 + e^s),     generator: l_real(s)
 
 Sources: hinge, Lim & Ye, "Geometric GAN" (2017); bce with the non-saturating generator, Goodfellow et al. (NIPS 2014);
 r1, Mescheder et al. (ICML 2018); ma_gp, Tao et al., "DF-GAN" (CVPR 2022).
@@ -24,8 +24,8 @@ def real_loss(kind, scores):
     return ops.relu(1 - scores) if kind == "hinge" else ops.softplus(-scores)
 
 
-def made_loss(kind, scores):
-    """l_made of each score. Args: kind: `hinge` or `bce`; scores: float [batch]."""
+def fake_loss(kind, scores):
+    """l_fake of each score. Args: kind: `hinge` or `bce`; scores: float [batch]."""
     return ops.relu(1 + scores) if kind == "hinge" else ops.softplus(scores)
 
 

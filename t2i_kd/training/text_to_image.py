@@ -184,6 +184,16 @@ def build_student(condition, encoder, generator, whiten=False):
     return keras.Model(inputs, generator(given), name="student")
 
 
+def text_network(network):
+    """A `keras.Model` from a student's text inputs to the text vector that its generator reads; weights are shared."""
+    inputs = {name: keras.Input(each.shape[1:], dtype=each.dtype, name=name) for name, each in network.input.items()}
+    inputs.pop("noise", None)
+    text = network.get_layer("text_encoder")(dict(inputs))
+    if any(layer.name == "text_whitening" for layer in network.layers):
+        text = network.get_layer("text_whitening")(text)
+    return keras.Model(inputs, text, name="text_network")
+
+
 def freeze(network, patterns):
     """Makes all of a student's layers trainable but those whose names fit one of the patterns.
 

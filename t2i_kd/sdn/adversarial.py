@@ -1,0 +1,84 @@
+"""SDN's third stage: the mirrored student against discriminators that see through its teacher.
+
+    L_G = sum_l g(s_l(G(t, z), t)) + w_d L_II,
+
+with s_l the head of tap l, g the generator's loss, L_II Stage II's distance with the stage's error, scaling and tap
+weights, and w_d its `distance_weight`. Source: ours; the discriminators are those of `t2i_kd.training.projected`.
+"""
+
+import keras
+from keras import ops
+
+from t2i_kd.metrics.tap_errors import tap_errors
+from t2i_kd.training.adversarial import AdversarialTrainer
+from t2i_kd.training.augmentation import augment, numbers_of, parse_policy
+
+ADVERSARIAL = "adversarial"
+
+
+class SDNAdversarialTrainer(AdversarialTrainer):
+    """The step of SDN's third stage.
+
+    Args:
+        network: the student's `keras.Model`.
+        text_network: `keras.Model` from the student's text inputs to the text vector that its generator reads.
+        discriminators: `ProjectedDiscriminators`.
+        teacher: a frozen teacher, for the distance.
+        stage: `SDNStage` with objective `adversarial`.
+        scales: {tap: s_l} of the taps that the distance compares; see `tap_errors`.
+        weights: {tap: weight} of them.
+        gan: `GanOptions`.
+        ema: decay of the moving average.
+    """
+
+    def __init__(self, network, text_network, discriminators, teacher, stage, scales, weights, gan, ema):
+        super().__init__(network, discriminators.heads, gan, ema, name=f"sdn_{stage.name}")
+        self.text_network, self.seen, self.stage = text_network, discriminators, stage
+        self.scales, self.weights_of_taps = scales, weights
+        self.kinds = parse_policy(gan.augmentation)
+        self.distance = None
+        if stage.distance_weight:
+            self.distance = keras.Model(teacher.input, {tap: teacher.output[tap] for tap in scales})
+            self.distance.trainable = False
+
+    def _augmented(self, images, batch, real):
+        if not self.kinds:
+            return images
+        count = numbers_of(self.kinds)
+        uniforms = batch["uniforms"][:, :count] if real else batch["uniforms"][:, count:]
+        return augment(images, self.kinds, uniforms)
+
+    def make(self, batch):
+        """The generated image, its projected features, and the text vector, which has no gradient."""
+        image = self.generator({name: batch[name] for name in self.generator.input}, training=True)["image"]
+        text = self.text_network({name: batch[name] for name in self.text_network.input}, training=False)
+        seen = self.seen.features(self._augmented(image, batch, real=False))
+        features = {f"seen_{tap}": values for tap, values in seen.items()}
+        return {"image": image, "text": ops.stop_gradient(text), **features}
+
+    def _features(self, made):
+        return {tap: made[f"seen_{tap}"] for tap in self.seen.projection.output}
+
+    def _differs(self, batch):
+        (name,) = self.text_network.input
+        given = batch[name]
+        other = ops.any(ops.not_equal(given, ops.roll(given, -1, axis=0)), axis=tuple(range(1, len(given.shape))))
+        return ops.cast(other, "float32")
+
+    def discriminator_terms(self, batch, made):
+        """The heads' losses, and the shares that each takes for real."""
+        image = self._augmented(ops.cast(batch["image"], "float32"), batch, real=True)
+        real = {tap: ops.stop_gradient(values) for tap, values in self.seen.features(image).items()}
+        return self.seen.discriminator_loss(
+            self.gan.gan_loss, real, self._features(made), made["text"], self._differs(batch)
+        )
+
+    def generator_terms(self, batch, made):
+        """L_G; the heads' losses, and the distance, unweighted, are terms of their own."""
+        loss, terms = self.seen.generator_loss(self.gan.gan_loss, self._features(made), made["text"])
+        if self.distance is not None:
+            reference = self.distance(ops.cast(batch["image"], "float32"), training=False)
+            errors = tap_errors(reference, self.distance(made["image"], training=False), self.stage.error, self.scales)
+            terms["distance"] = sum(self.weights_of_taps[tap] * error for tap, error in errors.items())
+            loss = loss + self.stage.distance_weight * terms["distance"]
+        return loss, terms
