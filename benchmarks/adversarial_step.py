@@ -20,31 +20,31 @@ def parts_of(trainer):
     """{part: function of a batch}, compiled, each with the gradient that the step takes of it."""
     import tensorflow as tf
 
-    made = None
+    generated = None
 
     def generate(batch):
         with tf.GradientTape() as tape:
-            outputs = trainer.make(batch)
+            outputs = trainer.generate(batch)
         return tape.gradient(outputs, trainer.generator_variables)
 
-    def judge(batch):
+    def discriminator(batch):
         with tf.GradientTape() as tape:
-            loss, _ = trainer.discriminator_terms(batch, made)
+            loss, _ = trainer.discriminator_terms(batch, generated)
         return tape.gradient(loss, trainer.discriminator_variables)
 
     def persuade(batch):
         with tf.GradientTape() as tape:
-            tape.watch(made)
-            loss, _ = trainer.generator_terms(batch, made)
-        return tape.gradient(loss, made)
+            tape.watch(generated)
+            loss, _ = trainer.generator_terms(batch, generated)
+        return tape.gradient(loss, generated)
 
     def prepare(batch):
-        nonlocal made
-        made = {name: tf.constant(values) for name, values in trainer.make(batch).items()}
+        nonlocal generated
+        generated = {name: tf.constant(values) for name, values in trainer.generate(batch).items()}
 
     compiled = {
         "generator": tf.function(generate),
-        "discriminators": tf.function(judge),
+        "discriminators": tf.function(discriminator),
         "generator's loss": tf.function(persuade),
         "whole step": tf.function(trainer.train_step),
     }

@@ -61,6 +61,7 @@ def write_images(model, captions, images, seed, out):
     items = given[kind]
     if not items:
         raise UserError(f"--{kind}: missing; say what to generate")
+    _check_images(runner.condition, images, given["image"])
     labels = items if kind == "caption" else [Path(path).name for path in images]
     try:
         png = _png(runner, items, labels, seed)
@@ -98,6 +99,14 @@ def _read(paths):
     return contents
 
 
+def _check_images(condition, paths, contents):
+    for path, content in zip(paths, contents, strict=True):
+        try:
+            condition.check(content)
+        except UserError as error:
+            raise UserError(f"--image: {path}: {error}") from None
+
+
 def _check_out(out):
     if not out:
         raise UserError("--out: missing; name the PNG to write")
@@ -116,9 +125,7 @@ def main():
     values = flags.FLAGS
     if not values.caption and not values.image:
         raise UserError("--caption: missing; say what to generate, or give --image for a model of images")
-    if not values.model:
-        raise UserError("--model: missing")
-    if Path(values.model).is_dir():
+    if values.model and Path(values.model).is_dir():
         commands.load_backend()
     write_images(values.model, values.caption, values.image, values.seed, values.out)
     print(values.out)

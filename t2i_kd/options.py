@@ -171,12 +171,12 @@ class ProjectionOptions:
 
     discriminator_taps: str = option(
         "",
-        "The teacher's taps that the discriminators see, with commas between. Empty takes one a side, from the finest to "
-        "the coarsest.",
+        "The teacher's taps that the discriminators read, with commas between. Empty takes one a side, from the finest "
+        "to the coarsest.",
     )
     discriminator_mixing: str = option(
         "channels",
-        "The fixed random mixing of a tap's features: none, channels (within a tap), or scales (also from the coarser taps "
-        "to the finer ones).",
+        "The fixed random mixing of a tap's features: none, channels (within a tap), or scales (also from the coarser "
+        "taps to the finer ones).",
         ("none", "channels", "scales"),
     )

@@ -88,9 +88,15 @@ class Recipe:
         """The `metrics.tap_errors.TapObjective` that its images are trained to minimise; None: there is none."""
         return None
 
+    def as_dict(self):
+        """The recipe as JSON values, its stages last."""
+        values = dataclasses.asdict(self)
+        stages = values.pop("stages")
+        return {**values, "stages": stages}
+
     def to_json(self):
         """The recipe as the text of `recipe.json`."""
-        return json.dumps(dataclasses.asdict(self), indent=2) + "\n"
+        return json.dumps(self.as_dict(), indent=2) + "\n"
 
     @classmethod
     def from_json(cls, text, source=RECIPE_FILE):
@@ -130,11 +136,11 @@ def _from_dict(cls, values, source):
         raise UserError(f"{source}: unknown key {unknown[0]!r}; was it written by another version of t2i_kd?")
     known = {name: _value(hints[name], name, value, source) for name, value in values.items()}
     try:
-        made = cls(**known)
+        recipe = cls(**known)
     except TypeError as error:
         raise UserError(f"{source}: {error}") from None
-    _check_choices(made, source)
-    return made
+    _check_choices(recipe, source)
+    return recipe
 
 
 def _value(kind, name, value, source):
@@ -171,7 +177,7 @@ def _check_choices(values, source):
 
 def first_difference(ours, theirs):
     """The first field in which two recipes differ, as `(name, ours, theirs)`; None where they are the same."""
-    pairs = zip(_leaves(dataclasses.asdict(ours)), _leaves(dataclasses.asdict(theirs)), strict=False)
+    pairs = zip(_leaves(ours.as_dict()), _leaves(theirs.as_dict()), strict=False)
     for (name, mine), (other_name, other) in pairs:
         if (name, mine) != (other_name, other):
             return name, mine, other

@@ -135,10 +135,15 @@ def load_student(folder, weights_file=WEIGHTS_FILE):
     """
     condition = load_condition(folder)
     path = Path(folder) / weights_file
+    before = keras.config.dtype_policy()
+    # A model within a model has no policy in its file, and takes the global one.
+    keras.config.set_dtype_policy("float32")
     try:
         return Student(in_float32(load_network(path)), condition)
     except UserError as error:
         raise UserError(str(error) if str(path) in str(error) else f"{path}: {error}") from None
+    finally:
+        keras.config.set_dtype_policy(before)
 
 
 def load_network(path):
@@ -153,7 +158,8 @@ def load_network(path):
     try:
         return keras.models.load_model(path, compile=False, safe_mode=True)
     except (OSError, ValueError, KeyError, TypeError, AttributeError, zipfile.BadZipFile) as error:
-        reason = " ".join(str(error).split())
+        # Keras wraps an error once for each model that the layer lies in; the last part is what is wrong.
+        reason = " ".join(str(error).split()).rpartition("Exception encountered: ")[2]
         if "Could not locate" in reason:
             reason = f"{reason.partition('. ')[0]}; layers of your own are imported by --import_module=MODULE"
         raise UserError(f"{path}: not a network that can be read: {reason[:300]}") from None

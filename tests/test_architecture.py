@@ -7,16 +7,33 @@ import pytest
 
 PACKAGE = Path(__file__).resolve().parents[1] / "t2i_kd"
 
-BELOW_SYSTEMS = {"errors", "imaging", "noise", "recipe", "data", "text", "conditions", "teachers", "training", "system"}
-# Part: the other parts of the package that it may import. Systems never import each other.
+COMMANDS = {"train", "evaluate", "export", "generate", "serve"}
+ROOMS = {"sdn", "icsd_gan", "teacher_slim"}
+BELOW_ROOMS = {
+    *("conditions", "data", "errors", "imaging", "metrics", "noise", "options", "recipe", "runners", "student"),
+    *("teachers", "text", "training"),
+}
+# Part: the other parts of the package that it may import. Rooms, the systems' own folders, never import each other.
 MAY_KNOW = {
     "errors": set(),
     "imaging": set(),
     "noise": set(),
-    "data": {"errors", "imaging"},
-    "text": {"errors", "imaging", "teachers", "training"},
-    "sdn": BELOW_SYSTEMS,
-    "icsd_gan": BELOW_SYSTEMS,
+    "plugins": {"errors"},
+    "options": {"errors"},
+    "recipe": {"errors"},
+    "data": {"errors", "imaging", "plugins"},
+    "text": {"errors", "imaging"},
+    "conditions": {"data", "errors", "imaging", "text"},
+    "student": {"conditions", "errors", "imaging", "registered_layers"},
+    "registered_layers": {"sdn", "teachers", "text"},
+    "runners": {"errors", "imaging", "noise"},
+    "teachers": {"errors", "exporting", "imaging", "plugins", "student"},
+    "metrics": {"data", "errors", "imaging", "options", "plugins", "teachers", "text", "training"},
+    "exporting": {"errors", "noise", "recipe", "runners", "student"},
+    "loading": {"conditions", "errors", "exporting", "runners", "student"},
+    "training": BELOW_ROOMS | {"systems"},
+    "serving": {"conditions", "data", "errors", "exporting", "imaging", "loading", "runners"},
+    **dict.fromkeys(ROOMS, BELOW_ROOMS),
 }
 
 
@@ -39,3 +56,16 @@ def test_a_part_imports_only_what_it_may_know(part):
     files = sorted((PACKAGE / part).rglob("*.py")) or [PACKAGE / f"{part}.py"]
     known = {name: path.name for path in files for name in imported_by(path)}
     assert not {name: file for name, file in known.items() if name not in {part, *MAY_KNOW[part]}}
+
+
+def test_every_room_has_a_line():
+    from t2i_kd.systems import ROOMS as known
+
+    assert {module.removeprefix("t2i_kd.") for module in known.values()} == ROOMS
+
+
+def test_nothing_imports_a_command():
+    """A command is run, not imported: an import would put it where the package has a function of the same name."""
+    files = [path for path in sorted(PACKAGE.rglob("*.py")) if path.stem not in COMMANDS or path.parent != PACKAGE]
+    assert len(files) > 100
+    assert not {(path.name, name) for path in files for name in imported_by(path) if name in COMMANDS}

@@ -7,22 +7,44 @@ import pytest
 from PIL import Image
 
 from t2i_kd import generate
+from t2i_kd.conditions.caption import CaptionCondition
+from t2i_kd.conditions.image import ImageCondition
 from t2i_kd.errors import UserError
+from t2i_kd.imaging import encode_png
 from t2i_kd.runners import Runner
+from t2i_kd.text.front_end import TokenFrontEnd
+from t2i_kd.text.tokenizer import Tokenizer
+
+CAPTION = CaptionCondition(TokenFrontEnd("gru", Tokenizer("words", ("red",), 8)))
 
 
 class Grey(Runner):
     """An artifact whose picture is as bright as its seed."""
 
-    resolution = 32
+    def __init__(self, condition=CAPTION):
+        super().__init__(condition, 32)
 
-    def _draw(self, captions, seeds):
+    def _generate(self, items, seeds):
         return np.stack([np.full((32, 32, 3), seed % 256, np.uint8) for seed in seeds])
 
 
 @pytest.fixture
 def grey(monkeypatch):
-    monkeypatch.setattr(generate, "load_artifact", lambda path: Grey())
+    monkeypatch.setattr(generate.api, "load", lambda path: Grey())
+
+
+@pytest.fixture
+def grey_translation(monkeypatch):
+    monkeypatch.setattr(generate.api, "load", lambda path: Grey(ImageCondition(16)))
+
+
+@pytest.fixture
+def photos(tmp_path):
+    """Two files of images and one of text."""
+    for name in ("a.png", "b.png"):
+        (tmp_path / name).write_bytes(encode_png(np.zeros((20, 30, 3), np.uint8)))
+    (tmp_path / "text.png").write_text("no image")
+    return tmp_path
 
 
 def run(*arguments):
@@ -31,13 +53,13 @@ def run(*arguments):
 
 
 def test_one_caption_gives_the_picture_itself(grey, tmp_path):
-    generate.draw("model", ["a red circle"], 77, tmp_path / "one.png")
+    generate.write_images("model", ["a red circle"], [], 77, tmp_path / "one.png")
     picture = np.asarray(Image.open(tmp_path / "one.png"))
     np.testing.assert_array_equal(picture, np.full((32, 32, 3), 77))
 
 
 def test_several_captions_give_a_grid(grey, tmp_path):
-    generate.draw("model", ["a red circle", "a blue square", "a star"], 77, tmp_path / "three.PNG")
+    generate.write_images("model", ["a red circle", "a blue square", "a star"], [], 77, tmp_path / "three.PNG")
     sheet = np.asarray(Image.open(tmp_path / "three.PNG"))
     assert (sheet == 77).all(-1).sum() >= 3 * 128 * 128
 
@@ -59,10 +81,41 @@ def test_several_captions_give_a_grid(grey, tmp_path):
 )
 def test_bad_input_is_named(changes, message, grey, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    values = {"model": "model", "captions": ["a red circle"], "seed": 0, "out": "picture.png"} | changes
+    values = {"model": "model", "captions": ["a red circle"], "images": [], "seed": 0, "out": "picture.png"} | changes
     with pytest.raises(UserError, match=message):
-        generate.draw(**values)
+        generate.write_images(**values)
     assert list(tmp_path.iterdir()) == []
+
+
+def test_images_give_one_image_or_a_grid_with_their_names(grey_translation, photos):
+    paths = [str(photos / name) for name in ("a.png", "b.png")]
+    generate.write_images("model", [], paths[:1], 7, photos / "one.png")
+    np.testing.assert_array_equal(np.asarray(Image.open(photos / "one.png")), np.full((32, 32, 3), 7))
+    generate.write_images("model", [], paths, 7, photos / "two.png")
+    assert (np.asarray(Image.open(photos / "two.png")) == 7).all(-1).sum() >= 2 * 128 * 128
+
+
+@pytest.mark.parametrize(
+    ("captions", "names", "message"),
+    [
+        (["a"], [], "--caption: model reads images; give --image"),
+        (["a"], ["a.png"], "--image: give captions or images, not both"),
+        ([], [], "--image: missing"),
+        ([], ["a.png", "nowhere.png"], "--image: .*nowhere.png: No such file"),
+        ([], ["."], "--image: .*: Is a directory"),
+        ([], ["a.png", "text.png"], "--image: .*text.png: image: is not a JPEG, PNG"),
+    ],
+)
+def test_wrong_images_are_named(captions, names, message, grey_translation, photos):
+    before = sorted(photos.iterdir())
+    with pytest.raises(UserError, match=message):
+        generate.write_images("model", captions, [str(photos / name) for name in names], 0, photos / "out.png")
+    assert sorted(photos.iterdir()) == before
+
+
+def test_an_image_for_a_model_of_captions_is_refused(grey, photos):
+    with pytest.raises(UserError, match="--image: model reads captions; give --caption"):
+        generate.write_images("model", [], [str(photos / "a.png")], 0, photos / "out.png")
 
 
 def test_a_failed_write_keeps_the_old_picture(grey, tmp_path, monkeypatch):
@@ -74,7 +127,7 @@ def test_a_failed_write_keeps_the_old_picture(grey, tmp_path, monkeypatch):
 
     monkeypatch.setattr(generate, "write_file_atomically", full_disk)
     with pytest.raises(UserError, match=r"--out: .*No space left on device"):
-        generate.draw("model", ["a"], 0, out)
+        generate.write_images("model", ["a"], [], 0, out)
     assert out.read_bytes() == b"old"
 
 

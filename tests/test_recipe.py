@@ -3,32 +3,26 @@
 import pytest
 from absl import flags
 
+from t2i_kd import systems
 from t2i_kd.errors import UserError
-from t2i_kd.recipe import Recipe, Stage, define_flags, first_difference, from_flags, parse_stage
+from t2i_kd.icsd_gan import IcsdRecipe
+from t2i_kd.recipe import Stage, TextToImageStage, first_difference
+from t2i_kd.recipe_flags import parse_stage
+from t2i_kd.sdn import SDNRecipe, SDNStage
+from t2i_kd.teacher_slim import SlimRecipe
+from tests.systems import recipe_of
 
 LINE = (
     "I: objective=mirrored steps=5 learning_rate=3e-4 error=squared tap_weights=image:3,conv5_*:0.5 frozen=text_*,fc7"
 )
 
 
-@pytest.fixture(scope="module")
-def values():
-    if "dataset" not in flags.FLAGS:
-        define_flags()
-    return flags.FLAGS
-
-
-def parse(values, *arguments):
-    values.unparse_flags()
-    for name in values:
-        values[name].unparse()
-    values(["train", *arguments])
-    return from_flags(values)
+RECIPES = {"sdn": SDNRecipe, "icsd_gan": IcsdRecipe, "teacher_slim": SlimRecipe}
 
 
 def test_a_stage_line_gives_its_fields():
-    stage = parse_stage(LINE)
-    assert stage == Stage(
+    stage = parse_stage(LINE, SDNStage)
+    assert stage == SDNStage(
         "I",
         "mirrored",
         steps=5,
@@ -57,26 +51,64 @@ def test_a_stage_line_gives_its_fields():
 )
 def test_a_wrong_stage_is_named(line, named):
     with pytest.raises(UserError, match="--stage") as error:
-        parse_stage(line)
+        parse_stage(line, SDNStage)
     assert named in str(error.value)
 
 
-def test_flags_become_a_recipe_that_survives_json(values):
-    recipe = parse(values, "--dataset=image_folder", "--batch_size=7", "--flip", f"--stage={LINE}")
+def test_flags_become_a_recipe_that_survives_json():
+    recipe = recipe_of("--dataset=image_folder", "--batch_size=7", "--flip", f"--stage={LINE}")
     assert (recipe.data.dataset, recipe.training.batch_size, recipe.data.flip) == ("image_folder", 7, True)
-    assert recipe.stages == (parse_stage(LINE),)
-    assert Recipe.from_json(recipe.to_json()) == recipe
+    assert recipe.stages == (parse_stage(LINE, SDNStage),)
+    assert SDNRecipe.from_json(recipe.to_json()) == recipe == systems.recipe_from_json(recipe.to_json())
 
 
-def test_unset_flags_are_the_papers(values):
-    recipe = parse(values)
-    assert recipe == Recipe()
-    assert (recipe.training.batch_size, recipe.text.text_dim, recipe.student.initializer) == (12, 1024, "paper")
+def test_unset_flags_are_the_papers():
+    recipe = recipe_of()
+    assert recipe == SDNRecipe()
+    assert (recipe.training.batch_size, recipe.text.text_dim, recipe.sdn.initializer) == (12, 1024, "paper")
 
 
-def test_two_stages_of_one_name_are_refused(values):
+@pytest.mark.parametrize("system", RECIPES)
+def test_a_systems_recipe_has_its_own_groups_and_survives_json(system):
+    recipe = recipe_of("--stage=one: objective=x steps=3", f"--system={system}")
+    assert recipe == RECIPES[system](stages=recipe.stages) and type(recipe.stages[0]) is recipe.stage_class()
+    assert systems.recipe_from_json(recipe.to_json()) == recipe
+    own = set(recipe.groups()) - {"data", "teacher", "training", "text", "student"}
+    assert own == {"sdn": {"sdn"}, "icsd_gan": {"icsd", "gan"}, "teacher_slim": {"slim"}}[system]
+
+
+@pytest.mark.parametrize(
+    ("line", "stage_class", "owners"),
+    [
+        ("scaling=raw", TextToImageStage, "sdn"),
+        ("frozen=fc*", Stage, "sdn and icsd_gan"),
+        ("tap_weights=image:1", Stage, "sdn and icsd_gan"),
+    ],
+)
+def test_another_systems_stage_field_is_refused_and_its_systems_are_named(line, stage_class, owners):
+    key = line.partition("=")[0]
+    with pytest.raises(UserError, match=f"--stage I: unknown key '{key}', which only stages of {owners} have;"):
+        parse_stage(f"I: objective=x steps=1 {line}", stage_class)
+
+
+def test_another_systems_option_is_no_flag():
+    with pytest.raises(flags.UnrecognizedFlagError, match="icsd_weight"):
+        recipe_of("--icsd_weight=9")
+    with pytest.raises(UserError, match=r"recipe\.json: unknown key 'icsd'"):
+        systems.recipe_from_json('{"system": "sdn", "icsd": {"icsd_weight": 9}}')
+
+
+def test_a_recipe_files_own_system_is_not_imported_for_it(tmp_path, monkeypatch):
+    (tmp_path / "recipes_of_strangers").mkdir()
+    (tmp_path / "recipes_of_strangers" / "room.py").write_text("raise SystemExit('imported')")
+    monkeypatch.syspath_prepend(tmp_path)
+    with pytest.raises(UserError, match=r"its system 'recipes_of_strangers\.room' is none of .*--import_module"):
+        systems.recipe_from_json('{"system": "recipes_of_strangers.room"}')
+
+
+def test_two_stages_of_one_name_are_refused():
     with pytest.raises(UserError, match="two stages are named 'I'"):
-        parse(values, f"--stage={LINE}", f"--stage={LINE}")
+        recipe_of(f"--stage={LINE}", f"--stage={LINE}")
 
 
 @pytest.mark.parametrize(
@@ -87,9 +119,9 @@ def test_two_stages_of_one_name_are_refused(values):
         ('{"speed": 3}', "unknown key 'speed'"),
         ('{"data": {"colour": 1}}', "unknown key 'colour'"),
         ('{"training": {"batch_size": "many"}}', "batch_size is not of type int"),
-        ('{"teacher": {"teacher": "alexnet"}}', "teacher is 'alexnet'"),
+        ('{"text": {"text_encoder": "bert"}}', "text_encoder is 'bert'"),
         ('{"stages": 3}', "stages is not of type tuple: 3"),
-        ('{"stages": [3]}', "Stage is not an object"),
+        ('{"stages": [3]}', "SDNStage is not an object"),
         ('{"stages": [{"name": "I"}]}', "objective"),
         ('{"stages": [{"name": "I", "objective": "mirrored", "steps": 1, "tap_weights": [1]}]}', "tap_weights"),
         ('{"stages": [{"name": "I", "objective": "mirrored", "steps": 1, "tap_weights": 1}]}', "tap_weights"),
@@ -97,11 +129,14 @@ def test_two_stages_of_one_name_are_refused(values):
 )
 def test_a_wrong_recipe_file_is_named(text, named):
     with pytest.raises(UserError, match=r"recipe\.json") as error:
-        Recipe.from_json(text)
+        systems.recipe_from_json(text)
     assert named in str(error.value)
 
 
-def test_the_first_difference_is_found(values):
-    ours, theirs = parse(values, "--seed=1"), parse(values, "--seed=2")
+def test_the_first_difference_is_found():
+    ours, theirs = recipe_of("--seed=1"), recipe_of("--seed=2")
     assert first_difference(ours, theirs) == ("seed", 1, 2)
     assert first_difference(ours, ours) is None
+    # Options come before stages, whose difference is long to read.
+    assert first_difference(ours, recipe_of("--seed=2", f"--stage={LINE}")) == ("seed", 1, 2)
+    assert list(ours.as_dict()) == ["system", *ours.groups(), "stages"]

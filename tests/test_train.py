@@ -1,24 +1,21 @@
-"""`python -m t2i_kd.train` as a user runs it: to its end, killed and started again, and with input that is wrong."""
+"""`python -m t2i_kd.train` as a user runs it: to its end, and with input that is wrong."""
 
 import json
-import os
-import random
-import signal
 import subprocess
 import sys
-import time
 import types
-from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image
 
 from t2i_kd.data.captioned_shapes import IMAGES_PER_COMBINATION, combinations
-from t2i_kd.recipe import Recipe, parse_stage
+from t2i_kd.recipe_flags import parse_stage
+from t2i_kd.sdn import SDNStage
 from t2i_kd.student import load_student
+from t2i_kd.systems import load_recipe, recipe_from_json
+from tests.commands import arrays, environment, files, finish, metrics, start
 
-ROOT = Path(__file__).resolve().parents[1]
 SMALL = ("--resolution=32", "--text_dim=16", "--word_dim=8", "--text_length=12", "--batch_size=4")
 # With every option that keeps a state or draws at random.
 RUN = (
@@ -42,51 +39,13 @@ RUN = (
 STAGES = ("text", "one", "two")
 NO_TEACHER = (*SMALL, "--teacher=none", "--width=0.03125")
 STAGE = "--stage=one: objective=mirrored steps=3 tap_weights=image:1"
-ENVIRONMENT = os.environ | {"TF_CPP_MIN_LOG_LEVEL": "3", "PYTHONPATH": str(ROOT)}
-
-
-def start(run_dir):
-    command = [sys.executable, "-m", "t2i_kd.train", *RUN, f"--run_dir={run_dir}"]
-    return subprocess.Popen(command, env=ENVIRONMENT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
-
-
-def finish(process, code=0):
-    output, _ = process.communicate(timeout=300)
-    assert process.returncode == code, output
-    return output
-
-
-def kill_after(run_dir, step, delay=0.0):
-    """Starts the run and kills it `delay` seconds after metrics.jsonl knows of a step."""
-    process = start(run_dir)
-    metrics = run_dir / "metrics.jsonl"
-    while process.poll() is None:
-        if metrics.exists() and f'"step": {step},' in metrics.read_text():
-            time.sleep(delay)
-            process.send_signal(signal.SIGKILL)
-            break
-        time.sleep(0.002)
-    finish(process, -signal.SIGKILL)
-
-
-def files(folder):
-    return sorted(path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file())
-
-
-def arrays(path):
-    with np.load(path) as stored:
-        return {name: stored[name] for name in stored.files}
-
-
-def same(one, other):
-    return one.keys() == other.keys() and all(np.array_equal(one[name], other[name]) for name in one)
 
 
 @pytest.fixture(scope="module")
 def whole(tmp_path_factory):
     """A run that nothing interrupted, and what it printed."""
     run_dir = tmp_path_factory.mktemp("runs") / "whole"
-    return run_dir, finish(start(run_dir))
+    return run_dir, finish(start(*RUN, f"--run_dir={run_dir}"))
 
 
 def test_a_run_leaves_its_files(whole):
@@ -98,6 +57,7 @@ def test_a_run_leaves_its_files(whole):
     assert written == sorted(
         [
             "captions.txt",
+            "condition.json",
             *(f"checkpoints/{stage}/{name}" for stage in STAGES for name in ("final.npz", "student.keras")),
             "metrics.jsonl",
             "recipe.json",
@@ -108,15 +68,15 @@ def test_a_run_leaves_its_files(whole):
         ]
     )
     assert len(list((run_dir / "tensorboard").iterdir())) == 3
-    recipe = Recipe.load(run_dir / "recipe.json")
-    assert recipe.stages[2] == parse_stage(RUN[-1].removeprefix("--stage="))
+    recipe = load_recipe(run_dir / "recipe.json")
+    assert recipe.stages[2] == parse_stage(RUN[-1].removeprefix("--stage="), SDNStage)
     assert (run_dir / "captions.txt").read_text().count("\n") == 256
     with Image.open(run_dir / "samples" / "two-00000033.png") as sheet:
         assert sheet.size[0] > 4 * 128
 
 
 def test_metrics_have_every_step_and_tap(whole):
-    lines = [json.loads(line) for line in (whole[0] / "metrics.jsonl").read_text().splitlines()]
+    lines = metrics(whole[0])
     assert [line["step"] for line in lines] == list(range(1, 34))
     assert [line["stage"] for line in lines] == ["text"] * 6 + ["one"] * 14 + ["two"] * 13
     assert {"loss", "retrieval_accuracy"} < set(lines[0])
@@ -126,48 +86,14 @@ def test_metrics_have_every_step_and_tap(whole):
     assert lines[-1]["loss"] == pytest.approx(taps, rel=1e-5)
 
 
-def test_the_student_can_be_loaded_and_draws(whole):
+def test_the_student_can_be_loaded_and_generates(whole):
     student, stage_one = (load_student(whole[0], file) for file in ("student.keras", "checkpoints/one/student.keras"))
-    inputs = {"tokens": student.front_end.features(["a small red circle"]), "noise": np.zeros((1, 3), "float32")}
+    inputs = {**student.condition.arrays(["a small red circle"]), "noise": np.zeros((1, 3), "float32")}
     image = np.asarray(student.network(inputs)["image"])
     assert image.shape == (1, 32, 32, 3) and image.dtype == np.float32 and np.isfinite(image).all()
     kept = arrays(whole[0] / "checkpoints" / "two" / "final.npz")
     assert all(np.array_equal(a, b) for a, b in zip(kept.values(), student.network.get_weights(), strict=True))
     assert not np.array_equal(image, np.asarray(stage_one.network(inputs)["image"]))
-
-
-@pytest.fixture(scope="module")
-def killed(whole, tmp_path_factory):
-    """A run that was killed in every stage, between two checkpoints of stage one, and then ended."""
-    chance, run_dir = random.SystemRandom(), tmp_path_factory.mktemp("runs") / "killed"
-    moments = [(chance.randint(*steps), chance.uniform(0, 0.02)) for steps in ((2, 4), (11, 13), (21, 28))]
-    for moment, stage in zip(moments, STAGES, strict=True):
-        kill_after(run_dir, *moment)
-        assert not (run_dir / "checkpoints" / stage / "final.npz").exists(), moments
-    finish(start(run_dir))
-    return types.SimpleNamespace(run_dir=run_dir, moments=moments)
-
-
-def test_killed_runs_end_with_the_same_weights_to_the_bit(whole, killed):
-    one, other, moments = whole[0], killed.run_dir, killed.moments
-    for stage in STAGES:
-        name = f"checkpoints/{stage}/final.npz"
-        assert same(arrays(one / name), arrays(other / name)), moments
-    for name in ("student.keras", "checkpoints/one/student.keras"):
-        pairs = zip(*(load_student(folder, name).network.get_weights() for folder in (one, other)), strict=True)
-        assert all(np.array_equal(*pair) for pair in pairs), moments
-
-
-def test_killed_runs_leave_the_same_files(whole, killed):
-    one, other, moments = whole[0], killed.run_dir, killed.moments
-    for name in files(one):
-        if name.startswith("samples/") or name in ("vocabulary.txt", "captions.txt", "recipe.json"):
-            assert (one / name).read_bytes() == (other / name).read_bytes(), (name, moments)
-    losses = [
-        [(line["step"], line["loss"]) for line in map(json.loads, (folder / "metrics.jsonl").read_text().splitlines())]
-        for folder in (one, other)
-    ]
-    assert losses[0] == losses[1], moments
 
 
 # Imports once, then runs each command line of standard input in a process of its own, as `python -m` would.
@@ -200,7 +126,8 @@ for name, arguments in json.load(sys.stdin).items():
 WRONG = {
     "flag": (("--colour=red",), "Unknown command line flag 'colour'"),
     "argument": (("train",), "'train' is not a flag"),
-    "choice": (("--teacher=alexnet",), "flag --teacher=alexnet"),
+    "choice": (("--teacher_pooling=mean",), "flag --teacher_pooling=mean"),
+    "teacher": (("--teacher=alexnet",), "--teacher: 'alexnet' is none of"),
     "number": (("--batch_size=many",), "flag --batch_size=many"),
     "flagfile": (("--flagfile=DIR/absent.flags",), "absent.flags"),
     "system": (("--system=gan",), "--system: 'gan'"),
@@ -279,7 +206,7 @@ def outcomes(whole, tmp_path_factory):
     done = subprocess.run(
         [sys.executable, "-c", COMMANDS, str(outputs)],
         input=text,
-        env=ENVIRONMENT,
+        env=environment(),
         cwd=folder,
         capture_output=True,
         text=True,
@@ -312,9 +239,9 @@ def test_a_dry_run_prints_the_recipe_and_the_sizes(outcomes, whole):
     code, output, errors = outcomes.found["dry"]
     assert code == 0, errors
     recipe, _, lines = output.rpartition("}\n")
-    assert Recipe.from_json(recipe + "}") == Recipe.load(whole[0] / "recipe.json")
+    assert recipe_from_json(recipe + "}") == load_recipe(whole[0] / "recipe.json")
     student = load_student(whole[0])
-    assert f"student: {student.network.count_params():,} parameters" in lines
+    assert f"student with its text encoder: {student.network.count_params():,} parameters" in lines
     assert f"generator: {student.network.get_layer('generator').count_params():,}" in lines
     images = len(combinations("train")) * IMAGES_PER_COMBINATION["train"]
     assert f"captioned_shapes/train: {images:,} images, {3 * images:,} (image, caption) pairs" in lines
@@ -334,9 +261,9 @@ def test_other_arithmetic_trains_and_keeps_float32(outcomes, name):
     assert {value.dtype for value in kept.values()} == {np.dtype("float32")}
     student = load_student(run_dir)
     assert all(np.array_equal(a, b) for a, b in zip(kept.values(), student.network.get_weights(), strict=True))
-    image = np.asarray(student.network({"tokens": student.front_end.features(["shade 3"])})["image"])
+    image = np.asarray(student.network(student.condition.arrays(["shade 3"]))["image"])
     assert image.dtype == np.float32 and np.isfinite(image).all()
-    first = json.loads((run_dir / "metrics.jsonl").read_text().splitlines()[0])
+    first = metrics(run_dir)[0]
     assert np.isfinite(first["loss"]) and first["step"] == {"mixed": 2, "compiled": 3}[name]
 
 

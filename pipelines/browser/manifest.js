@@ -1,12 +1,12 @@
 /** What of manifest.json a page needs; for the build and the page alike. */
 
-const FORMAT_VERSION = 1;
+const FORMAT_VERSION = 2;
 
 /**
  * The parts of a manifest that feed the ONNX file.
  *
  * @param text the text of manifest.json.
- * @returns {name, resolution, noiseDim, text: {input, tokenizer, length, vocabulary_size}, files}; `files` are the
+ * @returns {name, resolution, noiseDim, condition: {tokenizer, length, vocabulary_size, ...}, files}; `files` are the
  *   {file, size, sha256} of the ONNX file and of vocabulary.txt, each by its name.
  * @throws an Error in words when it is no manifest, or its student cannot be drawn with here.
  */
@@ -18,11 +18,15 @@ export function parseManifest(text) {
     throw new Error("not JSON");
   }
   if (manifest?.format_version !== FORMAT_VERSION) throw new Error(`not a manifest of format ${FORMAT_VERSION}`);
-  for (const key of ["artifacts", "support_files", "resolution", "noise_dim", "text"]) {
+  for (const key of ["artifacts", "support_files", "resolution", "noise_dim", "condition"]) {
     if (!(key in manifest)) throw new Error(`${key} is missing`);
   }
-  if (!manifest.text.tokenizer) {
-    throw new Error(`this student reads vectors of ${manifest.text.encoder}, not captions; no page can make them`);
+  const { condition } = manifest;
+  if (condition.kind !== "caption") {
+    throw new Error(`this student reads ${condition.kind}s, not captions; this page cannot make them`);
+  }
+  if (!condition.tokenizer) {
+    throw new Error(`this student reads vectors of ${condition.encoder}, not captions; no page can make them`);
   }
   if (!manifest.artifacts.onnx) {
     throw new Error("this export has no ONNX file; export again with --artifacts=onnx among the artifacts");
@@ -32,6 +36,6 @@ export function parseManifest(text) {
   for (const name of ["student.onnx", "vocabulary.txt"]) {
     if (!files[name]) throw new Error(`${name} is not listed`);
   }
-  const { name, resolution, noise_dim: noiseDim, text: reads } = manifest;
-  return { name, resolution, noiseDim, text: reads, files };
+  const { name, resolution, noise_dim: noiseDim } = manifest;
+  return { name, resolution, noiseDim, condition, files };
 }

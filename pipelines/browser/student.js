@@ -21,7 +21,7 @@ const BATCH = 8;
  */
 export async function loadStudent(folder, runtime = new URL("ort/", import.meta.url).href) {
   const manifest = await naming(`${folder}manifest.json`, async (path) => parseManifest(await fetchText(path)));
-  const { tokenizer: kind, length, vocabulary_size: size } = manifest.text;
+  const { tokenizer: kind, length, vocabulary_size: size } = manifest.condition;
   const tokenizer = await naming(`${folder}vocabulary.txt`, async (path) => {
     const made = new Tokenizer(kind, await fetchText(path), length);
     if (made.size !== size) throw new Error(`${made.size} tokens, but ${size} in manifest.json`);
@@ -52,7 +52,6 @@ class Student {
     this.resolution = manifest.resolution;
     /** Numbers of noise that it takes; 0: a seed changes nothing. */
     this.noiseDim = manifest.noiseDim;
-    this.input = manifest.text.input;
     Object.assign(this, { tokenizer, ort, session });
   }
 
@@ -75,7 +74,7 @@ class Student {
 
   async drawBatch(captions, seeds) {
     const { Tensor } = this.ort, rows = captions.length, tokens = this.tokenizer.encode(captions);
-    const inputs = { [this.input]: new Tensor("int32", tokens, [rows, this.tokenizer.length]) };
+    const inputs = { tokens: new Tensor("int32", tokens, [rows, this.tokenizer.length]) };
     if (this.noiseDim) {
       inputs.noise = new Tensor("float32", noiseFromSeeds(seeds, this.noiseDim), [rows, this.noiseDim]);
     }

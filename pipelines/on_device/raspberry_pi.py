@@ -54,11 +54,12 @@ def main():
     parser.add_argument("--out", required=True, help="the PNG to write")
     values = parser.parse_args()
     manifest = json.loads((values.model.parent / "manifest.json").read_text("utf-8"))
-    text = manifest["text"]
-    if "tokenizer" not in text:
-        parser.error(f"{values.model} reads vectors of {text['encoder']}, not captions")
+    reads = manifest["condition"]
+    if "tokenizer" not in reads:
+        what = f"vectors of {reads['encoder']}" if reads["kind"] == "caption" else f"{reads['kind']}s"
+        parser.error(f"{values.model} reads {what}, not captions")
     vocabulary = (values.model.parent / "vocabulary.txt").read_bytes().decode().split("\n")[:-1]
-    inputs = {"tokens": tokens_of(values.caption, vocabulary, text["tokenizer"], text["length"])}
+    inputs = {"tokens": tokens_of(values.caption, vocabulary, reads["tokenizer"], reads["length"])}
     if manifest["noise_dim"]:
         inputs["noise"] = noise_of(values.seed, manifest["noise_dim"])
     interpreter = Interpreter(model_path=str(values.model), num_threads=values.threads)

@@ -29,7 +29,7 @@ def load_condition(folder):
         raise UserError(f"{path}: unreadable: {error}") from None
     if not isinstance(described, dict) or described.get("format_version") != FORMAT_VERSION:
         raise UserError(f"{path}: not a condition of format {FORMAT_VERSION}")
-    if described.get("kind") not in CONDITIONS:
+    if described.get("kind") not in tuple(CONDITIONS):
         raise UserError(f"{path}: kind {described.get('kind')!r} is none of {', '.join(CONDITIONS)}")
     try:
         return CONDITIONS[described["kind"]].load(folder, described)

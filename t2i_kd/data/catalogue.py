@@ -35,7 +35,9 @@ def find_dataset(name):
     if not plugins.is_dotted(name):
         raise UserError(f"--dataset: {name!r} is none of {', '.join(DATASETS)}, nor a dotted module such as my.data")
     module = plugins.import_module(name, "dataset")
-    plugins.members(module, "dataset", "load")
+    (load,) = plugins.members(module, "dataset", "load")
+    if not callable(load):
+        raise UserError(f"--dataset: {name}.load is {type(load).__name__}, not a function")
     return module
 
 

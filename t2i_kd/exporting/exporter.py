@@ -40,7 +40,7 @@ def export_run(
     """Exports a run directory's student, with the typical items that its training left there.
 
     Args and errors as for `export_student`; also `UserError` when the run is not finished. `truncation` multiplies the
-    student's noise.
+    student's noise. The run's `recipe.json` goes along where there is one; a student that was made by hand has none.
     """
     run_dir = Path(run_dir)
     check_export_dir(export_dir, version, overwrite)
@@ -50,7 +50,7 @@ def export_run(
 
     student = load_student(run_dir).truncated(truncation)
     items = student.condition.load_items(run_dir)
-    recipe = read_text(run_dir / RECIPE_FILE)
+    recipe = read_text(run_dir / RECIPE_FILE) if (run_dir / RECIPE_FILE).exists() else ""
     return export_student(student, export_dir, items, version, overwrite, artifacts, report, truncation, recipe)
 
 

@@ -151,7 +151,7 @@ def _refined_map(features, condition, channels, name):
 
 
 class Discriminator(keras.layers.Layer):
-    """One stage's judge: is this picture real, and does it show this text?
+    """One stage's discriminator: is this image real, and does it show this text?
 
     Strided 4x4 convolutions with LeakyReLU halve the picture down to 4 x 4. The unconditional head is a 4x4 convolution
     of that map; the conditional one joins the text, through a dense layer, to every place of it first.

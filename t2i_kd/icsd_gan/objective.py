@@ -74,18 +74,18 @@ def kl_divergence(mean, log_sigma):
     return ops.mean(-log_sigma + (ops.exp(2 * log_sigma) + ops.square(mean) - 1) / 2)
 
 
-def discriminator_loss(real, made):
+def discriminator_loss(real, generated):
     """One stage's discriminator loss from the mean losses of its heads.
 
-    L_D = (real + real with its caption) / 2 + (made + made with its caption + real with a wrong caption) / 3.
+    L_D = (real + real with its caption) / 2 + (generated + generated with its caption + real with a wrong caption) / 3.
 
     Source: StackGAN-v2's weights, with GAN-CLS's wrong captions (Reed et al., ICML 2016); ours in this combination.
 
     Args:
         real: {"unconditional", "conditional"}: mean l_real, see `training.gan_losses`.
-        made: {"unconditional", "conditional", "wrong"}: mean l_fake.
+        generated: {"unconditional", "conditional", "wrong"}: mean l_fake.
 
     Returns:
         A float32 scalar.
     """
-    return sum(real.values()) / 2 + sum(made.values()) / 3
+    return sum(real.values()) / 2 + sum(generated.values()) / 3

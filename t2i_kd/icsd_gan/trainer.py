@@ -40,7 +40,7 @@ class ICSDTrainer(AdversarialTrainer):
         self.kinds = parse_policy(recipe.gan.augmentation)
         self.warmup = max(1.0, recipe.icsd.icsd_warmup * steps)
 
-    def make(self, batch):
+    def generate(self, batch):
         """The student's outputs for a batch's texts and noise."""
         return self.generator({name: batch[name] for name in self.generator.input}, training=True)
 
@@ -49,8 +49,8 @@ class ICSDTrainer(AdversarialTrainer):
         factor = images.shape[1] // side
         return images if factor == 1 else ops.average_pool(images, factor, factor)
 
-    def _seen(self, images, batch, real):
-        """Pictures as the discriminators see them; real and made ones are augmented by numbers of their own."""
+    def _augmented(self, images, batch, real):
+        """Images as the discriminators get them; real and generated ones are augmented by numbers of their own."""
         if not self.kinds:
             return images
         count = numbers_of(self.kinds)
@@ -63,51 +63,53 @@ class ICSDTrainer(AdversarialTrainer):
         other = ops.any(ops.not_equal(given, ops.roll(given, -1, axis=0)), axis=tuple(range(1, len(given.shape))))
         return ops.cast(other, "float32")
 
-    def discriminator_terms(self, batch, made):
+    def discriminator_terms(self, batch, generated):
         """The sum of the stages' losses; each stage's, and its penalty, is a term of its own."""
         terms, differs = {}, self._differs(batch)
-        for name, side, judge in zip(self.images, self.sides, self.discriminators, strict=True):
-            real = self._seen(self._real(batch, side), batch, real=True)
-            drawn = self._seen(made[name], batch, real=False)
-            terms[f"discriminator_{side}"] = self._judged(judge, real, drawn, made["text"], differs)
+        for name, side, discriminator in zip(self.images, self.sides, self.discriminators, strict=True):
+            real = self._augmented(self._real(batch, side), batch, real=True)
+            fake = self._augmented(generated[name], batch, real=False)
+            terms[f"discriminator_{side}"] = self._discriminator_loss(
+                discriminator, real, fake, generated["text"], differs
+            )
             if self.gan.gradient_penalty != "none":
                 terms[f"penalty_{side}"] = self.penalty(
-                    lambda images, texts, judge=judge: sum(judge(images, texts)),
+                    lambda images, texts, discriminator=discriminator: sum(discriminator(images, texts)),
                     real,
-                    ops.stop_gradient(made["text"]),
+                    ops.stop_gradient(generated["text"]),
                 )
         return sum(terms.values()), terms
 
-    def _judged(self, judge, real, drawn, text, differs):
+    def _discriminator_loss(self, discriminator, real, fake, text, differs):
         kind, text = self.gan.gan_loss, ops.stop_gradient(text)
-        real, drawn = judge.trunk(real), judge.trunk(drawn)
-        wrong = fake_loss(kind, judge.conditional([real, ops.roll(text, -1, axis=0)]))
+        real, fake = discriminator.trunk(real), discriminator.trunk(fake)
+        wrong = fake_loss(kind, discriminator.conditional([real, ops.roll(text, -1, axis=0)]))
         return discriminator_loss(
             real={
-                "unconditional": ops.mean(real_loss(kind, judge.unconditional(real))),
-                "conditional": ops.mean(real_loss(kind, judge.conditional([real, text]))),
+                "unconditional": ops.mean(real_loss(kind, discriminator.unconditional(real))),
+                "conditional": ops.mean(real_loss(kind, discriminator.conditional([real, text]))),
             },
-            made={
-                "unconditional": ops.mean(fake_loss(kind, judge.unconditional(drawn))),
-                "conditional": ops.mean(fake_loss(kind, judge.conditional([drawn, text]))),
+            generated={
+                "unconditional": ops.mean(fake_loss(kind, discriminator.unconditional(fake))),
+                "conditional": ops.mean(fake_loss(kind, discriminator.conditional([fake, text]))),
                 "wrong": ops.sum(differs * wrong) / ops.maximum(ops.sum(differs), 1.0),
             },
         )
 
-    def generator_terms(self, batch, made):
+    def generator_terms(self, batch, generated):
         """L_G; the stages' adversarial losses, `kl` and `icsd`, both unweighted, are terms of their own."""
-        kind, text = self.gan.gan_loss, ops.stop_gradient(made["text"])
-        terms, seen = {}, []
-        for name, side, judge in zip(self.images, self.sides, self.discriminators, strict=True):
-            drawn = judge.trunk(self._seen(made[name], batch, real=False))
-            scores = (judge.unconditional(drawn), judge.conditional([drawn, text]))
+        kind, text = self.gan.gan_loss, ops.stop_gradient(generated["text"])
+        terms, features = {}, []
+        for name, side, discriminator in zip(self.images, self.sides, self.discriminators, strict=True):
+            fake = discriminator.trunk(self._augmented(generated[name], batch, real=False))
+            scores = (discriminator.unconditional(fake), discriminator.conditional([fake, text]))
             terms[f"generator_{side}"] = sum(ops.mean(generator_loss(kind, score)) for score in scores)
-            seen.append(ops.mean(drawn, axis=(1, 2)))
+            features.append(ops.mean(fake, axis=(1, 2)))
         loss = sum(terms.values())
         if self.icsd.icsd_features == "generator":
-            seen = [made[f"features_{side}"] for side in self.sides]
-        terms["kl"] = kl_divergence(made["mean"], made["log_sigma"])
-        terms["icsd"] = icsd_loss([gathered(each) for each in seen], self.icsd.icsd_teacher)
+            features = [generated[f"features_{side}"] for side in self.sides]
+        terms["kl"] = kl_divergence(generated["mean"], generated["log_sigma"])
+        terms["icsd"] = icsd_loss([gathered(each) for each in features], self.icsd.icsd_teacher)
         return loss + self.icsd.kl_weight * terms["kl"] + self._weight() * terms["icsd"], terms
 
     def _weight(self):
@@ -151,7 +153,7 @@ class ICSDGAN(TextToImageSystem):
 
     @property
     def uniforms(self):
-        """Random numbers of a step's augmentation for each sample: for its real and for its made picture."""
+        """Random numbers of a step's augmentation for each sample: for its real and for its generated picture."""
         return 2 * numbers_of(parse_policy(self.recipe.gan.augmentation))
 
     def objective_trainer(self, plan):

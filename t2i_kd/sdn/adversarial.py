@@ -33,7 +33,7 @@ class SDNAdversarialTrainer(AdversarialTrainer):
 
     def __init__(self, network, text_network, discriminators, teacher, stage, scales, weights, gan, ema):
         super().__init__(network, discriminators.heads, gan, ema, name=f"sdn_{stage.name}")
-        self.text_network, self.seen, self.stage = text_network, discriminators, stage
+        self.text_network, self.projected, self.stage = text_network, discriminators, stage
         self.scales, self.weights_of_taps = scales, weights
         self.kinds = parse_policy(gan.augmentation)
         self.distance = None
@@ -48,16 +48,16 @@ class SDNAdversarialTrainer(AdversarialTrainer):
         uniforms = batch["uniforms"][:, :count] if real else batch["uniforms"][:, count:]
         return augment(images, self.kinds, uniforms)
 
-    def make(self, batch):
+    def generate(self, batch):
         """The generated image, its projected features, and the text vector, which has no gradient."""
         image = self.generator({name: batch[name] for name in self.generator.input}, training=True)["image"]
         text = self.text_network({name: batch[name] for name in self.text_network.input}, training=False)
-        seen = self.seen.features(self._augmented(image, batch, real=False))
-        features = {f"seen_{tap}": values for tap, values in seen.items()}
+        projected = self.projected.features(self._augmented(image, batch, real=False))
+        features = {f"projected_{tap}": values for tap, values in projected.items()}
         return {"image": image, "text": ops.stop_gradient(text), **features}
 
-    def _features(self, made):
-        return {tap: made[f"seen_{tap}"] for tap in self.seen.projection.output}
+    def _features(self, generated):
+        return {tap: generated[f"projected_{tap}"] for tap in self.projected.projection.output}
 
     def _differs(self, batch):
         (name,) = self.text_network.input
@@ -65,20 +65,22 @@ class SDNAdversarialTrainer(AdversarialTrainer):
         other = ops.any(ops.not_equal(given, ops.roll(given, -1, axis=0)), axis=tuple(range(1, len(given.shape))))
         return ops.cast(other, "float32")
 
-    def discriminator_terms(self, batch, made):
+    def discriminator_terms(self, batch, generated):
         """The heads' losses, and the shares that each takes for real."""
         image = self._augmented(ops.cast(batch["image"], "float32"), batch, real=True)
-        real = {tap: ops.stop_gradient(values) for tap, values in self.seen.features(image).items()}
-        return self.seen.discriminator_loss(
-            self.gan.gan_loss, real, self._features(made), made["text"], self._differs(batch)
+        real = {tap: ops.stop_gradient(values) for tap, values in self.projected.features(image).items()}
+        return self.projected.discriminator_loss(
+            self.gan.gan_loss, real, self._features(generated), generated["text"], self._differs(batch)
         )
 
-    def generator_terms(self, batch, made):
+    def generator_terms(self, batch, generated):
         """L_G; the heads' losses, and the distance, unweighted, are terms of their own."""
-        loss, terms = self.seen.generator_loss(self.gan.gan_loss, self._features(made), made["text"])
+        loss, terms = self.projected.generator_loss(self.gan.gan_loss, self._features(generated), generated["text"])
         if self.distance is not None:
             reference = self.distance(ops.cast(batch["image"], "float32"), training=False)
-            errors = tap_errors(reference, self.distance(made["image"], training=False), self.stage.error, self.scales)
+            errors = tap_errors(
+                reference, self.distance(generated["image"], training=False), self.stage.error, self.scales
+            )
             terms["distance"] = sum(self.weights_of_taps[tap] * error for tap, error in errors.items())
             loss = loss + self.stage.distance_weight * terms["distance"]
         return loss, terms

@@ -113,6 +113,8 @@ def build_front_end(text_options, dataset):
     if name in TOKEN_KINDS:
         tokenizer = Tokenizer.from_captions(dataset.all_captions, TOKEN_KINDS[name], _length(text_options))
         return TokenFrontEnd(name, tokenizer)
+    if name not in VECTOR_FRONT_ENDS:
+        raise UserError(f"--text_encoder: {name!r} is none of {', '.join((*TOKEN_KINDS, *VECTOR_FRONT_ENDS))}")
     if text_options.text_weights:
         raise UserError(f"--text_weights: --text_encoder={name} has no pretrained encoder to load")
     return VECTOR_FRONT_ENDS[name].build(text_options, dataset)

@@ -20,11 +20,11 @@ STATISTICS = ("moving_mean", "moving_variance")
 class AdversarialTrainer(Trainer):
     """A trainer of a generator against discriminators.
 
-    One step: the generator makes pictures once; the discriminators move down their loss on them; the generator moves
-    down its own, judged by the discriminators as they are now, through the same pass. With `discriminator_steps` k > 1
-    the batch is cut into k equal parts, and the discriminators move on each of the first k - 1 before.
+    One step: one forward pass of the generator; the discriminators move down their loss on them; the generator moves
+    down its own, on the scores of the discriminators as they are now, through the same pass. With `discriminator_steps`
+    k > 1 the batch is cut into k equal parts, and the discriminators move on each of the first k - 1 before.
 
-    A system derives from it and says in `make`, `discriminator_terms` and `generator_terms` what is minimised.
+    A system derives from it and says in `generate`, `discriminator_terms` and `generator_terms` what is minimised.
 
     Args:
         generator: the network whose trainable variables are the generator's; its other variables, such as
@@ -49,16 +49,16 @@ class AdversarialTrainer(Trainer):
             average.assign(ops.copy(variable.value))
         self.built = True
 
-    def make(self, batch):
-        """What the generator makes of a batch: {name: tensor}, at least one of them its pictures."""
+    def generate(self, batch):
+        """The generator's forward pass for a batch: {name: tensor}, at least one of them its images."""
         raise NotImplementedError
 
-    def discriminator_terms(self, batch, made):
-        """(loss, terms) of the discriminators, `made` without a gradient."""
+    def discriminator_terms(self, batch, generated):
+        """(loss, terms) of the discriminators, `generated` without a gradient."""
         raise NotImplementedError
 
-    def generator_terms(self, batch, made):
-        """(loss, terms) of the generator, a function of `made` and the discriminators alone."""
+    def generator_terms(self, batch, generated):
+        """(loss, terms) of the generator, a function of `generated` and the discriminators alone."""
         raise NotImplementedError
 
     @property
@@ -150,24 +150,24 @@ class AdversarialTrainer(Trainer):
 
         *earlier, last = self._parts(batch)
         for part in earlier:
-            self._tensorflow_discriminator_step(part, self.make(part))
+            self._tensorflow_discriminator_step(part, self.generate(part))
         done = ops.copy(self.optimizer.generator.iterations)
         with tf.GradientTape() as tape:
-            made = self.make(last)
+            generated = self.generate(last)
             with tape.stop_recording():
-                judged, judged_terms = self._tensorflow_discriminator_step(last, made)
-            loss, terms = self.generator_terms(last, made)
+                discriminator_loss, discriminator_terms = self._tensorflow_discriminator_step(last, generated)
+            loss, terms = self.generator_terms(last, generated)
         variables = self.generator_variables
         self.optimizer.generator.apply(tape.gradient(loss, variables), variables)
         self.update_averages(done)
-        return replica_logs({"loss": loss, **terms, "discriminator_loss": judged, **judged_terms})
+        return replica_logs({"loss": loss, **terms, "discriminator_loss": discriminator_loss, **discriminator_terms})
 
-    def _tensorflow_discriminator_step(self, batch, made):
+    def _tensorflow_discriminator_step(self, batch, generated):
         import tensorflow as tf
 
         variables = self.discriminator_variables
         with tf.GradientTape() as tape:
-            loss, terms = self.discriminator_terms(batch, {k: tf.stop_gradient(v) for k, v in made.items()})
+            loss, terms = self.discriminator_terms(batch, {k: tf.stop_gradient(v) for k, v in generated.items()})
         self.optimizer.discriminator.apply(tape.gradient(loss, variables), variables)
         return loss, terms
 
@@ -203,9 +203,9 @@ class AdversarialTrainer(Trainer):
         def chosen(which):
             return {key: values[key] for key in keys[which]}
 
-        def discriminator_step(part, made, frozen):
+        def discriminator_step(part, generated, frozen):
             def loss(given):
-                (value, terms), after = run(lambda: self.discriminator_terms(part, made), given, frozen)
+                (value, terms), after = run(lambda: self.discriminator_terms(part, generated), given, frozen)
                 return value, (terms, after)
 
             (value, (terms, frozen)), gradients = jax.value_and_grad(loss, has_aux=True)(chosen("discriminator"))
@@ -214,23 +214,23 @@ class AdversarialTrainer(Trainer):
 
         *earlier, last = self._parts(batch)
         for part in earlier:
-            made, frozen = run(lambda part=part: self.make(part), {}, frozen)
-            *_, frozen = discriminator_step(part, made, frozen)
+            generated, frozen = run(lambda part=part: self.generate(part), {}, frozen)
+            *_, frozen = discriminator_step(part, generated, frozen)
         done = states["generator"][0]
-        made, pull_back, frozen = jax.vjp(
-            lambda given: run(lambda: self.make(last), given, frozen), chosen("generator"), has_aux=True
+        generated, pull_back, frozen = jax.vjp(
+            lambda given: run(lambda: self.generate(last), given, frozen), chosen("generator"), has_aux=True
         )
-        judged, judged_terms, frozen = discriminator_step(last, made, frozen)
+        discriminator_loss, discriminator_terms, frozen = discriminator_step(last, generated, frozen)
 
-        def loss_of(made):
-            (value, terms), after = run(lambda: self.generator_terms(last, made), {}, frozen)
+        def loss_of(generated):
+            (value, terms), after = run(lambda: self.generator_terms(last, generated), {}, frozen)
             return value, (terms, after)
 
-        (loss, (terms, frozen)), slopes = jax.value_and_grad(loss_of, has_aux=True)(made)
+        (loss, (terms, frozen)), slopes = jax.value_and_grad(loss_of, has_aux=True)(generated)
         apply("generator", pull_back(slopes)[0])
         _, frozen = run(lambda: self.update_averages(done), {}, frozen)
         trainable = [values[key] for key in self._keys(self.trainable_variables)]
-        logs = {"loss": loss, **terms, "discriminator_loss": judged, **judged_terms}
+        logs = {"loss": loss, **terms, "discriminator_loss": discriminator_loss, **discriminator_terms}
         return logs, (trainable, frozen, states["generator"] + states["discriminator"], metrics_state)
 
     @staticmethod

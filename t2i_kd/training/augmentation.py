@@ -1,4 +1,4 @@
-"""Differentiable augmentation: what a discriminator sees of real and made pictures alike.
+"""Differentiable augmentation: a discriminator gets real and generated images augmented alike.
 
 Source: Zhao et al., "Differentiable Augmentation for Data-Efficient GAN Training" (NeurIPS 2020), and its code. Ours:
 the random numbers come from outside, so that a step follows from (seed, step), and shifts are matrix products, which

@@ -217,8 +217,8 @@ def predict(model, inputs, batch_size):
     if strategy() is None:
         return model.predict(inputs, batch_size=batch_size, verbose=0)
     count = len(keras.tree.flatten(inputs)[0])
-    made = []
+    outputs = []
     for start in range(0, count, batch_size):
         some = keras.tree.map_structure(lambda array, start=start: array[start : start + batch_size], inputs)
-        made.append(keras.tree.map_structure(np.asarray, model(some, training=False)))
-    return keras.tree.map_structure(lambda *parts: np.concatenate(parts), *made)
+        outputs.append(keras.tree.map_structure(np.asarray, model(some, training=False)))
+    return keras.tree.map_structure(lambda *parts: np.concatenate(parts), *outputs)

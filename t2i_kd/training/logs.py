@@ -36,7 +36,7 @@ class EventLog:
         self.writer.flush()
 
     def close(self):
-        # On a full disk the last events are lost; what filled it is told elsewhere.
+        # On a full disk the last events are lost; what filled it is reported elsewhere.
         with contextlib.suppress(OSError):
             self.writer.close()
 

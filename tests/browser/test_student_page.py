@@ -111,10 +111,12 @@ def with_values(**values):
 
 
 BAD_MANIFESTS = [
-    (with_values(format_version=2), "not a manifest of format 1"),
+    (with_values(format_version=1), "not a manifest of format 2"),
+    (without("condition"), "condition is missing"),
     (without("noise_dim"), "noise_dim is missing"),
     (without("artifacts", "onnx"), "this export has no ONNX file; export again with --artifacts=onnx"),
-    (with_values(text={"encoder": "hub", "input": "embedding"}), "this student reads vectors of hub, not captions"),
+    (with_values(condition={"kind": "caption", "encoder": "hub"}), "this student reads vectors of hub, not captions"),
+    (with_values(condition={"kind": "image"}), "this student reads images, not captions"),
 ]
 
 

@@ -15,8 +15,8 @@ from t2i_kd.errors import UserError
     ("arguments", "message"),
     [
         (("birds", "train", 32), "--dataset: 'birds' is none of captioned_shapes, image_folder"),
-        (("my.birds", "train", 32), "--dataset: my.birds cannot be imported: No module named 'my"),
-        (("os.path", "train", 32), "--dataset: os.path has no function load"),
+        (("my.birds", "train", 32), "--dataset: cannot import my.birds: No module named 'my"),
+        (("os.path", "train", 32), "--dataset: the module posixpath has no load"),
         (("image_folder", "val", 32, "x"), "--dataset: image_folder has no split 'val'"),
         (("image_folder", "train", 32), "--data_dir: missing; --dataset=image_folder"),
         (("image_folder", "train", 32, "/nowhere/at/all"), "--data_dir: /nowhere/at/all does not exist"),
@@ -88,10 +88,10 @@ def test_a_module_may_do_without_a_folder(module):
 @pytest.mark.parametrize(
     ("name", "lines", "message"),
     [
-        ("broken", ["1 / 0"], "outside.broken cannot be imported: division by zero"),
-        ("unfinished", ["def load(:"], "outside.unfinished cannot be imported: invalid syntax"),
-        ("needy", ["import nothing_of_this_name"], "outside.needy cannot be imported: No module named"),
-        ("other", ["load = 3"], "outside.other has no function load"),
+        ("broken", ["1 / 0"], "cannot import outside.broken: division by zero"),
+        ("unfinished", ["def load(:"], "cannot import outside.unfinished: invalid syntax"),
+        ("needy", ["import nothing_of_this_name"], "cannot import outside.needy: No module named"),
+        ("other", ["load = 3"], "outside.other.load is int, not a function"),
         ("array", ["def load(split, resolution):", "    return [1]"], "outside.array.load returns list"),
     ],
 )

@@ -39,5 +39,5 @@ def pictures(student, captions):
     from t2i_kd.noise import noise_from_seeds
 
     noise = noise_from_seeds(range(len(captions)), 3)
-    image = student.network({"tokens": student.front_end.tokenizer(captions), "noise": noise})["image"]
+    image = student.network({"tokens": student.condition.front_end.tokenizer(captions), "noise": noise})["image"]
     return np.rint(np.clip(image.numpy(), 0, 255)).astype(int)

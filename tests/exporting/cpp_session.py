@@ -68,7 +68,7 @@ class CppSession:
         self.signatures = MetaGraphDef.FromString(ctypes.string_at(meta.data, meta.length)).signature_def
 
     def run(self, signature_name, **inputs):
-        """The signature's outputs as {name: array}, from its inputs: sequences of bytes, or of integers (int64)."""
+        """The signature's outputs as {name: array}, from its inputs: sequences of bytes or int64, or uint8 arrays."""
         api, signature = self.api, self.signatures[signature_name]
         feeds = (_Output * len(inputs))(*(self._output(signature.inputs[name].name) for name in inputs))
         values = (ctypes.c_void_p * len(inputs))(*map(self._tensor, inputs.values()))
@@ -100,19 +100,25 @@ class CppSession:
         return _Output(self.api.TF_GraphOperationByName(self.graph, operation.encode()), int(index))
 
     def _tensor(self, values):
-        api, is_text = self.api, isinstance(values[0], bytes)
-        dtype, width = (tf.string, TSTRING_BYTES) if is_text else (tf.int64, 8)
-        dims = (ctypes.c_int64 * 1)(len(values))
-        tensor = api.TF_AllocateTensor(dtype.as_datatype_enum, dims, 1, ctypes.c_size_t(width * len(values)))
+        if not isinstance(values[0], bytes):
+            return self._numbers(values if isinstance(values, np.ndarray) else np.array(values, np.int64))
+        api = self.api
+        tensor = self._allocate(tf.string, [len(values)], TSTRING_BYTES * len(values))
         data = api.TF_TensorData(_pointer(tensor))
-        if not is_text:
-            ctypes.memmove(data, (ctypes.c_int64 * len(values))(*values), width * len(values))
-            return tensor
         for row, text in enumerate(values):
-            place = _pointer(data + row * width)
+            place = _pointer(data + row * TSTRING_BYTES)
             api.TF_StringInit(place)
             api.TF_StringCopy(place, text, ctypes.c_size_t(len(text)))
         return tensor
+
+    def _numbers(self, array):
+        tensor = self._allocate(tf.as_dtype(array.dtype), array.shape, array.nbytes)
+        ctypes.memmove(self.api.TF_TensorData(_pointer(tensor)), array.tobytes(), array.nbytes)
+        return tensor
+
+    def _allocate(self, dtype, shape, size):
+        dims = (ctypes.c_int64 * len(shape))(*shape)
+        return self.api.TF_AllocateTensor(dtype.as_datatype_enum, dims, len(shape), ctypes.c_size_t(size))
 
     def _array(self, result):
         api, tensor = self.api, _pointer(result)

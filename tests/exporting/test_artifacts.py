@@ -53,9 +53,9 @@ def test_files_are_drawn_without_tensorflow(name, version, tmp_path):
     out = tmp_path / "picture.png"
     program = (
         "import sys\n"
-        "from t2i_kd.generate import draw\n"
-        f"draw({str(version / 'assets.extra' / name)!r}, ['a small red circle'], 3, {str(out)!r})\n"
-        "unwanted = {'tensorflow', 'keras', 'jax', 't2i_kd.teachers', 't2i_kd.data', 't2i_kd.training'}\n"
+        "from t2i_kd.generate import write_images\n"
+        f"write_images({str(version / 'assets.extra' / name)!r}, ['a small red circle'], [], 3, {str(out)!r})\n"
+        "unwanted = {'tensorflow', 'keras', 'jax', 't2i_kd.teachers', 't2i_kd.training', 't2i_kd.student'}\n"
         "loaded = unwanted & set(sys.modules)\n"
         "assert not loaded, loaded\n"
     )
@@ -124,9 +124,16 @@ def test_what_lies_beside_a_file_is_needed(copy, tmp_path):
     (extra / "vocabulary.txt").unlink()
     with pytest.raises(UserError, match=r"vocabulary\.txt: No such file"):
         load_artifact(extra / "student.tflite")
-    (extra / "manifest.json").write_text("{}")
-    with pytest.raises(UserError, match=r"manifest\.json: not a manifest of format 1"):
+    (extra / "condition.json").write_text("{}")
+    with pytest.raises(UserError, match=r"condition\.json: damaged"):
         load_artifact(extra / "student.tflite")
+    (extra / "condition.json").unlink()
+    with pytest.raises(UserError, match=r"condition\.json: No such file"):
+        load_artifact(extra / "student.tflite")
+    for old in ("{}", '{"format_version": 1, "text": {}}'):
+        (extra / "manifest.json").write_text(old)
+        with pytest.raises(UserError, match=r"manifest\.json: not a manifest of format 2"):
+            load_artifact(extra / "student.tflite")
     (extra / "manifest.json").write_bytes(b"\xff{")
     with pytest.raises(UserError, match=r"manifest\.json: unreadable"):
         load_artifact(copy)

@@ -4,17 +4,17 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
+from t2i_kd.conditions.caption import CaptionCondition
 from t2i_kd.errors import UserError
-from t2i_kd.exporting import artifacts
-from t2i_kd.exporting.core import core_inputs
-from t2i_kd.exporting.fidelity import keras_pictures
 from t2i_kd.exporting.litert import convert_litert
 from t2i_kd.exporting.manifest import describe_student
 from t2i_kd.exporting.saved_model import write_saved_model
-from t2i_kd.recipe import DataOptions, Recipe, StudentRecipe, TextOptions
-from t2i_kd.runners import LiteRTRunner, SavedModelRunner
-from t2i_kd.student import Student, build_student
+from t2i_kd.options import DataOptions, TextOptions
+from t2i_kd.runners import KerasRunner, LiteRTRunner, SavedModelRunner
+from t2i_kd.sdn import SDNOptions, SDNRecipe
+from t2i_kd.student import Student
 from t2i_kd.text.hub import HubFrontEnd
+from tests.exporting.tiny_student import build_sdn_network
 
 CAPTIONS = ["a red circle", "a large blue square", "ein Fünfeck"]
 
@@ -36,31 +36,36 @@ class Letters(tf.Module):
 def student(tmp_path_factory):
     handle = str(tmp_path_factory.mktemp("hub") / "letters")
     tf.saved_model.save(Letters(), handle)
-    recipe = Recipe(
+    recipe = SDNRecipe(
         data=DataOptions(resolution=32),
         text=TextOptions(text_encoder="hub", text_dim=16, hub_handle=handle),
-        student=StudentRecipe(width=1 / 16, initializer="he", image_output="centred"),
+        sdn=SDNOptions(width=1 / 16, initializer="he", image_output="centred"),
     )
-    front_end = HubFrontEnd(handle, 16, 6)
-    return Student(build_student(recipe, front_end), front_end, recipe)
+    condition = CaptionCondition(HubFrontEnd(handle, 6))
+    return Student(build_sdn_network(condition, recipe), condition)
 
 
 def test_the_saved_model_holds_the_encoder(student, tmp_path):
-    expected = keras_pictures(student, CAPTIONS, [0, 0, 0])
+    expected = KerasRunner(student).generate(CAPTIONS, [0, 0, 0])
     write_saved_model(student, tmp_path / "1")
-    tf.io.gfile.rmtree(student.front_end.source)
-    drawn = SavedModelRunner(tmp_path / "1", {"resolution": 32}).generate(CAPTIONS, [0, 0, 0])
+    tf.io.gfile.rmtree(student.condition.front_end.source)
+    drawn = SavedModelRunner(tmp_path / "1", student.condition, {"resolution": 32}).generate(CAPTIONS, [0, 0, 0])
     assert np.abs(drawn.astype(int) - expected).max() <= 1
 
 
 def test_litert_reads_vectors_and_says_so(student, tmp_path):
     features = np.random.default_rng(1).standard_normal((3, 6)).astype(np.float32)
-    contents = convert_litert(student, core_inputs(features, [0, 0, 0], "embedding", 0))
+    contents = convert_litert(student, {"embedding": features})
     path = tmp_path / "student.tflite"
     path.write_bytes(contents["litert"])
     description = describe_student(student, "letters", 1)
-    drawn = LiteRTRunner(path, lambda captions: features, description).generate(CAPTIONS, [0, 0, 0])
+    assert description["condition"]["inputs"] == {"embedding": {"shape": [6], "dtype": "float32"}}
+    vectors = dict(zip(CAPTIONS, features, strict=True))
+    condition = CaptionCondition(HubFrontEnd("/nowhere/letters", 6, vectors))
+    runner = LiteRTRunner(path, condition, description)
+    drawn = runner.generate(CAPTIONS, [0, 0, 0])
     image = student.network({"embedding": features})["image"].numpy()
     assert np.abs(drawn.astype(int) - np.rint(np.clip(image, 0, 255))).max() <= 1
-    with pytest.raises(UserError, match="reads vectors of 'hub', not captions; give the version folder instead"):
-        artifacts._tokenizer(path, description)
+    # Vectors of other captions are the sentence encoder's, which is not in the file.
+    with pytest.raises(UserError, match="--hub_handle: cannot load /nowhere/letters"):
+        runner.generate(["new"])

@@ -6,19 +6,17 @@ import keras
 import numpy as np
 
 from t2i_kd.exporting.litert import halved_whitening
-from t2i_kd.student import build_student
-from tests.exporting.tiny_student import CAPTIONS, make_student
+from tests.exporting.tiny_student import CAPTIONS, RECIPE, build_sdn_network, make_student
 
 
 def test_a_whitening_kernel_is_split_in_two():
     plain = make_student(noise_dim=0)
     assert halved_whitening(plain) is plain
-    recipe = dataclasses.replace(plain.recipe, student=dataclasses.replace(plain.recipe.student, whiten_text=True))
-    student = dataclasses.replace(plain, network=build_student(recipe, plain.front_end), recipe=recipe)
+    student = dataclasses.replace(plain, network=build_sdn_network(plain.condition, RECIPE, whiten=True))
     layer = student.network.get_layer("text_whitening")
     kernel = np.random.default_rng(0).standard_normal((16, 16)).astype("float32") * 30
     layer.set_weights([kernel, np.zeros(16, "float32")])
-    inputs = {"tokens": plain.front_end.features(CAPTIONS)}
+    inputs = plain.condition.arrays(CAPTIONS)
 
     encoder = student.network.get_layer("text_encoder")
     text = np.asarray(encoder(inputs), "float64")

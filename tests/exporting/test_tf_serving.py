@@ -112,10 +112,10 @@ def test_warm_up_requests_are_answered(version, serve, runner, run_dir):
     assert tuple(sizes) == tf_serving.BATCH_SIZES == (2, 4, 8)
 
 
-def test_the_files_are_the_same_bytes_each_time(version, tmp_path):
+def test_the_files_are_the_same_bytes_each_time(version, student, tmp_path):
     (tmp_path / "assets.extra").mkdir()
     texts = [tf.make_ndarray(log.predict_log.request.inputs["text"]) for log in records(version)]
     in_order = [text.decode() for text in np.concatenate(texts)]
-    tf_serving.write_serving_files(tmp_path, "tiny", in_order)
+    tf_serving.write_serving_files(tmp_path, "tiny", student.condition, in_order)
     for name in (tf_serving.WARMUP, tf_serving.BATCHING):
         assert (tmp_path / name).read_bytes() == (version / name).read_bytes()

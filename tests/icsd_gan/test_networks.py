@@ -34,8 +34,8 @@ def test_sides_that_cannot_be_reached_are_refused(resolution, stages):
 
 
 def test_every_stage_has_its_image_and_its_features(generator):
-    made = generator(inputs(2), training=False)
-    shapes = {name: tuple(value.shape) for name, value in made.items()}
+    generated = generator(inputs(2), training=False)
+    shapes = {name: tuple(value.shape) for name, value in generated.items()}
     assert shapes == {
         "image_8": (2, 8, 8, 3),
         "image_16": (2, 16, 16, 3),
@@ -48,7 +48,7 @@ def test_every_stage_has_its_image_and_its_features(generator):
         "log_sigma": (2, 4),
     }
     for name in ("image_8", "image_16", "image"):
-        pixels = np.asarray(made[name])
+        pixels = np.asarray(generated[name])
         assert pixels.dtype == np.float32 and pixels.min() >= 0 and pixels.max() <= 255
 
 
@@ -62,11 +62,11 @@ def test_the_condition_is_mean_plus_sigma_times_noise(generator):
     kernel, bias = np.zeros_like(before[0]), np.concatenate([np.ones(4), np.full(4, -1e4)]).astype("float32")
     layer.set_weights([kernel, bias])
     try:
-        made = generator(given)
-        np.testing.assert_allclose(made["mean"], 1.0)
+        generated = generator(given)
+        np.testing.assert_allclose(generated["mean"], 1.0)
         # LeakyReLU of -1e4 with slope 0.2.
-        np.testing.assert_allclose(made["log_sigma"], -2e3)
-        np.testing.assert_array_equal(made["image"], generator(other)["image"])
+        np.testing.assert_allclose(generated["log_sigma"], -2e3)
+        np.testing.assert_array_equal(generated["image"], generator(other)["image"])
     finally:
         layer.set_weights(before)
 
@@ -99,12 +99,12 @@ def test_widths_that_do_not_fit_are_named(channels, condition, named):
 
 
 def test_a_discriminators_conditional_head_alone_reads_the_text():
-    judge = Discriminator(16, text_dim=6, channels=4)
+    discriminator = Discriminator(16, text_dim=6, channels=4)
     images = RNG.uniform(0, 255, (3, 16, 16, 3)).astype("float32")
     texts = RNG.standard_normal((2, 3, 6)).astype("float32")
-    (free, bound), (other_free, other_bound) = (judge(images, each) for each in texts)
+    (free, bound), (other_free, other_bound) = (discriminator(images, each) for each in texts)
     assert free.shape == bound.shape == (3,)
     np.testing.assert_array_equal(free, other_free)
     assert np.all(np.abs(np.asarray(bound) - np.asarray(other_bound)) > 0)
     # 16 -> 8 -> 4.
-    assert judge.trunk.output.shape[1:] == (4, 4, 8)
+    assert discriminator.trunk.output.shape[1:] == (4, 4, 8)

@@ -128,5 +128,5 @@ def test_kl_divergence_is_scipys():
 
 def test_a_discriminators_loss_by_hand():
     real = {"unconditional": 1.0, "conditional": 3.0}
-    made = {"unconditional": 2.0, "conditional": 4.0, "wrong": 6.0}
-    assert float(ops.convert_to_tensor(discriminator_loss(real, made))) == 2.0 + 4.0
+    generated = {"unconditional": 2.0, "conditional": 4.0, "wrong": 6.0}
+    assert float(ops.convert_to_tensor(discriminator_loss(real, generated))) == 2.0 + 4.0

@@ -8,29 +8,20 @@ import numpy as np
 import pytest
 
 from t2i_kd.errors import UserError
+from t2i_kd.icsd_gan import IcsdOptions, IcsdRecipe
 from t2i_kd.icsd_gan.trainer import ICSDGAN, ICSDTrainer
-from t2i_kd.recipe import (
-    DataOptions,
-    GanOptions,
-    IcsdRecipe,
-    Recipe,
-    StudentRecipe,
-    TeacherOptions,
-    TextOptions,
-    TrainingOptions,
-    parse_stage,
-)
+from t2i_kd.options import DataOptions, GanOptions, StudentOptions, TeacherOptions, TextOptions, TrainingOptions
+from t2i_kd.recipe import TextToImageStage
 
-RECIPE = Recipe(
-    system="icsd_gan",
+RECIPE = IcsdRecipe(
     data=DataOptions(resolution=32),
     text=TextOptions(text_dim=6, word_dim=4, text_length=8),
     teacher=TeacherOptions(teacher="none"),
-    student=StudentRecipe(noise_dim=3),
+    student=StudentOptions(noise_dim=3),
     training=TrainingOptions(batch_size=4),
     gan=GanOptions(discriminator_channels=4, gradient_penalty="r1"),
-    icsd=IcsdRecipe(image_stages=3, generator_channels=8, condition_dim=4),
-    stages=(parse_stage("gan: objective=icsd steps=4 learning_rate=2e-4 frozen=text_*"),),
+    icsd=IcsdOptions(image_stages=3, generator_channels=8, condition_dim=4),
+    stages=(TextToImageStage("gan", "icsd", steps=4, learning_rate=2e-4, frozen=("text_*",)),),
 )
 # Parts of the generator by the beginning of their layers' names; an image's own convolution is a part of its own.
 PARTS = ("text_encoder", "condition", "stage_8", "stage_16", "stage_32", "rgb_8", "rgb_16", "rgb_32")
@@ -44,12 +35,14 @@ def changed(**groups):
 
 @pytest.fixture(scope="module")
 def system():
-    return ICSDGAN(RECIPE)
+    system = ICSDGAN(RECIPE)
+    system.prepare()
+    return system
 
 
 def trainer_of(system, recipe=RECIPE):
     """A trainer whose weights a NumPy generator drew, the same on every machine and backend."""
-    trainer = ICSDTrainer(system.network, system.front_end.input_name, recipe, 4)
+    trainer = ICSDTrainer(system.network, "tokens", recipe, 4)
     rng = np.random.default_rng(0)
     for variable in [*trainer.generator.variables, *(v for each in trainer.discriminators for v in each.variables)]:
         shape = tuple(variable.shape)
@@ -69,7 +62,7 @@ def batch_of(system, recipe=RECIPE):
     captions = ["a small red circle", "a large blue square", "a green cross", "a large blue square"]
     batch = {
         "image": rng.integers(0, 256, (4, 32, 32, 3)).astype("uint8"),
-        system.front_end.input_name: system.front_end.features(captions),
+        **system.condition.arrays(captions),
         "noise": rng.standard_normal((4, 7)).astype("float32"),
     }
     if recipe.gan.augmentation:
@@ -78,9 +71,9 @@ def batch_of(system, recipe=RECIPE):
 
 
 def part(path):
-    judge = re.match(r"discriminator_\d+", path)
-    if judge:
-        return judge[0]
+    discriminator = re.match(r"discriminator_\d+", path)
+    if discriminator:
+        return discriminator[0]
     drawn = re.search(r"stage_(\d+)_rgb", path)
     return f"rgb_{drawn[1]}" if drawn else next(name for name in PARTS if name in path)
 
@@ -91,10 +84,10 @@ def reached(trainer, batch, which):
 
     variables = trainer.generator.trainable_variables + trainer.discriminator_variables
     with tf.GradientTape(persistent=True) as tape:
-        made = trainer.make(batch)
+        generated = trainer.generate(batch)
         if which == "discriminator":
-            made = {name: tf.stop_gradient(values) for name, values in made.items()}
-        loss, terms = getattr(trainer, f"{which}_terms")(batch, made)
+            generated = {name: tf.stop_gradient(values) for name, values in generated.items()}
+        loss, terms = getattr(trainer, f"{which}_terms")(batch, generated)
     found = {}
     for name, term in {"loss": loss, **terms}.items():
         gradients = tape.gradient(term, [variable.value for variable in variables])
@@ -105,16 +98,16 @@ def reached(trainer, batch, which):
 
 def test_every_loss_reaches_its_own_variables(system):
     trainer, batch = trainer_of(system), batch_of(system)
-    judges = {f"discriminator_{side}" for side in (8, 16, 32)}
+    discriminators = {f"discriminator_{side}" for side in (8, 16, 32)}
     found = reached(trainer, batch, "discriminator")
-    assert found.pop("loss") == judges
+    assert found.pop("loss") == discriminators
     assert found == {
         f"{kind}_{side}": {f"discriminator_{side}"} for kind in ("discriminator", "penalty") for side in (8, 16, 32)
     }
     found = reached(trainer, batch, "generator")
     first = {"condition", "stage_8"}
     both = {*first, "stage_16"}
-    assert {name: parts - judges for name, parts in found.items()} == {
+    assert {name: parts - discriminators for name, parts in found.items()} == {
         "generator_8": {*first, "rgb_8"},
         "generator_16": {*both, "rgb_16"},
         "generator_32": {*both, "stage_32", "rgb_32"},
@@ -177,8 +170,8 @@ def test_the_losses_by_hand(system):
     logs = {name: float(value) for name, value in trainer.train_step(batch).items()}
     expected = sum(logs[f"generator_{side}"] for side in (8, 16, 32)) + 5 * logs["kl"] + 3 * logs["icsd"]
     assert logs["loss"] == pytest.approx(expected, rel=1e-5)
-    judged = sum(logs[f"{kind}_{side}"] for kind in ("discriminator", "penalty") for side in (8, 16, 32))
-    assert logs["discriminator_loss"] == pytest.approx(judged, rel=1e-5)
+    discriminator_loss = sum(logs[f"{kind}_{side}"] for kind in ("discriminator", "penalty") for side in (8, 16, 32))
+    assert logs["discriminator_loss"] == pytest.approx(discriminator_loss, rel=1e-5)
 
 
 def test_lambda_grows_over_the_warm_up(system):
@@ -204,7 +197,7 @@ def test_the_same_text_is_no_wrong_caption(system):
     tokens = np.asarray(batch["tokens"])[[0, 0, 1, 0]]
     np.testing.assert_array_equal(trainer._differs({"tokens": keras.ops.convert_to_tensor(tokens)}), [0, 1, 1, 0])
     alike = {**batch, "tokens": keras.ops.convert_to_tensor(tokens[[0, 0, 0, 0]])}
-    assert np.isfinite(float(trainer.discriminator_terms(alike, trainer.make(alike))[0]))
+    assert np.isfinite(float(trainer.discriminator_terms(alike, trainer.generate(alike))[0]))
 
 
 @pytest.mark.parametrize(
@@ -223,10 +216,10 @@ def test_the_same_text_is_no_wrong_caption(system):
 )
 def test_a_recipe_that_cannot_be_trained_is_named(groups, named):
     with pytest.raises(UserError, match=named):
-        ICSDGAN(changed(**groups))
+        ICSDGAN(changed(**groups)).prepare()
 
 
 def test_an_objective_of_another_system_is_named():
-    stages = (parse_stage("gan: objective=mirrored steps=4"),)
+    stages = (TextToImageStage("gan", "mirrored", steps=4),)
     with pytest.raises(UserError, match="objective is 'mirrored', none of icsd, ds_sje"):
         ICSDGAN(dataclasses.replace(RECIPE, stages=stages))

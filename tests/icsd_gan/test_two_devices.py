@@ -1,18 +1,14 @@
 """Two devices that share a batch see the same cross-sample similarities, and the same gradients, as one."""
 
 import json
-import os
-import subprocess
-import sys
-from pathlib import Path
 
 import numpy as np
 import pytest
 
 from t2i_kd.icsd_gan.objective import icsd_loss
 from t2i_kd.training.distribution import gathered
+from tests.commands import finish, start
 
-ROOT = Path(__file__).resolve().parents[2]
 FEATURES = [np.random.default_rng(dim).standard_normal((6, dim)).astype("float32") for dim in (5, 4)]
 TWO_DEVICES = """
 import json, sys
@@ -46,11 +42,8 @@ def test_one_device_keeps_its_rows():
 def test_two_devices_give_the_value_of_one():
     import tensorflow as tf
 
-    environment = os.environ | {"TF_CPP_MIN_LOG_LEVEL": "3", "PYTHONPATH": str(ROOT)}
     given = json.dumps([each.tolist() for each in FEATURES])
-    found = subprocess.run([sys.executable, "-c", TWO_DEVICES, given], env=environment, capture_output=True, text=True)
-    assert found.returncode == 0, found.stderr
-    losses, gradients = json.loads(found.stdout.splitlines()[-1])
+    losses, gradients = json.loads(finish(start(given, code=TWO_DEVICES)).splitlines()[-1])
     features = [tf.constant(each) for each in FEATURES]
     with tf.GradientTape() as tape:
         tape.watch(features)

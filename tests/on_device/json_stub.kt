@@ -9,5 +9,9 @@ class JSONObject(private val text: String) {
 
     fun getString(name: String) = find(name, "\"([^\"]*)\"")
 
-    fun getJSONObject(name: String) = JSONObject(find(name, "(\\{[^{}]*\\})"))
+    fun getJSONObject(name: String): JSONObject {
+        val start = checkNotNull(Regex("\"$name\": \\{").find(text)) { name }.range.last
+        val depths = text.drop(start).runningFold(0) { depth, at -> depth + if (at == '{') 1 else if (at == '}') -1 else 0 }
+        return JSONObject(text.substring(start, start + depths.drop(1).indexOf(0) + 1))
+    }
 }

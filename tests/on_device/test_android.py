@@ -9,7 +9,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from t2i_kd.conditions.caption import CaptionCondition
 from t2i_kd.noise import noise_from_seeds
+from t2i_kd.text.front_end import TokenFrontEnd
 from t2i_kd.text.tokenizer import REED_ALPHABET, Tokenizer
 
 HERE = Path(__file__).parent
@@ -48,8 +50,8 @@ def test_tokens_noise_and_pixels_are_ours(kind, noise_dim, compiled, tmp_path):
     words = ("a", "red", "isn't", "größe", "\u30c6\u30b9\u30c8")
     tokenizer = Tokenizer(kind, words if kind == "words" else tuple(REED_ALPHABET), 12)
     tokenizer.save(tmp_path / "vocabulary.txt")
-    text = {"shape": [12], "tokenizer": kind, "length": 12}
-    document = {"resolution": 32, "noise_dim": noise_dim, "text": text}
+    front_end = TokenFrontEnd("gru" if kind == "words" else "char_cnn_rnn", tokenizer)
+    document = {"resolution": 32, "noise_dim": noise_dim, "condition": CaptionCondition(front_end).describe()}
     (tmp_path / "manifest.json").write_text(json.dumps(document, indent=2))
     lines = compiled(tmp_path, "\x1e".join(f"{seed} {text}" for seed, text in zip(SEEDS, CAPTIONS, strict=True)))
     tokens, noise = ([line.split() for line in lines[first:-1:2]] for first in (0, 1))

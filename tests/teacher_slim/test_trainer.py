@@ -10,7 +10,9 @@ from PIL import Image
 
 from t2i_kd.data.catalogue import load_dataset
 from t2i_kd.errors import UserError
-from t2i_kd.recipe import DataRecipe, Recipe, StudentRecipe, TeacherRecipe, TrainingRecipe, parse_stage
+from t2i_kd.options import DataOptions, TeacherOptions, TrainingOptions
+from t2i_kd.recipe import Stage
+from t2i_kd.teacher_slim import SlimOptions, SlimRecipe
 from t2i_kd.teacher_slim.fidelity import fidelity
 from t2i_kd.teacher_slim.objective import AVERAGE_WEIGHTS, POOLS, pool_statistics
 from t2i_kd.teacher_slim.trainer import PoolBatches, SlimTrainer, TeacherSlim, cached_pools
@@ -50,14 +52,13 @@ def full_weights(tmp_path_factory):
 
 
 def recipe(pictures, full_weights, width=1 / 16, **stage):
-    options = " ".join(f"{name}={value}" for name, value in ({"steps": STEPS, "learning_rate": 2e-3} | stage).items())
-    return Recipe(
-        system="teacher_slim",
-        data=DataRecipe(dataset="image_folder", data_dir=str(pictures), resolution=32),
-        teacher=TeacherRecipe(teacher="vgg19", teacher_weights=str(full_weights)),
-        student=StudentRecipe(width=width),
-        training=TrainingRecipe(batch_size=4, checkpoint_every=3, log_every=1),
-        stages=(parse_stage(f"distil: objective=regress_pools {options}"),),
+    options = {"steps": STEPS, "learning_rate": 2e-3} | stage
+    return SlimRecipe(
+        data=DataOptions(dataset="image_folder", data_dir=str(pictures), resolution=32),
+        teacher=TeacherOptions(teacher="vgg19", teacher_weights=str(full_weights)),
+        slim=SlimOptions(width=width),
+        training=TrainingOptions(batch_size=4, checkpoint_every=3, log_every=1),
+        stages=(Stage("distil", "regress_pools", **options),),
     )
 
 
@@ -66,7 +67,7 @@ def run(pictures, full_weights, tmp_path_factory):
     """A finished run at the shipped width, and the trainer that its end leaves."""
     run_dir = tmp_path_factory.mktemp("run")
     system = TeacherSlim(recipe(pictures, full_weights, width=0.25))
-    system.load_teacher()
+    system.prepare()
     system.train(run_dir)
     return types.SimpleNamespace(run_dir=run_dir, system=system)
 
@@ -77,12 +78,22 @@ def test_a_run_leaves_a_teacher_that_can_be_loaded(run):
     with np.load(path) as stored:
         assert {stored[name].dtype for name in stored.files} == {np.dtype("float16")}
         assert set(stored.files) == {f"{name}/{part}" for name in CONVOLUTIONS for part in ("kernel", "bias")}
-    teacher = load_teacher(TeacherRecipe(teacher="vgg19_slim", teacher_weights=str(path)), 32)
+    teacher = load_teacher(TeacherOptions(teacher="vgg19_slim", teacher_weights=str(path)), 32)
     # Its maps are those of the network that was trained, in the mode that does not depend on the batch.
     images = run.system.images[:3].astype("float32")
     found, expected = teacher(images), run.system.network(images, training=False)
     for pool in POOLS:
         np.testing.assert_allclose(found[pool], expected[pool], rtol=0.02, atol=0.01 * np.abs(expected[pool]).max())
+
+
+def test_a_run_teaches_as_run_dir(run):
+    """The network that `--teacher=run:DIR` names is the folded one, to float16's rounding of the other file."""
+    teacher = load_teacher(TeacherOptions(teacher=f"run:{run.run_dir}"), 32)
+    assert {"image", *CONVOLUTIONS, *POOLS} <= set(teacher.output) and not teacher.trainable
+    images = run.system.images[:3].astype("float32")
+    found, expected = teacher(images), run.system.network(images, training=False)
+    for pool in POOLS:
+        np.testing.assert_allclose(found[pool], expected[pool], rtol=1e-3, atol=1e-4 * np.abs(expected[pool]).max())
 
 
 def test_a_run_measures_its_fidelity(run):
@@ -99,6 +110,7 @@ def test_a_run_leaves_no_maps_behind(run):
         "checkpoints",
         "tensorboard",
         "metrics.jsonl",
+        "student.keras",
         "vgg19_slim.npz",
         "fidelity.json",
     }
@@ -190,27 +202,28 @@ def test_the_shipped_weights_have_the_fidelity_that_is_shipped_beside_them(share
     flowers = [
         load_dataset("image_folder", s, 64, shared_data / "oxford_flowers102_64px.zip") for s in ("train", "test")
     ]
-    found = fidelity({"slim": load_teacher(TeacherRecipe(teacher="vgg19_slim"), 64)}, *flowers)
+    found = fidelity({"slim": load_teacher(TeacherOptions(teacher="vgg19_slim"), 64)}, *flowers)
     assert found["slim"] == pytest.approx(known["slim"], abs=0.01)
     assert (found["train_images"], found["test_images"]) == (known["train_images"], known["test_images"])
 
 
 @pytest.mark.parametrize(
-    ("line", "named"),
+    ("stages", "named"),
     [
-        (("I: objective=mirrored steps=1",), "objective is 'mirrored'"),
-        (("I: objective=regress_pools steps=1", "J: objective=regress_pools steps=1"), "exactly one stage"),
-        ((), "exactly one stage"),
+        (("I", "mirrored"), "objective is 'mirrored'"),
+        (("I", "regress_pools", "J", "regress_pools"), "exactly one stage"),
+        ((), "a recipe needs at least one stage"),
     ],
 )
-def test_wrong_stages_are_named(line, named):
+def test_wrong_stages_are_named(stages, named):
+    stages = tuple(Stage(name, objective, steps=1) for name, objective in zip(stages[::2], stages[1::2], strict=True))
     with pytest.raises(UserError, match=f"--stage.*{named}"):
-        TeacherSlim(Recipe(system="teacher_slim", stages=tuple(map(parse_stage, line))))
+        TeacherSlim(SlimRecipe(stages=stages))
 
 
 def test_missing_weights_are_named(pictures, tmp_path):
     with pytest.raises(UserError, match=r"--teacher_weights: no file"):
-        TeacherSlim(recipe(pictures, tmp_path / "absent.weights.h5")).load_teacher()
+        TeacherSlim(recipe(pictures, tmp_path / "absent.weights.h5")).prepare()
 
 
 def test_maps_are_made_once(pictures, full_weights, tmp_path, monkeypatch):

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from t2i_kd.errors import UserError
-from t2i_kd.recipe import TeacherOptions
+from t2i_kd.options import TeacherOptions
 from t2i_kd.teachers.applications import APPLICATIONS, build_application, stable_names
 from t2i_kd.teachers.catalogue import load_teacher, teacher_taps
 

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from t2i_kd.errors import UserError
-from t2i_kd.recipe import TeacherOptions
+from t2i_kd.options import TeacherOptions
 from t2i_kd.teachers.catalogue import load_teacher, teacher_shapes, teacher_taps
 from t2i_kd.teachers.vgg19 import TAPS, build_vgg19
 
@@ -66,10 +66,10 @@ def test_a_module_on_the_path_is_a_teacher(package):
         ({"teacher": "VGG20"}, "^--teacher: 'VGG20' is none of vgg19, vgg19_slim, none, .*MobileNetV2.*run:DIR, or"),
         ({"teacher": ""}, "^--teacher: '' is none of vgg19"),
         ({"teacher": "a.b-c"}, "^--teacher: 'a.b-c' is none of vgg19"),
-        ({"teacher": "absent.module"}, "^--teacher: absent.module is no module with .*No module named 'absent'"),
-        ({"teacher": "os.path"}, "^--teacher: os.path is no module with a function load"),
+        ({"teacher": "absent.module"}, "^--teacher: cannot import absent.module: No module named 'absent'"),
+        ({"teacher": "os.path"}, "^--teacher: the module posixpath has no load"),
         ({"teacher": "teachers_from_outside.wrong"}, "^--teacher: .*wrong.load gives no keras.Model"),
-        ({"teacher": "run:some/run"}, "^--teacher: some/run is not a run whose student reads images$"),
+        ({"teacher": "run:some/run"}, "^--teacher: some/run/student.keras does not exist; has the run finished"),
         ({"teacher": "VGG16", "teacher_weights": "absent.h5"}, "^--teacher_weights: no file absent.h5"),
         ({"teacher": "VGG16", "teacher_weights_sha256": "0"}, "^--teacher_weights_sha256: Keras checks"),
         ({"teacher": "VGG16", "teacher_pooling": "max"}, "^--teacher_pooling: VGG16 has no such option, only vgg19"),

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from t2i_kd.errors import UserError
-from t2i_kd.recipe import TeacherOptions
+from t2i_kd.options import TeacherOptions
 from t2i_kd.teachers.catalogue import load_teacher
 from t2i_kd.teachers.vgg19 import CONVOLUTIONS, SLIM_WEIGHTS, TAPS, build_vgg19, fold_batch_normalization
 
@@ -131,7 +131,7 @@ def test_garbage_and_wrong_shapes_are_errors_for_slim(tmp_path):
 
 def test_imagenet_offline_says_what_to_put_where(tmp_path):
     code = (
-        "from t2i_kd.teachers.catalogue import load_teacher; from t2i_kd.recipe import TeacherOptions\n"
+        "from t2i_kd.teachers.catalogue import load_teacher; from t2i_kd.options import TeacherOptions\n"
         "import keras.src.utils.file_utils as f\n"
         "def refuse(*a, **k): raise OSError('no network')\n"
         "f.urlretrieve = refuse\n"

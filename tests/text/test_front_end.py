@@ -1,12 +1,16 @@
 """The recipe's text encoder as an object: built, saved, loaded, and refused when something is wrong."""
 
+import dataclasses
+import json
+
 import numpy as np
 import pytest
 import tensorflow as tf
 
+from t2i_kd.conditions.catalogue import load_condition
 from t2i_kd.data.captioned_images import CaptionedImages
 from t2i_kd.errors import UserError
-from t2i_kd.recipe import TextOptions
+from t2i_kd.options import TextOptions
 from t2i_kd.text.front_end import build_front_end, load_front_end
 
 CAPTIONS = (("a red bird", "the Bird is red"), ("a blue flower",))
@@ -25,7 +29,7 @@ def test_features_fit_the_encoder_and_equal_the_graphs(name):
     assert features.shape == (3, *front_end.input_shape)
     assert features.dtype == front_end.input_dtype
     np.testing.assert_array_equal(front_end.in_graph(tf.constant(captions)), features)
-    vectors = front_end.build_encoder()({front_end.input_name: features})
+    vectors = front_end.build_encoder(RECIPES[name])({front_end.input_name: features})
     assert vectors.shape == (3, 8)
     assert front_end.reads_any_text
     assert front_end.covering(DATASET) is front_end
@@ -38,31 +42,31 @@ def test_default_lengths(name, length):
 
 @pytest.mark.parametrize("name", RECIPES)
 def test_saved_front_end_loads_and_does_not_ask_for_pretrained_weights(name, tmp_path):
-    front_end = build_front_end(RECIPES[name], DATASET)
+    options = dataclasses.replace(RECIPES[name], text_weights="gone.weights.h5")
+    front_end = build_front_end(options, DATASET)
     front_end.save(tmp_path)
-    recipe = TextOptions(**{**vars(RECIPES[name]), "text_weights": "gone.weights.h5"})
-    loaded = load_front_end(tmp_path, recipe)
+    loaded = load_front_end(tmp_path, json.loads(json.dumps(front_end.describe())))
     assert loaded == front_end
-    loaded.build_encoder()
+    loaded.build_encoder(RECIPES[name])
 
 
 def test_encoder_starts_from_text_weights(tmp_path):
     front_end = build_front_end(RECIPES["gru"], DATASET)
-    trained = front_end.build_encoder()
+    trained = front_end.build_encoder(RECIPES["gru"])
     path = str(tmp_path / "text.weights.h5")
     trained.save_weights(path)
-    pretrained = build_front_end(TextOptions(**{**vars(RECIPES["gru"]), "text_weights": path}), DATASET)
-    for ours, theirs in zip(pretrained.build_encoder().get_weights(), trained.get_weights(), strict=True):
+    pretrained = front_end.build_encoder(dataclasses.replace(RECIPES["gru"], text_weights=path))
+    for ours, theirs in zip(pretrained.get_weights(), trained.get_weights(), strict=True):
         np.testing.assert_array_equal(ours, theirs)
 
 
 def write_other_encoder(path):
-    build_front_end(RECIPES["char_cnn_rnn"], DATASET).build_encoder().save_weights(path)
+    build_front_end(RECIPES["char_cnn_rnn"], DATASET).build_encoder(RECIPES["char_cnn_rnn"]).save_weights(path)
 
 
 def write_other_vocabulary(path):
     other = CaptionedImages("other/train", (), (("one two three",),), np.zeros(1), ("x",))
-    build_front_end(RECIPES["gru"], other).build_encoder().save_weights(path)
+    build_front_end(RECIPES["gru"], other).build_encoder(RECIPES["gru"]).save_weights(path)
 
 
 @pytest.mark.parametrize(
@@ -73,9 +77,9 @@ def write_other_vocabulary(path):
 def test_wrong_text_weights_name_the_flag(write, tmp_path):
     path = tmp_path / "text.weights.h5"
     write(path)
-    front_end = build_front_end(TextOptions(**{**vars(RECIPES["gru"]), "text_weights": str(path)}), DATASET)
+    options = dataclasses.replace(RECIPES["gru"], text_weights=str(path))
     with pytest.raises(UserError, match=r"^--text_weights: [^\n]*text\.weights\.h5[^\n]*$"):
-        front_end.build_encoder()
+        build_front_end(options, DATASET).build_encoder(options)
 
 
 def test_text_weights_of_another_vocabulary_of_the_same_size_are_noticed(tmp_path):
@@ -85,11 +89,10 @@ def test_text_weights_of_another_vocabulary_of_the_same_size_are_noticed(tmp_pat
     assert theirs.tokenizer.size == ours.tokenizer.size
     assert theirs.tokenizer.vocabulary != ours.tokenizer.vocabulary
     path = tmp_path / "text.weights.h5"
-    theirs.build_encoder().save_weights(path)
+    theirs.build_encoder(RECIPES["gru"]).save_weights(path)
     theirs.save(tmp_path)
-    pretrained = build_front_end(TextOptions(**{**vars(RECIPES["gru"]), "text_weights": str(path)}), DATASET)
     with pytest.raises(UserError, match=r"^--text_weights: .*vocabulary\.txt"):
-        pretrained.build_encoder()
+        ours.build_encoder(dataclasses.replace(RECIPES["gru"], text_weights=str(path)))
 
 
 @pytest.mark.parametrize(
@@ -109,7 +112,27 @@ def test_wrong_recipe_names_the_flag(fields, message):
         build_front_end(TextOptions(**fields), DATASET)
 
 
-@pytest.mark.parametrize("name", ["gru", "precomputed", "hub", "telepathy"])
-def test_empty_folder_is_refused(name, tmp_path):
-    with pytest.raises(UserError):
-        load_front_end(tmp_path, TextOptions(text_encoder=name))
+def test_empty_folder_is_refused(tmp_path):
+    described = build_front_end(RECIPES["gru"], DATASET).describe()
+    with pytest.raises(UserError, match=r"vocabulary\.txt"):
+        load_front_end(tmp_path, described)
+
+
+def test_vocabulary_of_another_size_is_refused(tmp_path):
+    front_end = build_front_end(RECIPES["gru"], DATASET)
+    front_end.save(tmp_path)
+    with pytest.raises(UserError, match=r"vocabulary\.txt: holds \d+ lines, not 3"):
+        load_front_end(tmp_path, front_end.describe() | {"vocabulary_size": 3})
+
+
+def test_unknown_encoder_is_refused(tmp_path):
+    with pytest.raises(UserError, match="encoder 'telepathy' is none of gru, char_cnn_rnn, precomputed, hub"):
+        load_front_end(tmp_path, {"encoder": "telepathy"})
+
+
+@pytest.mark.parametrize("name", ["gru", "precomputed", "hub"])
+def test_incomplete_description_is_refused(name, tmp_path):
+    described = {"kind": "caption", "format_version": 1, "encoder": name}
+    (tmp_path / "condition.json").write_text(json.dumps(described))
+    with pytest.raises(UserError, match=r"condition\.json: wrong or incomplete"):
+        load_condition(tmp_path)

@@ -9,7 +9,7 @@ import tensorflow as tf
 
 from t2i_kd.data.captioned_images import CaptionedImages
 from t2i_kd.errors import UserError
-from t2i_kd.recipe import TextOptions
+from t2i_kd.options import TextOptions
 from t2i_kd.text.front_end import build_front_end, load_front_end
 
 CAPTIONS = (("a red bird", "a bird"), ("größe",))
@@ -57,8 +57,9 @@ def test_features_are_the_modules_and_training_captions_are_embedded_once(handle
 
 
 def test_graph_form_survives_an_export(handle, tmp_path):
-    front_end = build_front_end(recipe(handle, text_dim=5), DATASET)
-    encoder = front_end.build_encoder()
+    options = recipe(handle, text_dim=5)
+    front_end = build_front_end(options, DATASET)
+    encoder = front_end.build_encoder(options)
     archive = keras.export.ExportArchive()
     archive.track(encoder)
     archive.track(front_end.in_graph_module())
@@ -75,12 +76,12 @@ def test_graph_form_survives_an_export(handle, tmp_path):
 
 
 def test_loaded_front_end_needs_the_module_only_when_it_reads(handle, tmp_path):
-    build_front_end(recipe(handle), DATASET).save(tmp_path)
-    away = load_front_end(tmp_path, recipe("/nowhere/encoder"))
-    assert away.build_encoder()({"embedding": np.ones((2, 3), np.float32)}).shape == (2, 3)
+    described = build_front_end(recipe(handle), DATASET).describe()
+    away = load_front_end(tmp_path, described | {"source": "/nowhere/encoder"})
+    assert away.build_encoder(recipe(handle))({"embedding": np.ones((2, 3), np.float32)}).shape == (2, 3)
     with pytest.raises(UserError, match=r"^--hub_handle: cannot load /nowhere/encoder"):
         away.features(["a bird"])
-    loaded = load_front_end(tmp_path, recipe(handle))
+    loaded = load_front_end(tmp_path, described)
     np.testing.assert_allclose(loaded.features(["a bird"]), expected(["a bird"]))
 
 
@@ -101,16 +102,15 @@ def test_module_that_is_no_sentence_encoder_is_refused(tmp_path):
 
 
 def test_module_of_another_width_is_refused(handle, tmp_path):
-    (tmp_path / "text_embedding.json").write_text('{"embedding_dim": 4}')
+    described = {"encoder": "hub", "source": handle, "embedding_dim": 4}
     with pytest.raises(UserError, match=r"^--hub_handle: .*vectors of 3, not 4"):
-        load_front_end(tmp_path, recipe(handle)).features(["a bird"])
+        load_front_end(tmp_path, described).features(["a bird"])
 
 
-@pytest.mark.parametrize("content", ["", "[]", '{"embedding_dim": 0}', '{"embedding_dim": "3"}'])
-def test_wrong_width_file_is_named(content, handle, tmp_path):
-    (tmp_path / "text_embedding.json").write_text(content)
-    with pytest.raises(UserError, match=r"text_embedding\.json"):
-        load_front_end(tmp_path, recipe(handle))
+@pytest.mark.parametrize("width", [0, -1, 2.5, "3", None, True])
+def test_wrong_width_is_named(width, handle, tmp_path):
+    with pytest.raises(UserError, match=r"condition\.json: embedding_dim is not a positive width"):
+        load_front_end(tmp_path, {"encoder": "hub", "source": handle, "embedding_dim": width})
 
 
 def test_missing_tensorflow_hub_says_what_it_needs(monkeypatch):

@@ -10,7 +10,7 @@ import pytest
 
 from t2i_kd.data.captioned_images import CaptionedImages
 from t2i_kd.errors import UserError
-from t2i_kd.recipe import TextOptions
+from t2i_kd.options import TextOptions
 from t2i_kd.text.front_end import build_front_end, load_front_end
 from t2i_kd.text.safe_pickle import load_arrays
 
@@ -48,7 +48,7 @@ def test_captions_find_their_vectors_whatever_the_data_sets_order(embeddings_dir
     features = front_end.features(["a gull", "the gull", "a white bird"])
     np.testing.assert_array_equal(features, [VECTORS[0, 0], VECTORS[1, 1], VECTORS[0, 1]])
     assert (front_end.input_name, front_end.input_shape, front_end.input_dtype) == ("embedding", (6,), "float32")
-    np.testing.assert_array_equal(front_end.build_encoder()({"embedding": features}), features)
+    np.testing.assert_array_equal(front_end.build_encoder(recipe(embeddings_dir))({"embedding": features}), features)
 
 
 def test_covering_adds_the_test_split(embeddings_dir):
@@ -60,8 +60,8 @@ def test_covering_adds_the_test_split(embeddings_dir):
 
 
 def test_loaded_front_end_knows_its_width_and_learns_captions_by_covering(embeddings_dir, tmp_path):
-    build_front_end(recipe(embeddings_dir), dataset([0, 1])).save(tmp_path)
-    loaded = load_front_end(tmp_path, recipe(embeddings_dir))
+    described = build_front_end(recipe(embeddings_dir), dataset([0, 1])).describe()
+    loaded = load_front_end(tmp_path, described)
     assert loaded.input_shape == (6,)
     assert not loaded.reads_any_text
     with pytest.raises(UserError, match=r"^caption"):

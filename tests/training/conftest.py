@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 from keras import ops
 
-from t2i_kd.recipe import Stage, TrainingOptions
+from t2i_kd.options import TrainingOptions
+from t2i_kd.recipe import Stage
 from t2i_kd.training.loop import plan_stages, train_stage
 from t2i_kd.training.trainer import Trainer
 

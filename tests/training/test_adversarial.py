@@ -8,7 +8,8 @@ import pytest
 from keras import ops
 
 from t2i_kd.errors import UserError
-from t2i_kd.recipe import GanOptions, Stage, TrainingOptions
+from t2i_kd.options import GanOptions, TrainingOptions
+from t2i_kd.recipe import Stage
 from t2i_kd.training.adversarial import AdversarialTrainer, check_gan
 from t2i_kd.training.loop import plan_stages, train_stage
 
@@ -24,24 +25,28 @@ class LineGan(AdversarialTrainer):
         dense = keras.layers.Dense(1, use_bias=False, name="w")
         norm = keras.layers.BatchNormalization(momentum=0.5, center=False, scale=False, name="norm")
         image = keras.Input((1,))
-        made = {"image": dense(image), "normal": norm(image)}
-        judge = keras.layers.Dense(1, use_bias=False, name="v")
-        judge.build((None, 1))
+        generated = {"image": dense(image), "normal": norm(image)}
+        discriminator = keras.layers.Dense(1, use_bias=False, name="v")
+        discriminator.build((None, 1))
         recipe = GanOptions(beta_1=BETA_1, beta_2=BETA_2, discriminator_learning_rate=JUDGE_RATE, **gan)
         dense.set_weights([np.array([[0.5]])])
-        judge.set_weights([np.array([[-0.25]])])
-        super().__init__(keras.Model(image, made, name="g"), [judge], recipe, ema, name="line_gan")
+        discriminator.set_weights([np.array([[-0.25]])])
+        super().__init__(keras.Model(image, generated, name="g"), [discriminator], recipe, ema, name="line_gan")
 
-    def make(self, batch):
+    def generate(self, batch):
         return self.generator(batch["x"], training=True)
 
-    def discriminator_terms(self, batch, made):
-        judge = self.discriminators[0]
-        loss = ops.mean(judge(made["image"])) - ops.mean(judge(batch["y"])) + ops.sum(ops.square(judge.kernel)) / 2
-        return loss, {"judge": loss}
+    def discriminator_terms(self, batch, generated):
+        discriminator = self.discriminators[0]
+        loss = (
+            ops.mean(discriminator(generated["image"]))
+            - ops.mean(discriminator(batch["y"]))
+            + ops.sum(ops.square(discriminator.kernel)) / 2
+        )
+        return loss, {"discriminator": loss}
 
-    def generator_terms(self, batch, made):
-        loss = -ops.mean(self.discriminators[0](made["image"]))
+    def generator_terms(self, batch, generated):
+        loss = -ops.mean(self.discriminators[0](generated["image"]))
         return loss, {"line": loss}
 
     @property
@@ -86,11 +91,11 @@ def by_hand(steps, parts=1):
     for step in range(steps):
         pieces = [np.split(values.astype("float64"), parts) for values in batch(step).values()]
         for x, y in zip(*pieces, strict=True):
-            judged = v * w * x.mean() - v * y.mean() + v**2 / 2
+            discriminator_loss = v * w * x.mean() - v * y.mean() + v**2 / 2
             v += adam_v.step(w * x.mean() - y.mean() + v)
         loss = -v * w * x.mean()
         w += adam_w.step(-v * x.mean())
-        found.append((w, v, loss, judged))
+        found.append((w, v, loss, discriminator_loss))
     return found
 
 

@@ -1,14 +1,8 @@
 """A step's batch on several devices: the losses of one, one writer, and a cluster that goes on after a kill."""
 
 import json
-import os
-import signal
 import socket
-import subprocess
-import sys
-import time
 import types
-from pathlib import Path
 
 import keras
 import numpy as np
@@ -17,8 +11,8 @@ import pytest
 from t2i_kd.errors import UserError
 from t2i_kd.training import distribution
 from t2i_kd.training.distribution import check_cluster, make_strategy, share
+from tests.commands import TRAIN, files, finish, kill_after, metrics, start
 
-ROOT = Path(__file__).resolve().parents[2]
 RUN = (
     "--resolution=32",
     "--text_dim=16",
@@ -43,13 +37,12 @@ RUN = (
     "tap_weights=image:3,conv3_*:1",
 )
 # `python -m t2i_kd.train` on a machine with so many CPU devices.
-COMMAND = """
-import runpy, sys
+COMMAND = f"""
+import sys
 import tensorflow as tf
 cpu = tf.config.list_physical_devices("CPU")[0]
 tf.config.set_logical_device_configuration(cpu, [tf.config.LogicalDeviceConfiguration()] * int(sys.argv.pop(1)))
-sys.argv[0] = "train"
-runpy.run_module("t2i_kd.train", run_name="__main__", alter_sys=True)
+{TRAIN}
 """
 
 # Adam's first moments after a step with the gradients (1, 5) and (3, 3) in two replicas; their mean's norm is 20 ** .5.
@@ -82,25 +75,15 @@ print(json.dumps(found))
 pytestmark = pytest.mark.skipif(keras.backend.backend() != "tensorflow", reason="tf.distribute is TensorFlow's")
 
 
-def start(run_dir, distribute, devices=1, cluster=None, options=RUN):
-    environment = os.environ | {"TF_CPP_MIN_LOG_LEVEL": "3", "PYTHONPATH": str(ROOT)}
+def distributed(run_dir, distribute, devices=1, cluster=None):
+    """Starts a run on so many devices, or as one worker (addresses, its index) of a cluster."""
+    changes = {}
     if cluster:
         addresses, index = cluster
         task = {"type": "worker", "index": index}
-        environment["TF_CONFIG"] = json.dumps({"cluster": {"worker": addresses}, "task": task})
-    arguments = [*options, f"--run_dir={run_dir}", f"--distribute={distribute}"]
-    return subprocess.Popen(
-        [sys.executable, "-c", COMMAND, str(devices), *arguments],
-        env=environment,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-    )
-
-
-def finish(process):
-    output, _ = process.communicate(timeout=300)
-    return process.returncode, output
+        changes["TF_CONFIG"] = json.dumps({"cluster": {"worker": addresses}, "task": task})
+    arguments = [devices, *RUN, f"--run_dir={run_dir}", f"--distribute={distribute}"]
+    return start(*arguments, code=COMMAND, **changes)
 
 
 def addresses(count):
@@ -115,7 +98,7 @@ def addresses(count):
 
 def terms(run_dir):
     """Every step's terms, in order."""
-    lines = [json.loads(line) for line in (run_dir / "metrics.jsonl").read_text().splitlines()]
+    lines = metrics(run_dir)
     for line in lines:
         del line["images_per_second"]
     return lines
@@ -130,48 +113,36 @@ def assert_same_curve(run_dir, other):
         assert mine == pytest.approx(line, rel=1e-5)
 
 
-def files(folder):
-    return sorted(path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file())
-
-
 @pytest.fixture(scope="module")
 def alone(tmp_path_factory):
     """A run on one device."""
     run_dir = tmp_path_factory.mktemp("alone") / "run"
-    code, output = finish(start(run_dir, "none"))
-    assert code == 0, output
+    finish(distributed(run_dir, "none"))
     return run_dir
 
 
+@pytest.mark.slow
 def test_two_devices_lose_what_one_does(alone, tmp_path):
-    code, output = finish(start(tmp_path / "run", "mirrored", devices=2))
-    assert code == 0, output
+    finish(distributed(tmp_path / "run", "mirrored", devices=2))
     assert_same_curve(tmp_path / "run", alone)
 
 
 def test_the_mean_gradient_is_clipped_and_moves_every_replica():
-    environment = os.environ | {"TF_CPP_MIN_LOG_LEVEL": "3", "PYTHONPATH": str(ROOT)}
-    done = subprocess.run([sys.executable, "-c", MOMENTS], env=environment, capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr
-    free, clipped = json.loads(done.stdout.splitlines()[-1])
+    free, clipped = json.loads(finish(start(code=MOMENTS)).splitlines()[-1])
     assert free == [pytest.approx([0.2, 0.4])] * 2
     assert clipped == [pytest.approx([0.2 * 2 / 20**0.5, 0.4 * 2 / 20**0.5])] * 2
 
 
+@pytest.mark.slow
 def test_two_processes_go_on_after_one_was_killed_and_one_writes(alone, tmp_path):
     run_dir, cluster = tmp_path / "run", addresses(2)
-    workers = [start(run_dir, "multi_worker", 1, (cluster, index)) for index in (0, 1)]
-    metrics = run_dir / "metrics.jsonl"
-    while not (metrics.exists() and '"step": 8,' in metrics.read_text()) and workers[1].poll() is None:
-        time.sleep(0.01)
-    workers[1].send_signal(signal.SIGKILL)
-    assert finish(workers[1])[0] == -signal.SIGKILL
-    code, output = finish(workers[0])
-    assert code == 1 and "error: --distribute: a worker is gone" in output, output
-    workers = [start(run_dir, "multi_worker", 1, (cluster, index)) for index in (0, 1)]
+    workers = [distributed(run_dir, "multi_worker", 1, (cluster, index)) for index in (0, 1)]
+    kill_after(workers[1], run_dir, 8)
+    _, errors = workers[0].communicate(timeout=300)
+    assert workers[0].returncode == 1 and "error: --distribute: a worker is gone" in errors, errors
+    workers = [distributed(run_dir, "multi_worker", 1, (cluster, index)) for index in (0, 1)]
     for worker in workers:
-        code, output = finish(worker)
-        assert code == 0, output
+        finish(worker)
     assert_same_curve(run_dir, alone)
     kept = [name for name in files(run_dir) if not name.startswith("tensorboard/")]
     assert kept == [name for name in files(alone) if not name.startswith("tensorboard/")]

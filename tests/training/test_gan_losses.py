@@ -4,21 +4,21 @@ import numpy as np
 import pytest
 from keras import ops
 
-from t2i_kd.training.gan_losses import generator_loss, gradient_penalty, input_gradients, made_loss, real_loss
+from t2i_kd.training.gan_losses import fake_loss, generator_loss, gradient_penalty, input_gradients, real_loss
 
 SCORES = np.array([-2.0, 0.0, 0.5, 3.0], "float32")
 
 
 def test_hinge():
     np.testing.assert_allclose(real_loss("hinge", SCORES), [3, 1, 0.5, 0])
-    np.testing.assert_allclose(made_loss("hinge", SCORES), [0, 1, 1.5, 4])
+    np.testing.assert_allclose(fake_loss("hinge", SCORES), [0, 1, 1.5, 4])
     np.testing.assert_allclose(generator_loss("hinge", SCORES), -SCORES)
 
 
 def test_binary_cross_entropy():
     probability = 1 / (1 + np.exp(-SCORES.astype("float64")))
     np.testing.assert_allclose(real_loss("bce", SCORES), -np.log(probability), rtol=1e-6)
-    np.testing.assert_allclose(made_loss("bce", SCORES), -np.log(1 - probability), rtol=1e-5)
+    np.testing.assert_allclose(fake_loss("bce", SCORES), -np.log(1 - probability), rtol=1e-5)
     np.testing.assert_allclose(generator_loss("bce", SCORES), -np.log(probability), rtol=1e-6)
 
 

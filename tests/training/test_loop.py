@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 
 from t2i_kd.errors import UserError
-from t2i_kd.recipe import Stage, TrainingOptions
+from t2i_kd.options import TrainingOptions
+from t2i_kd.recipe import Stage
 from t2i_kd.training import checkpoints
 from t2i_kd.training.loop import learning_rate, make_optimizer, plan_stages
 

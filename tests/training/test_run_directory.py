@@ -6,16 +6,19 @@ import os
 import pytest
 
 from t2i_kd.errors import UserError
-from t2i_kd.recipe import Recipe, TrainingOptions, parse_stage
+from t2i_kd.icsd_gan import IcsdRecipe
+from t2i_kd.options import TrainingOptions
+from t2i_kd.sdn import SDNRecipe, SDNStage
+from t2i_kd.systems import load_recipe
 from t2i_kd.training.run_directory import open_run_directory
 
-RECIPE = Recipe(stages=(parse_stage("I: objective=mirrored steps=5"),))
+RECIPE = SDNRecipe(stages=(SDNStage("I", "mirrored", steps=5),))
 
 
 def test_a_new_folder_gets_the_recipe_and_opens_again(tmp_path):
     folder = tmp_path / "runs" / "first"
     open_run_directory(folder, RECIPE)
-    assert Recipe.load(folder / "recipe.json") == RECIPE
+    assert load_recipe(folder / "recipe.json") == RECIPE
     assert [path.name for path in folder.iterdir()] == ["recipe.json"]
     (folder / "metrics.jsonl").touch()
     open_run_directory(folder, RECIPE)
@@ -29,15 +32,16 @@ def test_an_empty_folder_is_taken(tmp_path):
 def test_a_folder_with_a_half_written_recipe_is_taken(tmp_path):
     (tmp_path / ".recipe.json.77.tmp").write_text("{")
     open_run_directory(tmp_path, RECIPE)
-    assert Recipe.load(tmp_path / "recipe.json") == RECIPE
+    assert load_recipe(tmp_path / "recipe.json") == RECIPE
 
 
 @pytest.mark.parametrize(
     ("other", "named"),
     [
         (dataclasses.replace(RECIPE, training=TrainingOptions(seed=4)), "seed is 0 there, 4 here"),
-        (dataclasses.replace(RECIPE, stages=(parse_stage("I: objective=mirrored steps=6"),)), "stages"),
+        (dataclasses.replace(RECIPE, stages=(SDNStage("I", "mirrored", steps=6),)), "stages"),
         (dataclasses.replace(RECIPE, stages=()), "stages"),
+        (IcsdRecipe(), "system is 'sdn' there, 'icsd_gan' here"),
     ],
 )
 def test_another_recipe_is_refused_by_field(tmp_path, other, named):

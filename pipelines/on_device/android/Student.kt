@@ -51,9 +51,10 @@ class Student(folder: File, model: String = "student_int8.tflite", threads: Int 
     private val manifest = JSONObject(File(folder, "manifest.json").readText())
     private val resolution = manifest.getInt("resolution")
     private val noiseDim = manifest.getInt("noise_dim")
-    private val text = manifest.getJSONObject("text")
-    private val tokenizer =
-        Tokenizer(File(folder, "vocabulary.txt").readBytes(), text.getString("tokenizer"), text.getInt("length"))
+    private val condition = manifest.getJSONObject("condition")
+    private val tokenizer = Tokenizer(
+        File(folder, "vocabulary.txt").readBytes(), condition.getString("tokenizer"), condition.getInt("length")
+    )
     private val interpreter = Interpreter(File(folder, model), Interpreter.Options().setNumThreads(threads))
 
     /** Draws a caption; the seed counts only where the student takes noise. Takes milliseconds: not on the main thread. */

@@ -1,0 +1,280 @@
+"""One tiny recipe for each system, and what the checks of all systems do with it."""
+
+import dataclasses
+import json
+from dataclasses import dataclass
+from pathlib import Path
+
+import keras
+import numpy as np
+from absl import flags
+from PIL import Image
+
+from t2i_kd import commands, recipe_flags, systems
+from t2i_kd.teacher_slim.trainer import cached_pools
+
+SMALL = ("--resolution=32", "--batch_size=4", "--flip", "--checkpoint_every=4", "--sample_every=8", "--log_every=1")
+TEXT = ("--text_dim=16", "--word_dim=8", "--text_length=12", "--noise_dim=3", "--whiten_text", "--ema=0.9")
+
+
+@dataclass(frozen=True)
+class Room:
+    """A system's tiny recipe, with every option that keeps a state or draws at random, and what to expect of it.
+
+    Attributes:
+        name: what `--system` says.
+        options: its flags beside `SMALL`, its stages among them.
+        kills: {stage: (first, last)}: steps, counted over all stages, of which one is the last before a kill.
+        foreign: (flag, stage key) of other systems.
+        owners: the systems that have that flag, and those whose stages have that key.
+        generates: whether its student generates images and can be exported.
+        on_jax: what JAX and TensorFlow are compared with in place of the options of the same names.
+        jax_tolerance: of the losses of later steps, relative; a GAN's generator meets discriminators that have moved
+            already, by gradients that may be next to nothing.
+    """
+
+    name: str
+    options: tuple[str, ...]
+    kills: dict
+    foreign: tuple[str, str]
+    owners: tuple[str, str]
+    generates: bool = True
+    on_jax: tuple[str, ...] = ()
+    jax_tolerance: float = 1e-4
+
+    def recipe(self, data_dir, *more):
+        """Its recipe on a folder of images."""
+        return recipe_of(*self.arguments(data_dir), *more)
+
+    def arguments(self, data_dir):
+        """The command line of its recipe on a folder of images."""
+        return (f"--system={self.name}", "--dataset=image_folder", f"--data_dir={data_dir}", *SMALL, *self.options)
+
+
+ROOMS = [
+    Room(
+        "sdn",
+        (
+            *TEXT,
+            "--teacher=vgg19_slim",
+            "--width=0.25",
+            "--initializer=he",
+            "--image_output=centred",
+            "--clipnorm=5",
+            "--stage=text: objective=ds_sje steps=6 learning_rate=1e-3 tap_weights=pool3:1",
+            "--stage=one: objective=mirrored steps=14 error=annealed scaling=normalised schedule=cosine warmup_steps=3",
+            "--stage=two: objective=perceptual steps=13 learning_rate=1e-3 tap_weights=image:3,conv3_*:1 "
+            "frozen=text_*,fc*",
+        ),
+        kills={"text": (2, 4), "one": (11, 13), "two": (21, 28)},
+        foreign=("--icsd_weight=9", "warmth=1"),
+        owners=("but of --system=icsd_gan", ""),
+    ),
+    Room(
+        "icsd_gan",
+        (
+            *TEXT,
+            "--teacher=none",
+            "--image_stages=2",
+            "--generator_channels=8",
+            "--condition_dim=4",
+            "--discriminator_channels=4",
+            "--gradient_penalty=r1",
+            "--penalty_every=3",
+            "--augmentation=color,translation,cutout",
+            "--stage=gan: objective=icsd steps=30 learning_rate=1e-3 schedule=cosine warmup_steps=2 frozen=text_*",
+        ),
+        kills={"gan": (13, 17)},
+        foreign=("--head_rank=4", "scaling=raw"),
+        owners=("but of --system=sdn", ", which only stages of sdn have"),
+        # Shifts and cuts make areas of exact grey, where a new discriminator has a slope by rounding alone.
+        on_jax=("--augmentation=color", "--gradient_penalty=ma_gp", "--penalty_every=2"),
+        jax_tolerance=1e-3,
+    ),
+    Room(
+        "teacher_slim",
+        (
+            "--teacher=vgg19_slim",
+            "--width=0.0625",
+            "--noflip",
+            "--stage=distil: objective=regress_pools steps=30 learning_rate=2e-3",
+        ),
+        kills={"distil": (13, 17)},
+        foreign=("--noise_dim=4", "tap_weights=image:1"),
+        owners=(
+            "but of --system=sdn and --system=icsd_gan",
+            ", which only stages of sdn and icsd_gan have",
+        ),
+        generates=False,
+    ),
+]
+
+# A system that the package does not know: the mean colour of a caption's images, in a package of its own.
+STRANGER = Room(
+    "strangers.room",
+    (
+        *TEXT,
+        "--teacher=none",
+        "--brightness=0.5",
+        "--stage=one: objective=squares steps=30 learning_rate=1e-2 softness=2",
+    ),
+    kills={"one": (13, 17)},
+    foreign=("--width=1", "error=l1"),
+    owners=("but of --system=sdn and --system=teacher_slim", ", which only stages of sdn have"),
+)
+STRANGERS_FILES = {
+    "room.py": '''
+from dataclasses import dataclass
+
+from t2i_kd.options import DataOptions, StudentOptions, TeacherOptions, TextOptions, TrainingOptions, option
+from t2i_kd.recipe import Recipe, TextToImageStage
+
+
+@dataclass(frozen=True)
+class ColourOptions:
+    """The colours"""
+
+    brightness: float = option(1.0, "The factor on every image.")
+
+
+@dataclass(frozen=True)
+class ColourStage(TextToImageStage):
+    softness: float = 1.0
+
+
+@dataclass(frozen=True)
+class ColourRecipe(Recipe):
+    system: str = "strangers.room"
+    data: DataOptions = DataOptions()
+    text: TextOptions = TextOptions()
+    teacher: TeacherOptions = TeacherOptions()
+    student: StudentOptions = StudentOptions()
+    colour: ColourOptions = ColourOptions()
+    training: TrainingOptions = TrainingOptions()
+    stages: tuple[ColourStage, ...] = ()
+
+
+RECIPE = ColourRecipe
+SYSTEM = "strangers.trainer.Colours"
+''',
+    "trainer.py": """
+import keras
+from keras import ops
+
+from t2i_kd.training.text_to_image import TextToImageSystem
+from t2i_kd.training.trainer import Trainer
+
+
+class ColourTrainer(Trainer):
+    def __init__(self, network, softness):
+        super().__init__(name="colours")
+        self.network, self.softness = network, softness
+        self.built = True
+
+    def loss_terms(self, batch):
+        generated = self.network({name: batch[name] for name in self.network.input}, training=True)["image"]
+        squares = ops.mean(ops.square(generated - ops.cast(batch["image"], "float32"))) / self.softness
+        return squares, {"squares": squares}
+
+
+class Colours(TextToImageSystem):
+    own_objectives = ("squares",)
+
+    def build_generator(self):
+        recipe = self.recipe
+        text = keras.Input((recipe.text.text_dim,), name="text")
+        noise = keras.Input((recipe.student.noise_dim,), name="noise")
+        hidden = keras.layers.Dense(8, "tanh", name="hidden")(keras.layers.Concatenate()([text, noise]))
+        colour = keras.layers.Dense(3, "sigmoid", name="colour")(hidden)
+        image = keras.layers.Reshape((1, 1, 3))(colour)
+        image = keras.layers.UpSampling2D(recipe.data.resolution)(image)
+        image = keras.layers.Rescaling(255 * recipe.colour.brightness, dtype="float32")(image)
+        return keras.Model({"text": text, "noise": noise}, {"image": image})
+
+    def objective_trainer(self, plan):
+        return ColourTrainer(self.network, plan.stage.softness)
+""",
+}
+
+
+def write_stranger(folder):
+    """Writes the stranger's package into a folder that is on Python's path."""
+    package = Path(folder) / "strangers"
+    package.mkdir()
+    for name, text in STRANGERS_FILES.items():
+        (package / name).write_text(text)
+
+
+def write_images(folder):
+    """Writes a data set of sixteen images of noise in four colours, a class each; the last of each is held out."""
+    rng, lines = np.random.default_rng(0), []
+    colours = {"red": (200, 30, 30), "green": (30, 180, 40), "blue": (20, 40, 210), "grey": (120, 120, 120)}
+    for label, (name, colour) in enumerate(colours.items()):
+        for index in range(4):
+            noisy = np.clip(np.array(colour) + rng.normal(0, 40, (32, 32, 3)), 0, 255).astype(np.uint8)
+            Image.fromarray(noisy).save(folder / f"{name}{index}.png")
+            captions = [f"picture {index} of {name}", f"a {name} picture"]
+            line = {"file_name": f"{name}{index}.png", "captions": captions, "label": label, "class_name": name}
+            lines.append(json.dumps(line | {"split": "test" if index == 3 else "train"}))
+    (folder / "metadata.jsonl").write_text("\n".join(lines))
+
+
+def recipe_of(*arguments):
+    """The recipe of a command line, its flagfiles read."""
+    arguments = commands.expanded(["train", *arguments])
+    name = commands.given(arguments, "system", systems.DEFAULT)
+    values = flags.FlagValues()
+    flags.DEFINE_string("system", systems.DEFAULT, "", flag_values=values)
+    recipe_flags.define_flags(systems.find(name).recipe, values)
+    assert values(arguments) == ["train"]
+    return recipe_flags.from_flags(systems.find(name).recipe, values, name)
+
+
+class Losses(keras.callbacks.Callback):
+    """Keeps every step's terms."""
+
+    def __init__(self):
+        super().__init__()
+        self.terms = []
+
+    def on_train_batch_end(self, batch, logs=None):
+        self.terms.append({name: float(value) for name, value in logs.items()})
+
+
+def shortened(recipe, steps, learning_rate):
+    """The recipe with so many steps a stage, all at one rate."""
+    stages = tuple(
+        dataclasses.replace(stage, steps=steps, learning_rate=learning_rate, schedule="constant", warmup_steps=0)
+        for stage in recipe.stages
+    )
+    return dataclasses.replace(recipe, stages=stages)
+
+
+def first_losses(recipe, folder, write, **compiled):
+    """{stage: [terms of each step]} of every stage, each from the weights that lie in a folder.
+
+    Args:
+        recipe: a `Recipe`.
+        folder: holds `STAGE.npz` for each stage, where `write` is False.
+        write: write the weights in place of reading them.
+        compiled: options of `keras.Model.compile`.
+    """
+    system, found = systems.build(recipe), {}
+    if recipe.system == "teacher_slim":
+        # Its run keeps them in the run directory.
+        system.pools = cached_pools(system.teacher, system.images, Path(folder) / "pools")
+    with system.policy():
+        for plan in system.plans:
+            system.before_stage(plan)
+            trainer, losses, path = system.own_trainer(plan), Losses(), Path(folder) / f"{plan.stage.name}.npz"
+            if write:
+                np.savez(path, *map(np.asarray, trainer.kept_variables))
+            with np.load(path) as stored:
+                for variable, values in zip(trainer.kept_variables, stored.values(), strict=True):
+                    variable.assign(values)
+            trainer.compile(optimizer=trainer.make_optimizer(plan.stage, plan.steps, recipe.training), **compiled)
+            trainer.optimizer.build(trainer.trainable_variables)
+            batches = system.batches(plan, plan.first_step, plan.last_step)
+            trainer.fit(batches, shuffle=False, verbose=0, callbacks=[losses])
+            found[plan.stage.name] = losses.terms
+    return found

@@ -1,0 +1,242 @@
+"""What every system promises, each with its tiny recipe of `tests/systems.py`, and a stranger's system beside them."""
+
+import importlib.util
+import json
+import random
+import sys
+import types
+
+import keras
+import numpy as np
+import pytest
+
+import t2i_kd
+from t2i_kd import systems
+from t2i_kd.api import check_exportable, describe
+from t2i_kd.data.arrays import from_arrays
+from t2i_kd.errors import UserError
+from t2i_kd.runners import KerasRunner
+from t2i_kd.student import load_network, load_student
+from tests.commands import arrays, files, finish, kill_after, metrics, refused, start, start_without_tensorflow
+from tests.systems import ROOMS, STRANGER, first_losses, recipe_of, shortened, write_images, write_stranger
+
+CAPTIONS = ["picture 3 of red", "a grey picture", "no such words"]
+JAX_LOSSES = """
+import json
+import keras
+from tests.systems import first_losses, recipe_of
+assert keras.backend.backend() == "jax"
+folder, *arguments = sys.argv[1:]
+found = {}
+for name, line in json.load(open(f"{folder}/rooms.json")).items():
+    from tests.test_systems import for_jax
+    found[name] = first_losses(for_jax(recipe_of(*line)), f"{folder}/{name}", write=False, jit_compile=True)
+assert "tensorflow" not in sys.modules
+print(json.dumps(found))
+"""
+STEPS = 3
+needs_tensorflow = pytest.mark.skipif(keras.backend.backend() != "tensorflow", reason="compares with TensorFlow")
+
+
+def for_jax(recipe):
+    """Few small steps: Adam divides by gradients that may be next to nothing."""
+    return shortened(recipe, STEPS, 1e-5)
+
+
+@pytest.fixture(scope="module")
+def data_dir(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("pictures")
+    write_images(folder)
+    return folder
+
+
+@pytest.fixture(scope="module", autouse=True)
+def stranger(tmp_path_factory):
+    """The stranger's package, on the path of this process and of those that it starts."""
+    folder = tmp_path_factory.mktemp("path")
+    write_stranger(folder)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.syspath_prepend(folder)
+        patch.setenv("PYTHONPATH", str(folder), prepend=":")
+        # The models' own layers are found by the modules that define them.
+        yield folder
+    for name in [name for name in sys.modules if name.partition(".")[0] == "strangers"]:
+        del sys.modules[name]
+
+
+@pytest.fixture(scope="module", params=[*ROOMS, STRANGER], ids=lambda room: room.name)
+def room(request):
+    return request.param
+
+
+@pytest.fixture(scope="module")
+def whole(room, data_dir, tmp_path_factory):
+    """A run of this process that nothing interrupted."""
+    run_dir = tmp_path_factory.mktemp("runs") / "whole"
+    recipe = room.recipe(data_dir)
+    assert t2i_kd.train(recipe, run_dir)
+    return types.SimpleNamespace(recipe=recipe, run_dir=run_dir)
+
+
+def test_a_run_logs_every_step_and_keeps_every_stage(room, whole):
+    stages = whole.recipe.stages
+    lines = metrics(whole.run_dir)
+    assert [line["step"] for line in lines] == list(range(1, sum(stage.steps for stage in stages) + 1))
+    assert [line["stage"] for line in lines] == [stage.name for stage in stages for _ in range(stage.steps)]
+    assert all(np.isfinite(line["loss"]) for line in lines)
+    assert {f"checkpoints/{stage.name}/final.npz" for stage in stages} < set(files(whole.run_dir))
+    assert systems.load_recipe(whole.run_dir / "recipe.json") == whole.recipe
+
+
+def test_the_saved_network_is_the_trained_one(room, whole):
+    """`student.keras` alone gives the pixels of the network whose weights the last checkpoint holds."""
+    if not room.generates:
+        network = load_network(whole.run_dir / "student.keras")
+        assert set(network.output) >= {"pool1", "pool5"}
+        return
+    kept = arrays(whole.run_dir / "checkpoints" / whole.recipe.stages[-1].name / "final.npz").values()
+    system, student = systems.build(whole.recipe), load_student(whole.run_dir)
+    system.network.set_weights(list(kept)[: len(system.network.weights)])
+    seeds = range(len(CAPTIONS))
+    found = KerasRunner(student).generate(CAPTIONS, seeds)
+    expected = np.clip(np.rint(system.generate(CAPTIONS)["image"]), 0, 255)
+    np.testing.assert_array_equal(found, expected)
+    np.testing.assert_array_equal(t2i_kd.load(whole.run_dir).generate(CAPTIONS, seeds), found)
+
+
+def test_a_finished_run_trains_no_more(whole):
+    before = {name: (whole.run_dir / name).read_bytes() for name in files(whole.run_dir) if "checkpoints" in name}
+    t2i_kd.train(whole.recipe, whole.run_dir)
+    assert {name for name in before if before[name] != (whole.run_dir / name).read_bytes()} <= {
+        name for name in before if name.endswith("student.keras")
+    }
+
+
+def test_it_describes_itself_without_a_run(room, data_dir):
+    recipe = room.recipe(data_dir)
+    text = "\n".join(describe(recipe))
+    assert text.startswith(recipe.to_json().rstrip("\n")) and " parameters" in text
+    for stage in recipe.stages:
+        assert f"stage {stage.name}: {stage.objective}, {stage.steps} steps" in text
+
+
+@needs_tensorflow
+def test_eager_and_compiled_steps_lose_the_same(room, data_dir, tmp_path):
+    recipe = shortened(room.recipe(data_dir), STEPS, 1e-4)
+    compiled = first_losses(recipe, tmp_path, write=True, jit_compile=False)
+    eager = first_losses(recipe, tmp_path, write=False, jit_compile=False, run_eagerly=True)
+    assert compiled.keys() == eager.keys() == {stage.name for stage in recipe.stages}
+    for name, steps in compiled.items():
+        assert len(steps) == STEPS and len({step["loss"] for step in steps}) == STEPS
+        for one, other in zip(steps, eager[name], strict=True):
+            assert other == pytest.approx(one, rel=1e-4, abs=1e-6)
+
+
+def test_mixed_precision_trains_and_its_network_loads_in_float32(room, data_dir, tmp_path):
+    recipe = shortened(room.recipe(data_dir, "--dtype_policy=mixed_bfloat16"), 1, 1e-4)
+    t2i_kd.train(recipe, tmp_path / "run")
+    assert keras.config.dtype_policy().name == "float32"
+    assert all(np.isfinite(line["loss"]) for line in metrics(tmp_path / "run"))
+    if room.generates:
+        network = load_student(tmp_path / "run").network
+        assert {layer.compute_dtype for layer in network.get_layer("generator").layers} == {"float32"}
+        assert t2i_kd.load(tmp_path / "run").generate(CAPTIONS[0]).shape == (1, 32, 32, 3)
+    last = arrays(tmp_path / "run" / "checkpoints" / recipe.stages[-1].name / "final.npz")
+    assert {values.dtype for values in last.values()} == {np.dtype("float32")}
+
+
+@needs_tensorflow
+def test_every_exported_file_generates_the_same_images(room, whole, tmp_path):
+    if not room.generates:
+        with pytest.raises(UserError, match=r"--export_dir: .* makes no generator that could be exported"):
+            check_exportable(systems.build(whole.recipe), tmp_path / "model")
+        return
+    version = t2i_kd.export(whole.run_dir, tmp_path / "model")
+    seeds = [5, -6, 7]
+    expected = t2i_kd.load(whole.run_dir).generate(CAPTIONS, seeds).astype(int)
+    for file in ("", "assets.extra/student.tflite", "assets.extra/student.onnx"):
+        found = t2i_kd.load(version / file).generate(CAPTIONS, seeds).astype(int)
+        assert np.abs(found - expected).max() <= 1, file
+    manifest = json.loads((version / "assets.extra" / "manifest.json").read_text())
+    assert {"saved_model", "onnx"} < set(manifest["artifacts"])
+
+
+@pytest.mark.slow
+def test_killed_runs_end_with_the_same_weights_to_the_bit(room, whole, data_dir, tmp_path):
+    """Killed in every stage, between two checkpoints, and started again; the whole run was another process's."""
+    run_dir, chance, moments = tmp_path / "killed", random.SystemRandom(), {}
+    command = [*room.arguments(data_dir), f"--run_dir={run_dir}"]
+    for stage, steps in room.kills.items():
+        moments[stage] = (chance.randint(*steps), chance.uniform(0, 0.02))
+        kill_after(start(*command), run_dir, *moments[stage])
+        assert not (run_dir / "checkpoints" / stage / "final.npz").exists(), moments
+    assert finish(start(*command)).rstrip().endswith(f"{run_dir}: trained")
+    for stage in room.kills:
+        found, expected = (arrays(each / "checkpoints" / stage / "final.npz") for each in (run_dir, whole.run_dir))
+        for one, other in zip(found.values(), expected.values(), strict=True):
+            np.testing.assert_array_equal(one, other, err_msg=str(moments))
+    networks = [load_network(each / "student.keras").get_weights() for each in (run_dir, whole.run_dir)]
+    assert all(np.array_equal(*pair) for pair in zip(*networks, strict=True)), moments
+    kept = [name for name in files(whole.run_dir) if not name.startswith("tensorboard/")]
+    assert kept == [name for name in files(run_dir) if not name.startswith("tensorboard/")]
+    for name in kept:
+        if not name.endswith((".keras", ".npz", ".h5", "metrics.jsonl")):
+            assert (run_dir / name).read_bytes() == (whole.run_dir / name).read_bytes(), (name, moments)
+    losses = [[(line["step"], line["loss"]) for line in metrics(each)] for each in (run_dir, whole.run_dir)]
+    assert losses[0] == losses[1], moments
+
+
+@pytest.fixture(scope="module")
+def on_both(data_dir, tmp_path_factory):
+    """{system: its first losses} on TensorFlow and, from the same weights, on JAX without TensorFlow."""
+    folder, lines, found = tmp_path_factory.mktemp("jax"), {}, {}
+    for room in (*ROOMS, STRANGER):
+        lines[room.name] = [*room.arguments(data_dir), *room.on_jax]
+        (folder / room.name).mkdir()
+        found[room.name] = first_losses(for_jax(recipe_of(*lines[room.name])), folder / room.name, write=True)
+    (folder / "rooms.json").write_text(json.dumps(lines))
+    jax = finish(start_without_tensorflow(JAX_LOSSES, folder))
+    return types.SimpleNamespace(tensorflow=found, jax=json.loads(jax.splitlines()[-1]))
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(importlib.util.find_spec("jax") is None, reason="jax is not installed")
+@needs_tensorflow
+def test_jax_loses_what_tensorflow_does(room, on_both):
+    ours, theirs = on_both.tensorflow[room.name], on_both.jax[room.name]
+    assert ours.keys() == theirs.keys()
+    for name, steps in ours.items():
+        assert len(steps) == len(theirs[name]) == STEPS
+        for one, other in zip(steps, theirs[name], strict=True):
+            assert one.keys() == other.keys()
+            assert other["loss"] == pytest.approx(one["loss"], rel=room.jax_tolerance)
+        # Before any step every term agrees, but a GAN's generator's: its discriminators have moved already.
+        early = {key for key in steps[0] if room.name != "icsd_gan" or not key.startswith(("generator", "loss"))}
+        assert {key: theirs[name][0][key] for key in early} == pytest.approx(
+            {key: steps[0][key] for key in early}, rel=1e-4, abs=1e-6
+        )
+
+
+def test_an_option_of_another_system_is_refused(room, data_dir, tmp_path):
+    line = refused(*room.arguments(data_dir), f"--run_dir={tmp_path / 'run'}", room.foreign[0])
+    flag = room.foreign[0].removeprefix("--").partition("=")[0]
+    assert f"--{flag}: no option of --system={room.name}, {room.owners[0]}" in line
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_stage_field_of_another_system_is_refused(room, data_dir, tmp_path):
+    stage = f"--stage=other: objective=x steps=1 {room.foreign[1]}"
+    line = refused(*room.arguments(data_dir), f"--run_dir={tmp_path / 'run'}", stage)
+    assert f"--stage other: unknown key '{room.foreign[1].partition('=')[0]}'{room.owners[1]}; known: " in line
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_data_set_of_arrays_trains(room, data_dir, tmp_path):
+    """In place of the data set that the recipe names."""
+    rng = np.random.default_rng(0)
+    images = rng.integers(0, 256, (12, 32, 32, 3), np.uint8)
+    captions, labels = [f"picture {index % 4} of red" for index in range(12)], [index % 4 for index in range(12)]
+    dataset = from_arrays(images, captions, images[:4], captions[:4], labels, labels[:4])
+    recipe = shortened(room.recipe("", "--dataset=arrays"), 1, 1e-4)
+    t2i_kd.train(recipe, tmp_path / "run", dataset=dataset)
+    assert len(metrics(tmp_path / "run")) == len(recipe.stages)
