@@ -65,8 +65,13 @@ ROOMS = [
             "--stage=one: objective=mirrored steps=14 error=annealed scaling=normalised schedule=cosine warmup_steps=3",
             "--stage=two: objective=perceptual steps=13 learning_rate=1e-3 tap_weights=image:3,conv3_*:1 "
             "frozen=text_*,fc*",
+            "--discriminator_channels=4",
+            "--discriminator_mixing=scales",
+            "--augmentation=color,translation,cutout",
+            "--stage=three: objective=adversarial steps=12 learning_rate=1e-3 error=squared scaling=normalised "
+            "tap_weights=image:1,conv2_2:1 distance_weight=0.1 frozen=text_*",
         ),
-        kills={"text": (2, 4), "one": (11, 13), "two": (21, 28)},
+        kills={"text": (2, 4), "one": (11, 13), "two": (21, 28), "three": (38, 42)},
         foreign=("--icsd_weight=9", "warmth=1"),
         owners=("but of --system=icsd_gan", ""),
     ),

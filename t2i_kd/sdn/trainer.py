@@ -1,5 +1,6 @@
 """Trains SDN: a student that mirrors VGG19, through the stages of a recipe."""
 
+import dataclasses
 import functools
 
 import keras
@@ -14,6 +15,7 @@ from t2i_kd.teachers.catalogue import teacher_shapes
 from t2i_kd.teachers.tap_weights import resolve_tap_weights
 from t2i_kd.teachers.vgg19 import tap_shapes
 from t2i_kd.teachers.vgg19_weights import WIDTHS
+from t2i_kd.training.adversarial import check_gan
 from t2i_kd.training.augmentation import numbers_of, parse_policy
 from t2i_kd.training.feature_cache import features_worth_caching
 from t2i_kd.training.projected import ProjectedDiscriminators, build_projection, choose_taps
@@ -88,8 +90,31 @@ def check_stage(stage, recipe):
     if teacher == "none" and set(dict(stage.tap_weights)) != {"image"}:
         raise UserError(f"--stage {stage.name}: without a teacher only tap_weights=image:1 can be compared")
     taps = resolve_tap_weights(stage.tap_weights, shapes)
+    if stage.objective == ADVERSARIAL:
+        check_adversarial(stage, recipe, shapes)
     if stage.objective == "mirrored":
         check_mirrored(stage, recipe, {tap: shapes[tap] for tap in taps})
+
+
+def check_adversarial(stage, recipe, shapes):
+    """Raises `UserError` for an adversarial stage that cannot be trained.
+
+    Args:
+        stage: with objective `adversarial`.
+        recipe: `Recipe`.
+        shapes: {tap: (height, width, channels)} of the teacher.
+    """
+    choose_taps(recipe.projection.discriminator_taps, shapes)
+    check_gan(recipe.gan, recipe.training.batch_size)
+    parse_policy(recipe.gan.augmentation)
+    if recipe.gan.gradient_penalty != "none":
+        raise UserError("--gradient_penalty: spectral normalisation stands in its place in SDN's adversarial stage")
+    if recipe.training.batch_size // recipe.gan.discriminator_steps < 2:
+        raise UserError(f"--batch_size: {recipe.training.batch_size} leaves no other caption of the batch to be wrong")
+    if stage.error == "annealed":
+        raise UserError(f"--stage {stage.name}: error=annealed is not for an adversarial stage")
+    if not 0 <= stage.distance_weight < float("inf"):
+        raise UserError(f"--stage {stage.name}: distance_weight is {stage.distance_weight}, negative or not finite")
 
 
 def check_mirrored(stage, recipe, shapes):
@@ -120,6 +145,20 @@ class SDN(TextToImageSystem):
     """An SDN run; see `TextToImageSystem`."""
 
     own_objectives = (*OBJECTIVES, ADVERSARIAL)
+
+    def check_recipe(self):
+        super().check_recipe()
+        if any(stage.objective == ADVERSARIAL for stage in self.recipe.stages):
+            return
+        for stage in self.recipe.stages:
+            if stage.distance_weight:
+                raise UserError(f"--stage {stage.name}: distance_weight is only for objective={ADVERSARIAL}")
+        for group in (self.recipe.gan, self.recipe.projection):
+            for item in dataclasses.fields(group):
+                if getattr(group, item.name) != item.default:
+                    raise UserError(
+                        f"--{item.name}: only a stage with objective={ADVERSARIAL} reads it, and this recipe has none"
+                    )
 
     def check_own_stage(self, stage):
         check_stage(stage, self.recipe)
