@@ -39,7 +39,7 @@ def losses(pictures, megabytes):
         stages=(stage,),
     )
     system = SDN(recipe)
-    trainer, found = system.trainer(system.plans[0]), []
+    trainer, found = system.objective_trainer(system.plans[0]), []
     trainer.compile(optimizer=make_optimizer(stage, STEPS, recipe.training), jit_compile=False)
     batches = system.batches(system.plans[0], 0, STEPS)
     keep = keras.callbacks.LambdaCallback(on_train_batch_end=lambda batch, logs: found.append(float(logs["loss"])))

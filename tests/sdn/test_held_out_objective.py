@@ -65,7 +65,8 @@ def test_the_objective_on_the_test_split_is_the_stages_own(teacher, fields):
     measured = tap_distance.measure(evaluated)
     line = f"tap_objective_{stage.error}_{stage.scaling}_vgg19_average_32_n{COUNT}"
 
-    weights, measured_scales = resolve_tap_weights(stage.tap_weights), tap_scales(teacher, train.images)
+    weights = resolve_tap_weights(stage.tap_weights, teacher.output)
+    measured_scales = tap_scales(teacher, train.images)
     scales = {tap: measured_scales[tap] if stage.scaling == "normalised" else 1.0 for tap in weights}
     drawn = keras.Input((32, 32, 3), name="drawn")
     trainer = SDNTrainer(keras.Model({"drawn": drawn}, {"image": drawn}), teacher, stage, scales, steps=1)
