@@ -52,9 +52,11 @@ def train(recipe, run_dir, export_dir="", overwrite=False, dataset=None, distrib
     from t2i_kd import systems
     from t2i_kd.training.determinism import make_deterministic
     from t2i_kd.training.distribution import check_batch_size, ending_with_the_cluster, is_chief, make_strategy
+    from t2i_kd.training.memory import keep_freed_memory
     from t2i_kd.training.run_directory import open_run_directory
     from t2i_kd.training.system import random_state_restored
 
+    keep_freed_memory()
     strategy = make_strategy(distribute)
     make_deterministic()
     with random_state_restored(), strategy.scope() if strategy else contextlib.nullcontext():
