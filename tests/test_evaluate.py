@@ -103,6 +103,7 @@ def test_every_stage_of_a_run_is_evaluated_by_one_classifier(run_dir, tmp_path, 
     assert "sha256" not in printed
 
 
+@pytest.mark.slow
 def test_one_unsuitable_metric_ends_a_run_before_anything_is_drawn_or_trained(run_dir, monkeypatch, capsys):
     """What each metric can know beforehand is asked of all of them first, whatever their order."""
 

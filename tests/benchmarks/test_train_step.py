@@ -55,6 +55,7 @@ def test_operations_are_counted_as_in_a_hand_calculation():
     assert operations(network, 2) == 2 * 2 * (4 * 6 * 9 * 3 * 5 + 4 * 6 * 5 * 7)
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(importlib.util.find_spec("torch") is None, reason="PyTorch is not installed")
 def test_both_sides_lose_the_same():
     for objective in ("mirrored", "perceptual"):
@@ -64,6 +65,7 @@ def test_both_sides_lose_the_same():
         assert all(len(taken) == 1 and taken[0] > 0 for taken in seconds.values())
 
 
+@pytest.mark.slow
 def test_the_tensorflow_side_trains_when_told_and_ends_with_its_input(tmp_path):
     options = json.dumps(SMALL | {"objective": "perceptual", "cached": True, "folder": str(tmp_path)})
     command = [sys.executable, "-m", train_step.WORKERS["tensorflow"], options]

@@ -87,6 +87,7 @@ def test_seeds_give_different_images(version):
     assert np.any(generated[0] != generated[1])
 
 
+@pytest.mark.slow
 def test_truncation_shrinks_the_noise(run_dir, version, tmp_path):
     student = load_student(run_dir)
     assert student.truncated(1.0) is student

@@ -63,6 +63,7 @@ def test_wilson_interval(share, count, low, high):
     assert metric.wilson_interval(share, count) == pytest.approx((low, high), abs=5e-5)
 
 
+@pytest.mark.slow
 def test_real_pictures_of_unseen_combinations_are_classified_right(shapes_cache):
     test = shapes_cache["split", "test", 32, 32]
     result = metric.measure(EvaluationContext(LookUp(test), "captioned_shapes", cache=shapes_cache))

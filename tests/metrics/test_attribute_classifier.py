@@ -89,6 +89,7 @@ def test_a_evaluator_that_gives_nan_is_named(few_shapes):
         trained.predict(few_shapes.images[:3])
 
 
+@pytest.mark.slow
 def test_the_same_seed_trains_the_same_evaluator(few_shapes):
     first, second = (evaluator.train_attribute_classifier(few_shapes, seed=3, steps=3) for _ in range(2))
     other = evaluator.build_attribute_classifier(first.values, seed=4)

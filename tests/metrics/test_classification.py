@@ -45,6 +45,7 @@ def test_what_a_student_draws_is_named_by_a_classifier_of_real_pictures(shared):
     assert right.samples[name].shape == (160,) and len(right.pairs) == len(right.pictures) == 160
 
 
+@pytest.mark.slow
 def test_a_classifier_of_generated_pictures_learns_what_they_show(shared):
     right, wrong = (
         classification.measure_reverse(context_of(Painter(wrong), shared=shared)) for wrong in (False, True)
@@ -68,6 +69,7 @@ def test_sets_without_shared_classes_are_refused():
             measure(context)
 
 
+@pytest.mark.slow
 def test_the_classifier_is_kept_and_a_function_of_its_seed(tmp_path):
     context = context_of(Painter(), cache_dir=str(tmp_path))
     images = context.split("test").images[:8]

@@ -142,6 +142,7 @@ def context(levels=0, **options):
     return EvaluationContext(Copyist(images, levels), "captioned_shapes", **options)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("metric", ["frechet", "kernel"])
 def test_a_students_distance_says_on_what_it_was_measured_and_grows_with_the_error(metric):
     measure = resolve_metrics(metric)[metric].measure

@@ -26,6 +26,7 @@ def inception(tmp_path_factory):
     return whole, features, folder
 
 
+@pytest.mark.slow
 def test_inception_gives_what_keras_applications_gives(inception):
     whole, features, folder = inception
     images = np.random.default_rng(0).integers(0, 256, (2, 299, 299, 3)).astype("float32")

@@ -57,6 +57,7 @@ def test_too_few_captions_name_the_data_set():
         retrieval.measure(context_of(Painter(), test=40))
 
 
+@pytest.mark.slow
 def test_a_picture_of_the_wrong_class_finds_its_caption_less_often(tmp_path):
     right, wrong = (value(retrieval.measure(context_of(Painter(w), cache_dir=str(tmp_path)))) for w in (False, True))
     assert right[0] == "r_precision_ds_sje_own_32_n160_of100"

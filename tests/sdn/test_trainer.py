@@ -248,6 +248,7 @@ def test_scales_are_the_deviations_from_each_channels_mean(teacher, images, scal
     assert tap_scales(teacher, constant)["image"] == 1e-6
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", STAGES)
 def test_cached_features_change_nothing(name, teacher, images, scales):
     stage, found = STAGES[name], []

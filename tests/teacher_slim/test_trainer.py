@@ -72,6 +72,7 @@ def run(pictures, full_weights, tmp_path_factory):
     return types.SimpleNamespace(run_dir=run_dir, system=system)
 
 
+@pytest.mark.slow
 def test_a_run_leaves_a_teacher_that_can_be_loaded(run):
     path = run.run_dir / "vgg19_slim.npz"
     assert path.stat().st_size <= 3 * 2**20
@@ -129,6 +130,7 @@ def test_moving_statistics_are_in_the_checkpoint(run):
             assert np.abs(layer.get_weights()[2]).max() > 0
 
 
+@pytest.mark.slow
 def test_a_killed_run_goes_on_bit_exactly(pictures, full_weights, tmp_path, monkeypatch):
     def train(run_dir):
         TeacherSlim(recipe(pictures, full_weights)).train(run_dir)
@@ -197,6 +199,7 @@ def test_statistics_are_per_channel():
     assert 0 < sigma[1] < 0.01 and 0 < tau[1] < 0.01
 
 
+@pytest.mark.slow
 def test_the_shipped_weights_have_the_fidelity_that_is_shipped_beside_them(shared_data):
     known = json.loads(SLIM_WEIGHTS.with_name("vgg19_slim_fidelity.json").read_text())
     flowers = [

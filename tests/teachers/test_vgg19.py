@@ -129,6 +129,7 @@ def test_garbage_and_wrong_shapes_are_errors_for_slim(tmp_path):
         load_teacher(TeacherOptions(teacher="vgg19_slim", teacher_weights=str(narrow)), 32)
 
 
+@pytest.mark.slow
 def test_imagenet_offline_says_what_to_put_where(tmp_path):
     code = (
         "from t2i_kd.teachers.catalogue import load_teacher; from t2i_kd.options import TeacherOptions\n"
