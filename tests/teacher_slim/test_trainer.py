@@ -87,6 +87,7 @@ def test_a_run_leaves_a_teacher_that_can_be_loaded(run):
         np.testing.assert_allclose(found[pool], expected[pool], rtol=0.02, atol=0.01 * np.abs(expected[pool]).max())
 
 
+@pytest.mark.slow
 def test_a_run_teaches_as_run_dir(run):
     """The network that `--teacher=run:DIR` names is the folded one, to float16's rounding of the other file."""
     teacher = load_teacher(TeacherOptions(teacher=f"run:{run.run_dir}"), 32)
@@ -97,6 +98,7 @@ def test_a_run_teaches_as_run_dir(run):
         np.testing.assert_allclose(found[pool], expected[pool], rtol=1e-3, atol=1e-4 * np.abs(expected[pool]).max())
 
 
+@pytest.mark.slow
 def test_a_run_measures_its_fidelity(run):
     report = json.loads((run.run_dir / "fidelity.json").read_text())
     assert (report["classes"], report["train_images"], report["test_images"]) == (4, 32, 8)
@@ -106,6 +108,7 @@ def test_a_run_measures_its_fidelity(run):
     assert report["full"]["pool1"] >= 0.75
 
 
+@pytest.mark.slow
 def test_a_run_leaves_no_maps_behind(run):
     assert {path.name for path in run.run_dir.iterdir()} == {
         "checkpoints",
@@ -120,6 +123,7 @@ def test_a_run_leaves_no_maps_behind(run):
     assert {*POOLS, *(f"{pool}_average" for pool in POOLS), "loss"} < set(lines[0])
 
 
+@pytest.mark.slow
 def test_moving_statistics_are_in_the_checkpoint(run):
     with np.load(run.run_dir / "checkpoints" / "distil" / "final.npz") as kept:
         names = " ".join(kept.files)
