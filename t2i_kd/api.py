@@ -5,10 +5,25 @@ Errors that the caller can mend are `UserError`s. What is imported here is impor
 
 import contextlib
 import errno
+import math
+import time
+from typing import NamedTuple
 
 from t2i_kd.errors import UserError, raise_all
 
 DISK_IS_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+
+
+class Trained(NamedTuple):
+    """What `train` has done.
+
+    Attributes:
+        chief: whether this process alone writes; True without a cluster.
+        finished: whether every stage is; False where the time was over before.
+    """
+
+    chief: bool
+    finished: bool
 
 
 def load(path, threads=0):
@@ -29,7 +44,7 @@ def load(path, threads=0):
     return load_artifact(path, threads)
 
 
-def train(recipe, run_dir, export_dir="", overwrite=False, dataset=None, distribute="none"):
+def train(recipe, run_dir, export_dir="", overwrite=False, dataset=None, distribute="none", max_minutes=0.0):
     """Trains a recipe, or goes on with it where a stopped run of it lies in `run_dir`.
 
     TensorFlow's operations are made deterministic, for the process; Keras's random generator is seeded with the
@@ -42,9 +57,11 @@ def train(recipe, run_dir, export_dir="", overwrite=False, dataset=None, distrib
         overwrite: an export may replace what is there.
         dataset: a data set object in place of the one that the recipe names; see `t2i_kd.data.from_arrays`.
         distribute: `none`, `mirrored` or `multi_worker`.
+        max_minutes: after which the training ends early, at a checkpoint from which the same recipe goes on; the
+            student is then what there is. 0: never.
 
     Returns:
-        Whether this process is the chief, which alone writes; True without a cluster.
+        A `Trained`.
 
     Raises:
         UserError: naming the option or file that is wrong.
@@ -56,6 +73,11 @@ def train(recipe, run_dir, export_dir="", overwrite=False, dataset=None, distrib
     from t2i_kd.training.run_directory import open_run_directory
     from t2i_kd.training.system import random_state_restored
 
+    began = time.monotonic()
+    if not 0 <= max_minutes < math.inf:
+        raise UserError(f"--max_minutes: {max_minutes} is negative or not finite")
+    if max_minutes and distribute == "multi_worker":
+        raise UserError("--max_minutes: the workers of --distribute=multi_worker would not stop at one step")
     keep_freed_memory()
     strategy = make_strategy(distribute)
     make_deterministic()
@@ -69,12 +91,12 @@ def train(recipe, run_dir, export_dir="", overwrite=False, dataset=None, distrib
             open_run_directory(run_dir, system.recipe)
         try:
             with ending_with_the_cluster():
-                system.train(run_dir)
+                finished = system.train(run_dir, began + 60 * max_minutes if max_minutes else math.inf)
         except OSError as error:
             if error.errno not in DISK_IS_FULL:
                 raise
             raise UserError(f"--run_dir: cannot write into {run_dir}: {error.strerror}") from None
-        return is_chief()
+        return Trained(is_chief(), finished)
 
 
 def check_exportable(system, export_dir, overwrite=False):

@@ -58,13 +58,15 @@ class TeacherOptions:
 
     teacher: str = option(
         "vgg19",
-        "The pretrained network that teaches: vgg19, vgg19_slim, any network of keras.applications by its name, "
+        "The pretrained network that teaches: vgg19, vgg19_slim, efficientnet_lite0, any network of "
+        "keras.applications by its name, "
         "run:DIR (the student of a run that reads images), a module of your own on Python's path, or none.",
     )
     teacher_weights: str = option(
         "imagenet",
-        "The teacher's weights: imagenet (Keras downloads them; those of vgg19_slim come with the package) or a file: "
-        "a .weights.h5 of the same keras.applications network, or a .npz that the teacher_slim system wrote.",
+        "The teacher's weights: imagenet (Keras downloads them; those of vgg19_slim and efficientnet_lite0 come with "
+        "the package) or a file: a .weights.h5 of the same keras.applications network, a .npz that the teacher_slim "
+        "system wrote, or one of EfficientNet-Lite0's arrays.",
     )
     teacher_weights_sha256: str = option(
         "", "The SHA-256 that the file of the teacher's weights must have; empty: any."
@@ -116,11 +118,18 @@ class TrainingOptions:
     checkpoint_every: int = option(500, "How many steps lie between two checkpoints.")
     sample_every: int = option(500, "How many steps lie between two sample sheets.")
     log_every: int = option(20, "How many steps lie between two lines of metrics.jsonl.")
+    measure_every: int = option(
+        0,
+        "How many steps lie between two measurements on held-out images: a kernel distance, the diversity, and the "
+        "discriminators' health, for metrics.jsonl and TensorBoard. 0 measures nothing.",
+    )
 
     def __post_init__(self):
         for name in ("batch_size", "checkpoint_every", "sample_every", "log_every"):
             if getattr(self, name) < 1:
                 raise UserError(f"--{name}: {getattr(self, name)} is not positive")
+        if self.measure_every < 0:
+            raise UserError(f"--measure_every: {self.measure_every} is negative")
         if not 0 <= self.seed < 2**32:
             raise UserError(f"--seed: {self.seed} is not in 0 to 2^32 - 1")
         if not 0 <= self.ema < 1:
@@ -162,4 +171,21 @@ class GanOptions:
     )
     augmentation: str = option(
         "", "The differentiable augmentation of the discriminators' inputs: some of color,translation,cutout."
+    )
+
+
+@dataclass(frozen=True)
+class ProjectionOptions:
+    """Discriminators through the teacher"""
+
+    discriminator_taps: str = option(
+        "",
+        "The teacher's taps that the discriminators read, with commas between. Empty takes one a side, from the finest "
+        "to the coarsest.",
+    )
+    discriminator_mixing: str = option(
+        "channels",
+        "The fixed random mixing of a tap's features: none, channels (within a tap), or scales (also from the coarser "
+        "taps to the finer ones).",
+        ("none", "channels", "scales"),
     )

@@ -40,6 +40,12 @@ def _define_own_flags():
         "The devices that share each batch: one, all of this machine's, or those of TF_CONFIG's workers. It does not "
         "belong to the recipe.",
     )
+    flags.DEFINE_float(
+        "max_minutes",
+        None,
+        "End the training after so many minutes, at a checkpoint, and export what there is; the same command goes on "
+        "from there. Unset trains to the end. It does not belong to the recipe.",
+    )
     flags.DEFINE_boolean(
         "dry_run",
         False,
@@ -65,8 +71,19 @@ def main():
         for line in api.describe(recipe):
             print(line)
         return
-    if api.train(recipe, FLAGS.run_dir, FLAGS.export_dir, FLAGS.overwrite, distribute=FLAGS.distribute):
-        print(f"{FLAGS.run_dir}: trained")
+    if FLAGS.max_minutes is not None and FLAGS.max_minutes <= 0:
+        raise UserError(f"--max_minutes: {FLAGS.max_minutes:g} is not positive")
+    chief, finished = api.train(
+        recipe,
+        FLAGS.run_dir,
+        FLAGS.export_dir,
+        FLAGS.overwrite,
+        distribute=FLAGS.distribute,
+        max_minutes=FLAGS.max_minutes or 0.0,
+    )
+    if chief:
+        unfinished = f"trained for {FLAGS.max_minutes or 0:g} minutes; the same command goes on with it"
+        print(f"{FLAGS.run_dir}: {'trained' if finished else unfinished}")
         if FLAGS.export_dir:
             commands.export(FLAGS.run_dir, FLAGS.export_dir, overwrite=FLAGS.overwrite)
 

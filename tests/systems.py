@@ -29,6 +29,7 @@ class Room:
         owners: the systems that have that flag, and those whose stages have that key.
         generates: whether its student generates images and can be exported.
         on_jax: what JAX and TensorFlow are compared with in place of the options of the same names.
+        variant: what tells it from another recipe of the same system.
         jax_tolerance: of the losses of later steps, relative; a GAN's generator meets discriminators that have moved
             already, by gradients that may be next to nothing.
     """
@@ -41,6 +42,12 @@ class Room:
     generates: bool = True
     on_jax: tuple[str, ...] = ()
     jax_tolerance: float = 1e-4
+    variant: str = ""
+
+    @property
+    def title(self):
+        """What it is called among the rooms."""
+        return "_".join(filter(None, (self.name, self.variant)))
 
     def recipe(self, data_dir, *more):
         """Its recipe on a folder of images."""
@@ -65,8 +72,13 @@ ROOMS = [
             "--stage=one: objective=mirrored steps=14 error=annealed scaling=normalised schedule=cosine warmup_steps=3",
             "--stage=two: objective=perceptual steps=13 learning_rate=1e-3 tap_weights=image:3,conv3_*:1 "
             "frozen=text_*,fc*",
+            "--discriminator_channels=4",
+            "--discriminator_mixing=scales",
+            "--augmentation=color,translation,cutout",
+            "--stage=three: objective=adversarial steps=12 learning_rate=1e-3 error=squared scaling=normalised "
+            "tap_weights=image:1,conv2_2:1 distance_weight=0.1 frozen=text_*",
         ),
-        kills={"text": (2, 4), "one": (11, 13), "two": (21, 28)},
+        kills={"text": (2, 4), "one": (11, 13), "two": (21, 28), "three": (38, 42)},
         foreign=("--icsd_weight=9", "warmth=1"),
         owners=("but of --system=icsd_gan", ""),
     ),
@@ -108,6 +120,31 @@ ROOMS = [
         generates=False,
     ),
 ]
+
+# ICSD-GAN's discriminators see through a teacher, which reads no image of 16 pixels: those are enlarged.
+THROUGH_THE_TEACHER = Room(
+    "icsd_gan",
+    (
+        *TEXT,
+        "--teacher=vgg19_slim",
+        "--image_stages=2",
+        "--generator_channels=8",
+        "--condition_dim=4",
+        "--discriminator=teacher",
+        "--discriminator_channels=4",
+        "--discriminator_mixing=scales",
+        "--augmentation=color,translation,cutout",
+        "--icsd_features=discriminator",
+        "--measure_every=9",
+        "--stage=gan: objective=icsd steps=30 learning_rate=1e-3 frozen=text_*",
+    ),
+    kills={"gan": (13, 17)},
+    foreign=("--head_rank=4", "scaling=raw"),
+    owners=("but of --system=sdn", ", which only stages of sdn have"),
+    on_jax=("--augmentation=color",),
+    jax_tolerance=1e-3,
+    variant="teacher",
+)
 
 # A system that the package does not know: the mean colour of a caption's images, in a package of its own.
 STRANGER = Room(

@@ -18,7 +18,16 @@ from t2i_kd.errors import UserError
 from t2i_kd.runners import KerasRunner
 from t2i_kd.student import load_network, load_student
 from tests.commands import arrays, files, finish, kill_after, metrics, refused, start, start_without_tensorflow
-from tests.systems import ROOMS, STRANGER, first_losses, recipe_of, shortened, write_images, write_stranger
+from tests.systems import (
+    ROOMS,
+    STRANGER,
+    THROUGH_THE_TEACHER,
+    first_losses,
+    recipe_of,
+    shortened,
+    write_images,
+    write_stranger,
+)
 
 CAPTIONS = ["picture 3 of red", "a grey picture", "no such words"]
 JAX_LOSSES = """
@@ -63,7 +72,11 @@ def stranger(tmp_path_factory):
         del sys.modules[name]
 
 
-@pytest.fixture(scope="module", params=[*ROOMS, STRANGER], ids=lambda room: room.name)
+@pytest.fixture(
+    scope="module",
+    params=[*ROOMS, STRANGER, pytest.param(THROUGH_THE_TEACHER, marks=pytest.mark.slow)],
+    ids=lambda room: room.title,
+)
 def room(request):
     return request.param
 
@@ -73,7 +86,7 @@ def whole(room, data_dir, tmp_path_factory):
     """A run of this process that nothing interrupted."""
     run_dir = tmp_path_factory.mktemp("runs") / "whole"
     recipe = room.recipe(data_dir)
-    assert t2i_kd.train(recipe, run_dir)
+    assert t2i_kd.train(recipe, run_dir).finished
     return types.SimpleNamespace(recipe=recipe, run_dir=run_dir)
 
 
@@ -191,12 +204,13 @@ def test_killed_runs_end_with_the_same_weights_to_the_bit(room, whole, data_dir,
 
 @pytest.fixture(scope="module")
 def on_both(data_dir, tmp_path_factory):
-    """{system: its first losses} on TensorFlow and, from the same weights, on JAX without TensorFlow."""
+    """{room: its first losses} on TensorFlow and, from the same weights, on JAX without TensorFlow."""
     folder, lines, found = tmp_path_factory.mktemp("jax"), {}, {}
-    for room in (*ROOMS, STRANGER):
-        lines[room.name] = [*room.arguments(data_dir), *room.on_jax]
-        (folder / room.name).mkdir()
-        found[room.name] = first_losses(for_jax(recipe_of(*lines[room.name])), folder / room.name, write=True)
+    for room in (*ROOMS, STRANGER, THROUGH_THE_TEACHER):
+        name = room.title
+        lines[name] = [*room.arguments(data_dir), *room.on_jax]
+        (folder / name).mkdir()
+        found[name] = first_losses(for_jax(recipe_of(*lines[name])), folder / name, write=True)
     (folder / "rooms.json").write_text(json.dumps(lines))
     jax = finish(start_without_tensorflow(JAX_LOSSES, folder))
     return types.SimpleNamespace(tensorflow=found, jax=json.loads(jax.splitlines()[-1]))
@@ -206,7 +220,7 @@ def on_both(data_dir, tmp_path_factory):
 @pytest.mark.skipif(importlib.util.find_spec("jax") is None, reason="jax is not installed")
 @needs_tensorflow
 def test_jax_loses_what_tensorflow_does(room, on_both):
-    ours, theirs = on_both.tensorflow[room.name], on_both.jax[room.name]
+    ours, theirs = on_both.tensorflow[room.title], on_both.jax[room.title]
     assert ours.keys() == theirs.keys()
     for name, steps in ours.items():
         assert len(steps) == len(theirs[name]) == STEPS

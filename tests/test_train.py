@@ -127,6 +127,8 @@ WRONG = {
     "flag": (("--colour=red",), "Unknown command line flag 'colour'"),
     "argument": (("train",), "'train' is not a flag"),
     "choice": (("--teacher_pooling=mean",), "flag --teacher_pooling=mean"),
+    "minutes": (("--max_minutes=0",), "--max_minutes: 0 is not positive"),
+    "measure": (("--measure_every=-1",), "--measure_every: -1 is negative"),
     "teacher": (("--teacher=alexnet",), "--teacher: 'alexnet' is none of"),
     "number": (("--batch_size=many",), "flag --batch_size=many"),
     "flagfile": (("--flagfile=DIR/absent.flags",), "absent.flags"),

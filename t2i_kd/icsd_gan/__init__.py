@@ -6,7 +6,16 @@ alone is known to us; the rest is our reconstruction.
 
 from dataclasses import dataclass
 
-from t2i_kd.options import DataOptions, GanOptions, StudentOptions, TeacherOptions, TextOptions, TrainingOptions, option
+from t2i_kd.options import (
+    DataOptions,
+    GanOptions,
+    ProjectionOptions,
+    StudentOptions,
+    TeacherOptions,
+    TextOptions,
+    TrainingOptions,
+    option,
+)
 from t2i_kd.recipe import Recipe, TextToImageStage
 
 
@@ -20,6 +29,11 @@ class IcsdOptions:
     kl_weight: float = option(2.0, "The weight of the conditioning augmentation's KL divergence.")
     icsd_weight: float = option(1.0, "Lambda, the weight of the cross-sample similarity distillation. 0 leaves it out.")
     icsd_warmup: float = option(0.0, "The share of a stage in which lambda grows linearly from 0.")
+    discriminator: str = option(
+        "plain",
+        "What each stage's discriminator reads: the image (plain), or the teacher's taps of it (teacher).",
+        ("plain", "teacher"),
+    )
     icsd_features: str = option(
         "generator", "Whose features are compared across the samples.", ("generator", "discriminator")
     )
@@ -41,6 +55,7 @@ class IcsdRecipe(Recipe):
     student: StudentOptions = StudentOptions()
     icsd: IcsdOptions = IcsdOptions()
     gan: GanOptions = GanOptions()
+    projection: ProjectionOptions = ProjectionOptions()
     training: TrainingOptions = TrainingOptions()
     stages: tuple[TextToImageStage, ...] = ()
 

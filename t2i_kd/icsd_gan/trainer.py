@@ -1,14 +1,16 @@
 """Trains ICSD-GAN: a generator of several stages, a discriminator each, and coarse stages taught by the refined one."""
 
+import functools
+
 from keras import ops
 
 from t2i_kd.errors import UserError
 from t2i_kd.icsd_gan.networks import Discriminator, build_generator, image_name, sides
 from t2i_kd.icsd_gan.objective import discriminator_loss, icsd_loss, kl_divergence
-from t2i_kd.training.adversarial import AdversarialTrainer, check_gan
-from t2i_kd.training.augmentation import augment, numbers_of, parse_policy
+from t2i_kd.training.adversarial import AdversarialTrainer, as_arrays, augmentation_numbers, check_gan, next_differs
 from t2i_kd.training.distribution import gathered
 from t2i_kd.training.gan_losses import fake_loss, generator_loss, real_loss
+from t2i_kd.training.projected import ProjectedDiscriminators, check_projection, projection_at, refuse_unread
 from t2i_kd.training.text_to_image import TextToImageSystem
 
 OBJECTIVE = "icsd"
@@ -28,16 +30,17 @@ class ICSDTrainer(AdversarialTrainer):
         input_name: of its text input.
         recipe: `Recipe`.
         steps: of the stage; lambda grows over the first `icsd_warmup` of them.
+        discriminators: layers; None: a `Discriminator` for every stage.
     """
 
-    def __init__(self, network, input_name, recipe, steps):
-        found = sides(recipe.data.resolution, recipe.icsd.image_stages)
-        channels = recipe.gan.discriminator_channels
-        discriminators = [Discriminator(side, recipe.text.text_dim, channels) for side in found]
+    def __init__(self, network, input_name, recipe, steps, discriminators=None):
+        found = sides_of(recipe)
+        if discriminators is None:
+            channels = recipe.gan.discriminator_channels
+            discriminators = [Discriminator(side, recipe.text.text_dim, channels) for side in found]
         super().__init__(network, discriminators, recipe.gan, recipe.training.ema, name="icsd_gan")
         self.icsd, self.input_name, self.sides = recipe.icsd, input_name, found
         self.images = [image_name(side, recipe.data.resolution) for side in found]
-        self.kinds = parse_policy(recipe.gan.augmentation)
         self.warmup = max(1.0, recipe.icsd.icsd_warmup * steps)
 
     def generate(self, batch):
@@ -49,26 +52,12 @@ class ICSDTrainer(AdversarialTrainer):
         factor = images.shape[1] // side
         return images if factor == 1 else ops.average_pool(images, factor, factor)
 
-    def _augmented(self, images, batch, real):
-        """Images as the discriminators get them; real and generated ones are augmented by numbers of their own."""
-        if not self.kinds:
-            return images
-        count = numbers_of(self.kinds)
-        uniforms = batch["uniforms"][:, :count] if real else batch["uniforms"][:, count:]
-        return augment(images, self.kinds, uniforms)
-
-    def _differs(self, batch):
-        """1 where the next caption of the batch is another text, 0 elsewhere: float32 [batch]."""
-        given = batch[self.input_name]
-        other = ops.any(ops.not_equal(given, ops.roll(given, -1, axis=0)), axis=tuple(range(1, len(given.shape))))
-        return ops.cast(other, "float32")
-
     def discriminator_terms(self, batch, generated):
         """The sum of the stages' losses; each stage's, and its penalty, is a term of its own."""
-        terms, differs = {}, self._differs(batch)
+        terms, differs = {}, next_differs(batch[self.input_name])
         for name, side, discriminator in zip(self.images, self.sides, self.discriminators, strict=True):
-            real = self._augmented(self._real(batch, side), batch, real=True)
-            fake = self._augmented(generated[name], batch, real=False)
+            real = self.augmented(self._real(batch, side), batch, real=True)
+            fake = self.augmented(generated[name], batch, real=False)
             terms[f"discriminator_{side}"] = self._discriminator_loss(
                 discriminator, real, fake, generated["text"], differs
             )
@@ -98,24 +87,117 @@ class ICSDTrainer(AdversarialTrainer):
 
     def generator_terms(self, batch, generated):
         """L_G; the stages' adversarial losses, `kl` and `icsd`, both unweighted, are terms of their own."""
-        kind, text = self.gan.gan_loss, ops.stop_gradient(generated["text"])
-        terms, features = {}, []
-        for name, side, discriminator in zip(self.images, self.sides, self.discriminators, strict=True):
-            fake = discriminator.trunk(self._augmented(generated[name], batch, real=False))
-            scores = (discriminator.unconditional(fake), discriminator.conditional([fake, text]))
-            terms[f"generator_{side}"] = sum(ops.mean(generator_loss(kind, score)) for score in scores)
-            features.append(ops.mean(fake, axis=(1, 2)))
-        loss = sum(terms.values())
+        losses, features = self.scores_of_generated(batch, generated, ops.stop_gradient(generated["text"]))
+        terms = {f"generator_{side}": loss for side, loss in zip(self.sides, losses, strict=True)}
+        loss = sum(losses)
         if self.icsd.icsd_features == "generator":
             features = [generated[f"features_{side}"] for side in self.sides]
         terms["kl"] = kl_divergence(generated["mean"], generated["log_sigma"])
         terms["icsd"] = icsd_loss([gathered(each) for each in features], self.icsd.icsd_teacher)
         return loss + self.icsd.kl_weight * terms["kl"] + self._weight() * terms["icsd"], terms
 
+    def scores_of_generated(self, batch, generated, text):
+        """(each stage's adversarial loss, each discriminator's features [batch, dim]) of the generated images."""
+        losses, features, kind = [], [], self.gan.gan_loss
+        for name, discriminator in zip(self.images, self.discriminators, strict=True):
+            fake = discriminator.trunk(self.augmented(generated[name], batch, real=False))
+            scores = (discriminator.unconditional(fake), discriminator.conditional([fake, text]))
+            losses.append(sum(ops.mean(generator_loss(kind, score)) for score in scores))
+            features.append(ops.mean(fake, axis=(1, 2)))
+        return losses, features
+
+    def scores(self, batch):
+        generated, found = self.generate(batch), ({}, {})
+        text = generated["text"]
+        for name, side, discriminator in zip(self.images, self.sides, self.discriminators, strict=True):
+            images = (
+                self.augmented(self._real(batch, side), batch, real=True),
+                self.augmented(generated[name], batch, real=False),
+            )
+            for scores, image in zip(found, images, strict=True):
+                scores[f"{side}"], scores[f"{side}_caption"] = discriminator(image, text)
+        return [as_arrays(scores) for scores in found]
+
     def _weight(self):
         """Lambda at this step."""
         done = ops.cast(self.optimizer.generator.iterations, "float32")
         return self.icsd.icsd_weight * ops.minimum(1.0, (done + 1) / self.warmup)
+
+
+class ProjectedICSDTrainer(ICSDTrainer):
+    """The step of ICSD-GAN whose discriminators see each stage's image through the teacher.
+
+    In place of each stage's two scores stand those of `t2i_kd.training.projected`, with the same weights for all
+    stages. The features that `icsd_features=discriminator` compares are the heads' last maps, averaged over their
+    places, side by side.
+
+    Args:
+        network, input_name, recipe, steps: as `ICSDTrainer` has them.
+        projections: of every stage, `keras.Model`s of `build_projection`.
+    """
+
+    def __init__(self, network, input_name, recipe, steps, projections):
+        text_dim, channels = recipe.text.text_dim, recipe.gan.discriminator_channels
+        stages = [
+            ProjectedDiscriminators(projection, text_dim, channels, f"{side}_")
+            for projection, side in zip(projections, sides_of(recipe), strict=True)
+        ]
+        heads = [head for stage in stages for head in stage.heads]
+        super().__init__(network, input_name, recipe, steps, heads)
+        self.stages = stages
+
+    def generate(self, batch):
+        """The student's outputs, and what the teacher sees in each of its images."""
+        outputs = super().generate(batch)
+        for stage, name in zip(self.stages, self.images, strict=True):
+            seen = stage.features(self.augmented(outputs[name], batch, real=False))
+            outputs |= {f"{name}/{tap}": values for tap, values in seen.items()}
+        return outputs
+
+    def _real_seen(self, stage, side, batch):
+        image = self.augmented(self._real(batch, side), batch, real=True)
+        return {tap: ops.stop_gradient(values) for tap, values in stage.features(image).items()}
+
+    def scores(self, batch):
+        generated, real, fake = self.generate(batch), {}, {}
+        text = generated["text"]
+        for stage, name, side in zip(self.stages, self.images, self.sides, strict=True):
+            real |= stage.scores(self._real_seen(stage, side, batch), text)
+            fake |= stage.scores(self._seen(stage, name, generated), text)
+        return [as_arrays(scores) for scores in (real, fake)]
+
+    def discriminator_terms(self, batch, generated):
+        """The sum of the stages' losses; each head's, and the shares that it takes for real, are terms of their own."""
+        loss, terms, differs = 0.0, {}, next_differs(batch[self.input_name])
+        for stage, name, side in zip(self.stages, self.images, self.sides, strict=True):
+            own, found = stage.discriminator_loss(
+                self.gan.gan_loss,
+                self._real_seen(stage, side, batch),
+                self._seen(stage, name, generated),
+                generated["text"],
+                differs,
+            )
+            loss, terms = loss + own, terms | found
+        return loss, terms
+
+    def scores_of_generated(self, batch, generated, text):
+        """(each stage's adversarial loss, each stage's heads' features [batch, dim]) of the generated images."""
+        losses, features = [], []
+        for stage, name in zip(self.stages, self.images, strict=True):
+            seen = self._seen(stage, name, generated)
+            means = [head.trunk(seen[tap], training=False)["mean"] for tap, head in zip(seen, stage.heads, strict=True)]
+            losses.append(stage.generator_loss(self.gan.gan_loss, seen, text)[0])
+            features.append(ops.concatenate(means, axis=-1))
+        return losses, features
+
+    @staticmethod
+    def _seen(stage, name, generated):
+        return {tap: generated[f"{name}/{tap}"] for tap in stage.projection.output}
+
+
+def sides_of(recipe):
+    """The sides of a recipe's stages; see `networks.sides`."""
+    return sides(recipe.data.resolution, recipe.icsd.image_stages)
 
 
 class ICSDGAN(TextToImageSystem):
@@ -137,14 +219,13 @@ class ICSDGAN(TextToImageSystem):
     def check_recipe(self):
         super().check_recipe()
         recipe = self.recipe
-        sides(recipe.data.resolution, recipe.icsd.image_stages)
+        found = sides_of(recipe)
         check_gan(recipe.gan, recipe.training.batch_size)
-        parse_policy(recipe.gan.augmentation)
-        if recipe.training.batch_size // recipe.gan.discriminator_steps < 2:
-            raise UserError(
-                f"--batch_size: {recipe.training.batch_size} leaves fewer than 2 samples for a step of the generator; "
-                "ICSD-GAN compares the samples of a batch and takes wrong captions from it"
-            )
+        if recipe.icsd.discriminator == "teacher":
+            for side in found:
+                check_projection(recipe.projection, recipe.gan, recipe.teacher, side)
+        else:
+            refuse_unread(recipe.projection, "--discriminator=teacher")
         for name in ("icsd_weight", "kl_weight"):
             if not 0 <= getattr(recipe.icsd, name) < float("inf"):
                 raise UserError(f"--{name}: {getattr(recipe.icsd, name)} is negative or not finite")
@@ -153,9 +234,19 @@ class ICSDGAN(TextToImageSystem):
 
     @property
     def uniforms(self):
-        """Random numbers of a step's augmentation for each sample: for its real and for its generated picture."""
-        return 2 * numbers_of(parse_policy(self.recipe.gan.augmentation))
+        return augmentation_numbers(self.recipe.gan)
+
+    @functools.cached_property
+    def projections(self):
+        """The frozen networks in front of every stage's heads."""
+        recipe = self.recipe
+        return [
+            projection_at(side, recipe.projection, recipe.teacher, self.dataset.images, recipe.training.seed)
+            for side in sides_of(recipe)
+        ]
 
     def objective_trainer(self, plan):
         (input_name,) = self.condition.inputs
-        return ICSDTrainer(self.network, input_name, self.recipe, plan.steps)
+        if self.recipe.icsd.discriminator == "plain":
+            return ICSDTrainer(self.network, input_name, self.recipe, plan.steps)
+        return ProjectedICSDTrainer(self.network, input_name, self.recipe, plan.steps, self.projections)

@@ -5,7 +5,16 @@ Source: Yuan & Peng, "Text-to-image Synthesis via Symmetrical Distillation Netwo
 
 from dataclasses import dataclass
 
-from t2i_kd.options import DataOptions, StudentOptions, TeacherOptions, TextOptions, TrainingOptions, option
+from t2i_kd.options import (
+    DataOptions,
+    GanOptions,
+    ProjectionOptions,
+    StudentOptions,
+    TeacherOptions,
+    TextOptions,
+    TrainingOptions,
+    option,
+)
 from t2i_kd.recipe import Recipe, TextToImageStage
 
 
@@ -25,6 +34,11 @@ class SDNOptions:
         "through ReLUs) or looks_linear (also keeps different texts different).",
         ("paper", "he", "looks_linear"),
     )
+    modulation: bool = option(
+        False,
+        "Let text and noise scale and shift every block's map, not only start the first one. The paper's generator "
+        "does not.",
+    )
     image_output: str = option(
         "paper",
         "The image: paper (the last convolution, in 0-255) or centred (127.5 (1 + that convolution)).",
@@ -34,14 +48,16 @@ class SDNOptions:
 
 @dataclass(frozen=True)
 class SDNStage(TextToImageStage):
-    """A stage with `objective` mirrored, perceptual or ds_sje.
+    """A stage with `objective` mirrored, perceptual, adversarial or ds_sje.
 
     Attributes:
         error, scaling: how taps are compared; see `t2i_kd.metrics.tap_errors`.
+        distance_weight: of Stage II's distance in an adversarial stage; 0: none.
     """
 
     error: str = "l1"
     scaling: str = "raw"
+    distance_weight: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -54,6 +70,8 @@ class SDNRecipe(Recipe):
     teacher: TeacherOptions = TeacherOptions()
     student: StudentOptions = StudentOptions()
     sdn: SDNOptions = SDNOptions()
+    projection: ProjectionOptions = ProjectionOptions()
+    gan: GanOptions = GanOptions()
     training: TrainingOptions = TrainingOptions()
     stages: tuple[SDNStage, ...] = ()
 

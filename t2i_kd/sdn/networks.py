@@ -93,6 +93,7 @@ def build_generator(
     image_output="paper",
     seed=0,
     head_rank=0,
+    modulation=False,
 ):
     """SDN's student G: a text vector in, an image and 21 mirrored feature maps out.
 
@@ -110,6 +111,9 @@ def build_generator(
         seed: of the initial weights.
         head_rank: r; where it makes a layer smaller, the kernel of fc6 and of pool5's dense layer is a product U V of
             [inputs, r] and [r, outputs], a layer `NAME_factor` without bias before each; 0, the paper's, for none.
+        modulation: let text and noise c scale and shift each block's upsampled map h on its way to the next
+            convolution: h (1 + A c + a) + B c + b, channel by channel, all of A, a, B, b 0 at first. After DF-GAN (Tao
+            et al., CVPR 2022); the paper's has none.
 
     Returns:
         A `keras.Model` from {"text": float32 [batch, text_dim], ["noise": float32 [batch, noise_dim]]} to
@@ -126,10 +130,11 @@ def build_generator(
     kernels = kernel_initializers(initializer, seed)
     text = keras.Input((text_dim,), name="text")
     inputs = {"text": text}
-    features = text
+    given = text
     if noise_dim:
         inputs["noise"] = keras.Input((noise_dim,), name="noise")
-        features = keras.layers.Concatenate(name="text_and_noise")([text, inputs["noise"]])
+        given = keras.layers.Concatenate(name="text_and_noise")([text, inputs["noise"]])
+    features = given
 
     def dense(units, name, kind="inner", places=1):
         return keras.layers.Dense(units, "relu", kernel_initializer=kernels(kind, places=places), name=name)
@@ -138,6 +143,17 @@ def build_generator(
         return keras.layers.Conv2D(
             filters, 3, padding="same", activation="relu", kernel_initializer=kernels("inner", side), name=name
         )
+
+    def modulated(features, name):
+        filters = features.shape[-1]
+        scale, shift = (
+            keras.layers.Reshape((1, 1, filters), name=f"{name}_{what}_reshape")(
+                keras.layers.Dense(filters, kernel_initializer="zeros", name=f"{name}_{what}")(given)
+            )
+            for what in ("scale", "shift")
+        )
+        scaled = keras.layers.Multiply(name=f"{name}_scaled")([features, scale])
+        return keras.layers.Add(name=f"{name}_modulated")([features, scaled, shift])
 
     def factored(inputs, units, name, places=1):
         """Layers from `inputs` numbers to `units`, to be applied in turn."""
@@ -163,6 +179,8 @@ def build_generator(
         name = f"conv{block}_{count}"
         side *= 2
         features = taps[name] = keras.layers.UpSampling2D(2, interpolation="nearest", name=name)(features)
+        if modulation:
+            features = modulated(features, name)
         for index in range(count - 1, 0, -1):
             name = f"conv{block}_{index}"
             features = taps[name] = convolution(channels(block, width), name, side)(features)

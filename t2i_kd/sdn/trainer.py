@@ -7,14 +7,17 @@ from keras import ops
 
 from t2i_kd.errors import UserError
 from t2i_kd.metrics.tap_errors import ERRORS, SCALINGS, tap_errors, tap_scales
+from t2i_kd.sdn.adversarial import ADVERSARIAL, SDNAdversarialTrainer
 from t2i_kd.sdn.networks import build_generator
 from t2i_kd.sdn.objective import OBJECTIVES
 from t2i_kd.teachers.catalogue import teacher_shapes
 from t2i_kd.teachers.tap_weights import resolve_tap_weights
 from t2i_kd.teachers.vgg19 import tap_shapes
 from t2i_kd.teachers.vgg19_weights import WIDTHS
+from t2i_kd.training.adversarial import augmentation_numbers, check_gan
 from t2i_kd.training.feature_cache import features_worth_caching
-from t2i_kd.training.text_to_image import TextToImageSystem
+from t2i_kd.training.projected import ProjectedDiscriminators, check_projection, projection_at, refuse_unread
+from t2i_kd.training.text_to_image import TextToImageSystem, text_network
 from t2i_kd.training.trainer import Trainer
 
 # What the fields of SDN's own stages may say.
@@ -85,8 +88,25 @@ def check_stage(stage, recipe):
     if teacher == "none" and set(dict(stage.tap_weights)) != {"image"}:
         raise UserError(f"--stage {stage.name}: without a teacher only tap_weights=image:1 can be compared")
     taps = resolve_tap_weights(stage.tap_weights, shapes)
+    if stage.objective == ADVERSARIAL:
+        check_adversarial(stage, recipe)
     if stage.objective == "mirrored":
         check_mirrored(stage, recipe, {tap: shapes[tap] for tap in taps})
+
+
+def check_adversarial(stage, recipe):
+    """Raises `UserError` for an adversarial stage that cannot be trained.
+
+    Args:
+        stage: with objective `adversarial`.
+        recipe: `Recipe`.
+    """
+    check_gan(recipe.gan, recipe.training.batch_size)
+    check_projection(recipe.projection, recipe.gan, recipe.teacher, recipe.data.resolution)
+    if stage.error == "annealed":
+        raise UserError(f"--stage {stage.name}: error=annealed is not for an adversarial stage")
+    if not 0 <= stage.distance_weight < float("inf"):
+        raise UserError(f"--stage {stage.name}: distance_weight is {stage.distance_weight}, negative or not finite")
 
 
 def check_mirrored(stage, recipe, shapes):
@@ -116,7 +136,17 @@ def check_mirrored(stage, recipe, shapes):
 class SDN(TextToImageSystem):
     """An SDN run; see `TextToImageSystem`."""
 
-    own_objectives = OBJECTIVES
+    own_objectives = (*OBJECTIVES, ADVERSARIAL)
+
+    def check_recipe(self):
+        super().check_recipe()
+        if any(stage.objective == ADVERSARIAL for stage in self.recipe.stages):
+            return
+        for stage in self.recipe.stages:
+            if stage.distance_weight:
+                raise UserError(f"--stage {stage.name}: distance_weight is only for objective={ADVERSARIAL}")
+        for group in (self.recipe.gan, self.recipe.projection):
+            refuse_unread(group, f"a stage with objective={ADVERSARIAL}")
 
     def check_own_stage(self, stage):
         check_stage(stage, self.recipe)
@@ -132,12 +162,15 @@ class SDN(TextToImageSystem):
             sdn.image_output,
             recipe.training.seed,
             sdn.head_rank,
+            sdn.modulation,
         )
 
     @functools.cached_property
     def measured_scales(self):
         """{tap: its typical size} among the teacher's activations of the training images; see `tap_scales`."""
-        wanted = {tap: None for plan in self.plans if plan.stage.objective in OBJECTIVES for tap in self.taps(plan)}
+        wanted = {
+            tap: None for plan in self.plans if plan.stage.objective in self.own_objectives for tap in self.taps(plan)
+        }
         outputs = {tap: output for tap, output in self.teacher.output.items() if tap in wanted}
         return tap_scales(keras.Model(self.teacher.input, outputs), self.dataset.images)
 
@@ -145,12 +178,39 @@ class SDN(TextToImageSystem):
         """{tap: weight} of the teacher's taps that a stage compares."""
         return resolve_tap_weights(plan.stage.tap_weights, self.teacher.output)
 
+    @property
+    def uniforms(self):
+        adversarial = any(stage.objective == ADVERSARIAL for stage in self.recipe.stages)
+        return augmentation_numbers(self.recipe.gan) if adversarial else 0
+
+    @functools.cached_property
+    def projection(self):
+        """The frozen network in front of the discriminators' heads."""
+        recipe = self.recipe
+        side, seed = recipe.data.resolution, recipe.training.seed
+        return projection_at(side, recipe.projection, recipe.teacher, self.dataset.images, seed)
+
+    def adversarial_trainer(self, plan):
+        """The trainer of an adversarial stage."""
+        recipe, weights = self.recipe, self.taps(plan) if plan.stage.distance_weight else {}
+        normalised = plan.stage.scaling == "normalised"
+        scales = {name: self.measured_scales[name] if normalised else 1.0 for name in weights}
+        heads = ProjectedDiscriminators(self.projection, recipe.text.text_dim, recipe.gan.discriminator_channels)
+        text = text_network(self.network)
+        return SDNAdversarialTrainer(
+            self.network, text, heads, self.teacher, plan.stage, scales, weights, recipe.gan, recipe.training.ema
+        )
+
     def objective_trainer(self, plan):
+        if plan.stage.objective == ADVERSARIAL:
+            return self.adversarial_trainer(plan)
         normalised = plan.stage.scaling == "normalised"
         scales = {name: self.measured_scales[name] if normalised else 1.0 for name in self.taps(plan)}
         return SDNTrainer(self.network, self.teacher, plan.stage, scales, plan.steps)
 
     def cached_features(self, plan):
+        if plan.stage.objective == ADVERSARIAL:
+            return None
         data, training = self.recipe.data, self.recipe.training
         limit, images = self.recipe.teacher.teacher_cache_mb, self.dataset.images
         return features_worth_caching(

@@ -6,6 +6,7 @@ teacher's pools of every image are computed once and kept on disk for the run.
 
 import functools
 import json
+import math
 import shutil
 from pathlib import Path
 
@@ -153,13 +154,18 @@ class TeacherSlim(System):
     def save_stage(self, plan, run_dir):
         """Nothing: what counts is the folded network at the end."""
 
-    def train(self, run_dir):
+    def train(self, run_dir, deadline=math.inf):
         """Trains and folds the slim network; writes it, its weights (float16), and its measured fidelity."""
         run_dir = Path(run_dir)
         if not (run_dir / FIDELITY_FILE).exists():
             self.pools = cached_pools(self.teacher, self.images, run_dir / POOL_FOLDER)
-            super().train(run_dir)
+            if not super().train(run_dir, deadline):
+                return False
         shutil.rmtree(run_dir / POOL_FOLDER, ignore_errors=True)
+        return True
+
+    def finish_early(self, run_dir):
+        """Nothing: a folded network says that the run is over."""
 
     def finish(self, run_dir):
         teacher = self.recipe.teacher

@@ -1,7 +1,8 @@
 """The one registry of teachers: frozen networks from an image to named taps, with the weights that were asked for.
 
-`--teacher` is `vgg19`, `vgg19_slim`, `none`, the name of a network of `keras.applications`, `run:DIR` for the student
-of a run that reads images, or a module on the path with a function `load(options, resolution) -> keras.Model`.
+`--teacher` is `vgg19`, `vgg19_slim`, `efficientnet_lite0`, `none`, the name of a network of `keras.applications`,
+`run:DIR` for the student of a run that reads images, or a module on the path with a function
+`load(options, resolution) -> keras.Model`.
 """
 
 import dataclasses
@@ -15,13 +16,17 @@ import keras
 
 from t2i_kd import plugins
 from t2i_kd.errors import UserError
-from t2i_kd.teachers import run
+from t2i_kd.teachers import efficientnet_lite0, run
 from t2i_kd.teachers.applications import APPLICATIONS, build_application
 from t2i_kd.teachers.vgg19 import SLIM_WEIGHTS, tap_shapes
 from t2i_kd.teachers.vgg19_weights import WIDTHS, load_vgg19
 
 # The options that only VGG19 and its slim twin have, with the values that leave any other teacher as it is.
 VGG19_OPTIONS = {"teacher_pooling": "average", "teacher_preprocessing": "caffe"}
+
+
+# The files of the weights that come with the package.
+SHIPPED = {"vgg19_slim": SLIM_WEIGHTS, "efficientnet_lite0": efficientnet_lite0.WEIGHTS}
 
 
 @dataclass(frozen=True)
@@ -42,8 +47,9 @@ def load_teacher(options, resolution):
 
     Args:
         options: `TeacherOptions`. `teacher_weights=imagenet` stands for the weights that Keras publishes or, for
-            `vgg19_slim`, that this package ships; otherwise a file: a `.weights.h5` of the same network of
-            `keras.applications` or, for `vgg19_slim`, a `.npz` that the `teacher_slim` system wrote.
+            `vgg19_slim` and `efficientnet_lite0`, that this package ships; otherwise a file: a `.weights.h5` of the
+            same network of `keras.applications`, for `vgg19_slim` a `.npz` that the `teacher_slim` system wrote, for
+            `efficientnet_lite0` see `load_efficientnet_lite0`.
         resolution: side of the images in pixels.
 
     Returns:
@@ -115,6 +121,10 @@ def _load_module(options, resolution):
 NAMED = {
     "vgg19": Kind(load_vgg19, lambda options, resolution: tap_shapes(resolution, WIDTHS["vgg19"])),
     "vgg19_slim": Kind(load_vgg19, lambda options, resolution: tap_shapes(resolution, WIDTHS["vgg19_slim"])),
+    "efficientnet_lite0": Kind(
+        efficientnet_lite0.load_efficientnet_lite0,
+        lambda options, resolution: efficientnet_lite0.tap_shapes(resolution),
+    ),
     "none": Kind(_load_none, lambda options, resolution: {"image": (resolution, resolution, 3)}),
 }
 APPLICATION = Kind(_load_application, lambda options, resolution: _application_shapes(options.teacher, resolution))
@@ -144,8 +154,8 @@ def _kind(options):
 def _check_weights(options):
     """Raises `UserError` where the file of a teacher's weights is missing or has another checksum than it must."""
     path, wanted = options.teacher_weights, options.teacher_weights_sha256
-    if options.teacher == "vgg19_slim" and path == "imagenet":
-        path = SLIM_WEIGHTS
+    if path == "imagenet" and options.teacher in SHIPPED:
+        path = SHIPPED[options.teacher]
     if options.teacher == "none" or options.teacher.startswith(run.PREFIX) or (path == "imagenet" and not wanted):
         return
     if path == "imagenet":

@@ -7,6 +7,7 @@ import keras
 from keras import ops
 
 from t2i_kd.errors import UserError
+from t2i_kd.training.augmentation import augment, numbers_of, parse_policy
 from t2i_kd.training.distribution import replica_logs
 from t2i_kd.training.gan_losses import gradient_penalty
 from t2i_kd.training.loop import learning_rate
@@ -38,6 +39,7 @@ class AdversarialTrainer(Trainer):
     def __init__(self, generator, discriminators, gan, ema, name):
         super().__init__(name=name)
         self.generator, self.discriminators, self.gan, self.ema = generator, list(discriminators), gan, ema
+        self.kinds = parse_policy(gan.augmentation)
         self.averages = [
             self.add_weight(
                 shape=each.shape, dtype=each.dtype, trainable=False, name=f"average_{index}", aggregation="mean"
@@ -59,6 +61,31 @@ class AdversarialTrainer(Trainer):
 
     def generator_terms(self, batch, generated):
         """(loss, terms) of the generator, a function of `generated` and the discriminators alone."""
+        raise NotImplementedError
+
+    def augmented(self, images, batch, real):
+        """Images as the discriminators get them; real and generated ones are augmented by numbers of their own.
+
+        Args:
+            images: float32 [batch, side, side, 3] in 0-255.
+            batch: its `uniforms`, of `augmentation_numbers`, say how.
+            real: whether the images are the real ones.
+        """
+        if not self.kinds:
+            return images
+        count = numbers_of(self.kinds)
+        uniforms = batch["uniforms"][:, :count] if real else batch["uniforms"][:, count:]
+        return augment(images, self.kinds, uniforms)
+
+    def scores(self, batch):
+        """How the discriminators take a batch's images, and the generator's for its captions, augmented as in a step.
+
+        Args:
+            batch: as a step has it.
+
+        Returns:
+            Two dicts {head: float array of scores}, of the batch's images and of the generated ones.
+        """
         raise NotImplementedError
 
     @property
@@ -238,6 +265,22 @@ class AdversarialTrainer(Trainer):
         return [id(variable) for variable in variables]
 
 
+def next_differs(values):
+    """1 where the next row of a batch, which gives the wrong caption, is another one, 0 elsewhere: float32 [batch]."""
+    other = ops.any(ops.not_equal(values, ops.roll(values, -1, axis=0)), axis=tuple(range(1, len(values.shape))))
+    return ops.cast(other, "float32")
+
+
+def as_arrays(scores):
+    """{head: float tensor} as NumPy arrays."""
+    return {head: ops.convert_to_numpy(values) for head, values in scores.items()}
+
+
+def augmentation_numbers(gan):
+    """Random numbers of a step's augmentation for each sample: for its real and for its generated image."""
+    return 2 * numbers_of(parse_policy(gan.augmentation))
+
+
 class Optimizers(keras.optimizers.Optimizer):
     """The optimizers of a GAN as the one that Keras' `compile` wants; each moves its own variables.
 
@@ -277,3 +320,9 @@ def check_gan(gan, batch_size):
     for name in ("beta_1", "beta_2"):
         if not 0 <= getattr(gan, name) < 1:
             raise UserError(f"--{name}: {getattr(gan, name)} is not in 0 to 1, 1 excluded")
+    parse_policy(gan.augmentation)
+    if batch_size // gan.discriminator_steps < 2:
+        raise UserError(
+            f"--batch_size: {batch_size} leaves fewer than 2 samples for a step of the generator; wrong captions are "
+            "those of the batch's other samples"
+        )

@@ -84,6 +84,11 @@ class ProgressLog(keras.callbacks.Callback):
             dynamic_ncols=True,
         )
         self.clock, self.clock_step = time.monotonic(), self.step
+        self.measured = {}
+
+    def measure(self, values):
+        """Adds {name: float} to the entry of the step that is about to end, which then is written in any case."""
+        self.measured = values
 
     def on_train_batch_end(self, batch, logs=None):
         self.step += 1
@@ -91,8 +96,9 @@ class ProgressLog(keras.callbacks.Callback):
         if not math.isfinite(values["loss"]):
             raise UserError(f"stage {self.stage}: the loss is {values['loss']} at step {self.step}; training stopped")
         self.bar.update(self.batch_size)
-        if self.step % self.log_every == 0 or self.step == self.last_step:
-            self._write(values)
+        if self.step % self.log_every == 0 or self.step == self.last_step or self.measured:
+            self._write(values | self.measured)
+            self.measured = {}
 
     def _write(self, values):
         now = time.monotonic()

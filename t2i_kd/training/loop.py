@@ -2,6 +2,7 @@
 
 import contextlib
 import math
+import time
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -78,9 +79,39 @@ class _Checkpoints(keras.callbacks.Callback):
     def on_train_batch_end(self, batch, logs=None):
         self.step += 1
         if self.step % self.every == 0:
-            _ = self.model  # brings JAX's state back into the variables
-            checkpoints.write(checkpoints.step_path(self.folder, self.step), self.groups)
-            checkpoints.drop_old(self.folder)
+            self.write()
+
+    def write(self):
+        """Writes the checkpoint of the step that has just ended."""
+        _ = self.model  # brings JAX's state back into the variables
+        checkpoints.write(checkpoints.step_path(self.folder, self.step), self.groups)
+        checkpoints.drop_old(self.folder)
+
+
+class _TimeLimit(keras.callbacks.Callback):
+    """Ends the training at the first step after the deadline, with a checkpoint of it."""
+
+    def __init__(self, deadline, checkpoint):
+        super().__init__()
+        self.deadline, self.checkpoint = deadline, checkpoint
+
+    def on_train_batch_end(self, batch, logs=None):
+        if time.monotonic() >= self.deadline:
+            self.checkpoint.write()
+            self.model.stop_training = True
+
+
+class _Measuring(keras.callbacks.Callback):
+    def __init__(self, plan, done, every, measure, progress):
+        super().__init__()
+        self.plan, self.step, self.every = plan, plan.first_step + done, every
+        self.measure, self.progress = measure, progress
+
+    def on_train_batch_end(self, batch, logs=None):
+        self.step += 1
+        if self.step % self.every == 0 or self.step == self.plan.last_step:
+            with self.model.averaged():
+                self.progress.measure(self.measure(self.model, self.step))
 
 
 class _Samples(keras.callbacks.Callback):
@@ -97,7 +128,7 @@ class _Samples(keras.callbacks.Callback):
 
 
 @contextlib.contextmanager
-def _followed(plan, done, training, run_dir, folder, groups, draw_samples):
+def _followed(plan, done, training, run_dir, folder, groups, draw_samples, measure, deadline):
     """The callbacks that log, checkpoint and draw a stage: only the chief's, it alone writes files."""
     if not is_chief():
         yield []
@@ -106,19 +137,23 @@ def _followed(plan, done, training, run_dir, folder, groups, draw_samples):
     cut_metrics(Path(run_dir) / "metrics.jsonl", first + done)
     events = EventLog(Path(run_dir) / "tensorboard", first + done)
     progress = ProgressLog(name, run_dir, events, first, last, done, training.batch_size, training.log_every)
+    checkpoint = _Checkpoints(folder, done, training.checkpoint_every, groups)
+    callbacks = [progress, checkpoint]
+    if measure is not None and training.measure_every:
+        # Before the progress log, which writes what is measured.
+        callbacks.insert(0, _Measuring(plan, done, training.measure_every, measure, progress))
+    callbacks.append(_Samples(plan, done, training.sample_every, lambda *where: draw_samples(*where, events)))
+    if deadline < math.inf:
+        callbacks.append(_TimeLimit(deadline, checkpoint))
     try:
-        yield [
-            progress,
-            _Checkpoints(folder, done, training.checkpoint_every, groups),
-            _Samples(plan, done, training.sample_every, lambda *where: draw_samples(*where, events)),
-        ]
+        yield callbacks
     finally:
         progress.close()
         events.close()
 
 
-def train_stage(plan, trainer, make_batches, training, run_dir, draw_samples):
-    """Trains one stage to its end, from its newest checkpoint where there is one.
+def train_stage(plan, trainer, make_batches, training, run_dir, draw_samples, measure=None, deadline=math.inf):
+    """Trains one stage to its end or to a deadline, from its newest checkpoint where there is one.
 
     The order of a resume: (1) the trainer is built, its weights are the previous stage's; (2) the optimizer is made
     and built; (3) if `final.npz` is there, its weights are read and the stage is over; (4) else the newest step's
@@ -132,9 +167,11 @@ def train_stage(plan, trainer, make_batches, training, run_dir, draw_samples):
         training: `TrainingOptions`.
         run_dir: the run directory.
         draw_samples: function (stage, step, events) that makes a sample sheet.
+        measure: function (trainer, step) -> {name: float} for the logs, every `measure_every` steps; None: none.
+        deadline: the time of `time.monotonic` after whose first step the training ends, with a checkpoint of it.
 
     Returns:
-        True when the stage was trained here, False when it had been finished before.
+        Whether the stage is finished. Where it is not, the weights are those of its last step, without averaging.
 
     Raises:
         UserError: when the batches do not divide among the replicas, or the loss is not finite.
@@ -145,7 +182,7 @@ def train_stage(plan, trainer, make_batches, training, run_dir, draw_samples):
     weights = {"trained": trainer.kept_variables}
     if (folder / checkpoints.FINAL).exists():
         checkpoints.read(folder / checkpoints.FINAL, weights)
-        return False
+        return True
     # On JAX a step is either compiled or run operation by operation, many times slower.
     compiled = training.jit_compile or keras.backend.backend() == "jax"
     trainer.compile(optimizer=trainer.make_optimizer(stage, plan.steps, training), jit_compile=compiled)
@@ -156,7 +193,8 @@ def train_stage(plan, trainer, make_batches, training, run_dir, draw_samples):
     done, path = checkpoints.newest(folder)
     if path:
         checkpoints.read(path, groups)
-    with _followed(plan, done, training, run_dir, folder, groups, draw_samples) as callbacks:
+    followed = _followed(plan, done, training, run_dir, folder, groups, draw_samples, measure, deadline)
+    with followed as callbacks:
         if done < plan.steps:
             batches = make_batches(plan.first_step + done, plan.last_step)
             trainer.fit(
@@ -167,6 +205,8 @@ def train_stage(plan, trainer, make_batches, training, run_dir, draw_samples):
                 verbose=0,
                 callbacks=callbacks,
             )
+            if trainer.stop_training and checkpoints.newest(folder)[0] < plan.steps:
+                return False
     if training.ema:
         trainer.keep_averages()
     if is_chief():

@@ -3,6 +3,7 @@
 import contextlib
 import dataclasses
 import functools
+import math
 import random
 from pathlib import Path
 
@@ -189,26 +190,46 @@ class System:
             write_file_atomically(folder / f"{stage.name}-{step:08d}{ending}.png", png)
             events.picture(step, f"samples{ending}", *sheet.size, png)
 
-    def train(self, run_dir):
-        """Trains every stage that is not finished and writes the student into `run_dir`; the chief alone writes."""
+    # A function (trainer, step) -> {name: float} of what a run measures of itself while it trains; None: nothing.
+    measure = None
+
+    def train(self, run_dir, deadline=math.inf):
+        """Trains every stage that is not finished and writes the student into `run_dir`; the chief alone writes.
+
+        Args:
+            run_dir: the folder of the run.
+            deadline: the time of `time.monotonic` at which the training ends early, with a checkpoint; the student is
+                then that of the last step, with averaged weights where the recipe averages.
+
+        Returns:
+            Whether every stage is finished.
+        """
         run_dir = Path(run_dir)
         with self.policy():
             if is_chief():
                 self.save_condition(run_dir)
             for plan in self.plans:
                 self.before_stage(plan)
-                train_stage(
+                trainer = self.own_trainer(plan)
+                finished = train_stage(
                     plan,
-                    self.own_trainer(plan),
+                    trainer,
                     functools.partial(self.batches, plan),
                     self.recipe.training,
                     run_dir,
                     functools.partial(self.draw_samples, run_dir),
+                    self.measure,
+                    deadline,
                 )
+                if not finished:
+                    with trainer.averaged():
+                        self.finish_early(run_dir)
+                    return False
                 if is_chief():
                     self.save_stage(plan, run_dir)
             if is_chief():
                 self.finish(run_dir)
+        return True
 
     def before_stage(self, plan):
         """What is to be done before a stage's trainer is made."""
@@ -221,6 +242,10 @@ class System:
     def save_stage(self, plan, run_dir):
         """Writes the network as a finished stage leaves it."""
         save_network(self.network, run_dir / "checkpoints" / plan.stage.name / WEIGHTS_FILE)
+
+    def finish_early(self, run_dir):
+        """Writes what there is when the time is over."""
+        self.finish(run_dir)
 
     def finish(self, run_dir):
         """Writes what the run was for."""

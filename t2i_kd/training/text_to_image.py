@@ -4,20 +4,27 @@ import fnmatch
 import functools
 
 import keras
+import numpy as np
 
 from t2i_kd.conditions.caption import CaptionCondition
 from t2i_kd.data.batches import Batches, ClassBalancedBatches, caption_pairs
 from t2i_kd.data.class_balance import class_balanced_indices, classes_of
 from t2i_kd.errors import UserError
-from t2i_kd.student import noise_width, save_whole
+from t2i_kd.student import IMAGE, noise_width, save_whole
 from t2i_kd.teachers.tap_weights import resolve_tap_weights
 from t2i_kd.text.front_end import build_front_end, check_sources
 from t2i_kd.text.whitening import whitening_map
+from t2i_kd.training.adversarial import AdversarialTrainer
 from t2i_kd.training.distribution import predict
+from t2i_kd.training.health import Health, head_health
 from t2i_kd.training.joint_embedding import JOINT_EMBEDDING, JointEmbeddingTrainer, check_joint_embedding
+from t2i_kd.training.measuring import ITEMS, Measurements
 from t2i_kd.training.system import KEPT_ITEMS, SHEET_ITEMS, System, evenly
+from t2i_kd.training.trainer import restored
 
 WHITENING_CAPTIONS = 4096
+# Images at a time, and those of each kind that a GAN's health is seen by.
+HEALTH_BATCH = 64
 # What a DS-SJE stage leaves beside the vocabulary, for another run's --text_weights.
 TEXT_WEIGHTS_FILE = "text_encoder.weights.h5"
 
@@ -146,6 +153,61 @@ class TextToImageSystem(System):
     def kept_items(self):
         return evenly(self.dataset.all_captions, KEPT_ITEMS)
 
+    @functools.cached_property
+    def measurements(self):
+        """What the run measures itself with."""
+        data, chosen = self.held_out, self.measured_rows
+        images = np.stack([data.images[row] for row in chosen]) if chosen else ()
+        return Measurements(self.recipe.teacher.teacher, self.recipe.data.resolution, images)
+
+    @property
+    def measured_rows(self):
+        """The held-out images that it is measured against, each by its first caption."""
+        return evenly(range(len(self.held_out)), ITEMS)
+
+    def measure(self, trainer, step):
+        """The values of `Measurements.of`, and, of a GAN, of `head_health`; warns where one leaves its range.
+
+        A DS-SJE stage moves no image, and has none.
+        """
+        if isinstance(trainer, JointEmbeddingTrainer):
+            return {}
+        captions = [self.held_out.captions[row][0] for row in self.measured_rows]
+        starts = range(0, len(captions), HEALTH_BATCH)
+        images = [self.generate(captions[start : start + HEALTH_BATCH])[IMAGE] for start in starts]
+        values = self.measurements.of(np.concatenate(images))
+        if isinstance(trainer, AdversarialTrainer):
+            training, held_out = self.health_batches
+            # Batch normalisation's statistics move in a forward pass.
+            with restored(trainer.non_trainable_variables):
+                scores, generated = trainer.scores(training)
+                values |= head_health(scores, trainer.scores(held_out)[0], generated)
+        self.health.look(step, values)
+        return values
+
+    @functools.cached_property
+    def health(self):
+        """What has left its range so far."""
+        return Health()
+
+    @functools.cached_property
+    def health_batches(self):
+        """A batch of training and one of held-out images, the same for the whole run."""
+        held_out = self.condition.arrays(self.held_out.all_captions)
+        return [
+            Batches(
+                data,
+                inputs,
+                HEALTH_BATCH,
+                self.recipe.training.seed,
+                0,
+                1,
+                noise_dim=noise_width(self.network),
+                uniforms=self.uniforms,
+            )[0]
+            for data, inputs in ((self.dataset, self.text_features), (self.held_out, held_out))
+        ]
+
     def before_stage(self, plan):
         # After the last DS-SJE stage: it moves the vectors that are to become white.
         if plan.stage.objective != JOINT_EMBEDDING and not self._whitened:
@@ -182,6 +244,16 @@ def build_student(condition, encoder, generator, whiten=False):
     if noise_width(generator):
         given["noise"] = inputs["noise"] = keras.Input((noise_width(generator),), name="noise")
     return keras.Model(inputs, generator(given), name="student")
+
+
+def text_network(network):
+    """A `keras.Model` from a student's text inputs to the text vector that its generator reads; weights are shared."""
+    inputs = {name: keras.Input(each.shape[1:], dtype=each.dtype, name=name) for name, each in network.input.items()}
+    inputs.pop("noise", None)
+    text = network.get_layer("text_encoder")(dict(inputs))
+    if any(layer.name == "text_whitening" for layer in network.layers):
+        text = network.get_layer("text_whitening")(text)
+    return keras.Model(inputs, text, name="text_network")
 
 
 def freeze(network, patterns):

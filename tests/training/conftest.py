@@ -71,22 +71,36 @@ def line():
 def train_line(tmp_path):
     """A function that trains a line and returns its trainer, its first weights, and those at each sample sheet."""
 
-    def train(steps=6, scales=(), root=False, stages=("line",), rate=0.1, run_dir=tmp_path, **training):
+    def train(
+        steps=6,
+        scales=(),
+        root=False,
+        stages=("line",),
+        rate=0.1,
+        run_dir=tmp_path,
+        measure=None,
+        deadline=np.inf,
+        **training,
+    ):
         keras.utils.set_random_seed(3)
         trainer = LineTrainer(root)
         first = trainer.network.get_weights()[0]
-        seen = []
+        seen, finished = [], []
         every_step = {"checkpoint_every": 1, "sample_every": 1, "log_every": 1}
         options = TrainingOptions(**{"batch_size": BATCH} | every_step | training)
         for plan in plan_stages([Stage(name, "line", steps=steps, learning_rate=rate) for name in stages], 1):
-            train_stage(
-                plan,
-                trainer,
-                lambda first, last: LineBatches(first, last, scales),
-                options,
-                run_dir,
-                lambda stage, step, events: seen.append((stage.name, step, trainer.network.get_weights()[0])),
+            finished.append(
+                train_stage(
+                    plan,
+                    trainer,
+                    lambda first, last: LineBatches(first, last, scales),
+                    options,
+                    run_dir,
+                    lambda stage, step, events: seen.append((stage.name, step, trainer.network.get_weights()[0])),
+                    measure,
+                    deadline,
+                )
             )
-        return types.SimpleNamespace(trainer=trainer, first=first, seen=seen, run_dir=Path(run_dir))
+        return types.SimpleNamespace(trainer=trainer, first=first, seen=seen, run_dir=Path(run_dir), finished=finished)
 
     return train

@@ -2,6 +2,7 @@
 
 import json
 import math
+import time
 
 import keras
 import numpy as np
@@ -175,6 +176,37 @@ def test_a_stopped_run_goes_on_bit_exactly(train_line, tmp_path, poison, every, 
         for path in (tmp_path / "whole" / "metrics.jsonl", tmp_path / "broken" / "metrics.jsonl")
     ]
     assert lines[0] == lines[1] and len(lines[0]) == 12
+
+
+def test_a_run_whose_time_is_over_goes_on_bit_exactly(train_line, tmp_path):
+    options = {"steps": 6, "ema": 0.8, "checkpoint_every": 4}
+    whole = train_line(run_dir=tmp_path / "whole", **options)
+    for step in (1, 2, 3):
+        early = train_line(deadline=time.monotonic(), **options)
+        assert early.finished == [False] and stored(tmp_path)[-1] == f"step-{step:08d}.npz"
+        with early.trainer.averaged():
+            np.testing.assert_array_equal(early.trainer.network.get_weights()[0], whole.seen[step - 1][2])
+    again = train_line(**options)
+    assert whole.finished == again.finished == [True]
+    np.testing.assert_array_equal(whole.trainer.network.get_weights()[0], again.trainer.network.get_weights()[0])
+
+
+def test_a_stage_whose_last_step_is_the_deadlines_is_finished(train_line, tmp_path):
+    run = train_line(steps=1, deadline=time.monotonic())
+    assert run.finished == [True] and stored(tmp_path) == ["final.npz"]
+
+
+def test_what_is_measured_is_logged_of_the_averages(train_line, tmp_path):
+    found = []
+
+    def measure(trainer, step):
+        found.append((step, float(trainer.network.get_weights()[0].sum())))
+        return {"sum": found[-1][1]}
+
+    run = train_line(steps=5, ema=0.8, measure_every=2, log_every=100, measure=measure)
+    assert found == [(step, pytest.approx(float(run.seen[step - 1][2].sum()))) for step in (2, 4, 5)]
+    lines = [json.loads(line) for line in (tmp_path / "metrics.jsonl").read_text().splitlines()]
+    assert [(line["step"], line["sum"]) for line in lines] == found and all("loss" in line for line in lines)
 
 
 def test_a_finished_run_trains_no_more(train_line):

@@ -1,0 +1,80 @@
+"""SDN's third stage: the mirrored student against discriminators that see through its teacher.
+
+    L_G = sum_l g(s_l(G(t, z), t)) + w_d L_II,
+
+with s_l the head of tap l, g the generator's loss, L_II Stage II's distance with the stage's error, scaling and tap
+weights, and w_d its `distance_weight`. Source: ours; the discriminators are those of `t2i_kd.training.projected`.
+"""
+
+import keras
+from keras import ops
+
+from t2i_kd.metrics.tap_errors import tap_errors
+from t2i_kd.training.adversarial import AdversarialTrainer, as_arrays, next_differs
+
+ADVERSARIAL = "adversarial"
+
+
+class SDNAdversarialTrainer(AdversarialTrainer):
+    """The step of SDN's third stage.
+
+    Args:
+        network: the student's `keras.Model`.
+        text_network: `keras.Model` from the student's text inputs to the text vector that its generator reads.
+        discriminators: `ProjectedDiscriminators`.
+        teacher: a frozen teacher, for the distance.
+        stage: `SDNStage` with objective `adversarial`.
+        scales: {tap: s_l} of the taps that the distance compares; see `tap_errors`.
+        weights: {tap: weight} of them.
+        gan: `GanOptions`.
+        ema: decay of the moving average.
+    """
+
+    def __init__(self, network, text_network, discriminators, teacher, stage, scales, weights, gan, ema):
+        super().__init__(network, discriminators.heads, gan, ema, name=f"sdn_{stage.name}")
+        self.text_network, self.projected, self.stage = text_network, discriminators, stage
+        self.scales, self.weights_of_taps = scales, weights
+        self.distance = None
+        if stage.distance_weight:
+            self.distance = keras.Model(teacher.input, {tap: teacher.output[tap] for tap in scales})
+            self.distance.trainable = False
+
+    def generate(self, batch):
+        """The generated image, its projected features, and the text vector, which has no gradient."""
+        image = self.generator({name: batch[name] for name in self.generator.input}, training=True)["image"]
+        text = self.text_network({name: batch[name] for name in self.text_network.input}, training=False)
+        projected = self.projected.features(self.augmented(image, batch, real=False))
+        features = {f"projected_{tap}": values for tap, values in projected.items()}
+        return {"image": image, "text": ops.stop_gradient(text), **features}
+
+    def _features(self, generated):
+        return {tap: generated[f"projected_{tap}"] for tap in self.projected.projection.output}
+
+    def _real(self, batch):
+        image = self.augmented(ops.cast(batch["image"], "float32"), batch, real=True)
+        return {tap: ops.stop_gradient(values) for tap, values in self.projected.features(image).items()}
+
+    def scores(self, batch):
+        generated = self.generate(batch)
+        found = (self._real(batch), self._features(generated))
+        return [as_arrays(self.projected.scores(each, generated["text"])) for each in found]
+
+    def discriminator_terms(self, batch, generated):
+        """The heads' losses, and the shares that each takes for real."""
+        real = self._real(batch)
+        (name,) = self.text_network.input
+        return self.projected.discriminator_loss(
+            self.gan.gan_loss, real, self._features(generated), generated["text"], next_differs(batch[name])
+        )
+
+    def generator_terms(self, batch, generated):
+        """L_G; the heads' losses, and the distance, unweighted, are terms of their own."""
+        loss, terms = self.projected.generator_loss(self.gan.gan_loss, self._features(generated), generated["text"])
+        if self.distance is not None:
+            reference = self.distance(ops.cast(batch["image"], "float32"), training=False)
+            errors = tap_errors(
+                reference, self.distance(generated["image"], training=False), self.stage.error, self.scales
+            )
+            terms["distance"] = sum(self.weights_of_taps[tap] * error for tap, error in errors.items())
+            loss = loss + self.stage.distance_weight * terms["distance"]
+        return loss, terms

@@ -1,0 +1,68 @@
+"""What a run measures of itself while it trains: cheap, on a fixed part of the held-out images, for its curves.
+
+A kernel distance and a diversity by the features of a network of this package that does not teach. They say whether a
+run still gains; `t2i_kd.evaluate` measures with more images, anchors and intervals.
+"""
+
+import numpy as np
+from keras import ops
+
+from t2i_kd.errors import UserError
+from t2i_kd.imaging import to_uint8
+from t2i_kd.metrics.diversity import mean_pair_distance
+from t2i_kd.metrics.kernel_distance import kernel_distance
+from t2i_kd.options import TeacherOptions
+from t2i_kd.teachers.catalogue import load_teacher
+
+ITEMS, BATCH = 256, 32
+# Networks that come with the package, and the tap whose mean over its places is the features.
+EXTRACTORS = {"efficientnet_lite0": "block5", "vgg19_slim": "pool4"}
+
+
+class Measurements:
+    """Measures generated images against held-out ones.
+
+    Args:
+        teacher: the name of the network that teaches, which does not measure.
+        resolution: side of the images in pixels.
+        images: the held-out images, uint8 [n, resolution, resolution, 3], at least two.
+
+    Raises:
+        UserError: naming `--measure_every`, for fewer than two images.
+    """
+
+    def __init__(self, teacher, resolution, images):
+        if len(images) < 2:
+            raise UserError(
+                f"--measure_every: {len(images)} held-out images are too few to measure with; 0 measures none"
+            )
+        name = next(each for each in EXTRACTORS if each != teacher)
+        network = load_teacher(TeacherOptions(teacher=name), resolution)
+        self.name, self.network, self.tap = f"{name}_{EXTRACTORS[name]}", network, EXTRACTORS[name]
+        self.reference = self.features(images)
+        self.spread = self._spread(self.reference)
+
+    def features(self, images):
+        """float32 [n, dim] of images, uint8 [n, resolution, resolution, 3]."""
+        found = []
+        for start in range(0, len(images), BATCH):
+            maps = self.network(np.asarray(images[start : start + BATCH], "float32"), training=False)[self.tap]
+            found.append(ops.convert_to_numpy(ops.mean(ops.cast(maps, "float32"), axis=(1, 2))))
+        return np.concatenate(found)
+
+    @staticmethod
+    def _spread(features):
+        return float(mean_pair_distance(features, np.ones((1, len(features))))[0])
+
+    def of(self, images):
+        """The values for generated images, float [n, resolution, resolution, 3], nominally 0-255.
+
+        Returns:
+            {"kernel_distance_NAME": see `metrics.kernel_distance`, "diversity_NAME": the mean distance of two
+            generated images' features as a share of that of two held-out ones}.
+        """
+        features = self.features(to_uint8(images))
+        return {
+            f"kernel_distance_{self.name}": float(kernel_distance(features, self.reference)[0]),
+            f"diversity_{self.name}": self._spread(features) / max(self.spread, 1e-12),
+        }

@@ -1,0 +1,334 @@
+"""Discriminators that see images through a frozen teacher's taps.
+
+A tap phi_l of the teacher, divided by its typical size s_l, is mixed across its channels by a fixed random 1x1
+convolution with orthonormal columns or rows (CCM); with cross-scale mixing (CSM) the coarser result, upsampled by
+nearest neighbours and mixed again, is added to the finer one. A small trainable head for each tap scores the result,
+place by place, and by projection says how well the image fits its text. No gradient and no update reaches teacher or
+mixing; the generator's gradient reaches the pixels through them.
+
+Sources: Sauer et al., "Projected GANs Converge Faster" (NeurIPS 2021): taps, CCM, CSM, multi-scale heads; Miyato &
+Koyama, "cGANs with Projection Discriminator" (ICLR 2018); Miyato et al., "Spectral Normalization" (ICLR 2018). Ours:
+the sizes s_l, the heads' widths, and 1x1 convolutions for CSM too.
+"""
+
+import dataclasses
+import math
+
+import keras
+import numpy as np
+from keras import ops
+
+from t2i_kd.errors import UserError
+from t2i_kd.metrics.tap_errors import tap_scales
+from t2i_kd.teachers.catalogue import load_teacher, teacher_shapes
+from t2i_kd.training.gan_losses import fake_loss, generator_loss, real_loss
+
+MIXINGS = ("none", "channels", "scales")
+SMALLEST_MAP = 4
+LARGEST_WIDTH = 256
+# Of the mixed maps: at least as many as the tap has, doubled where it has few.
+MIXED_CHANNELS = (32, 128)
+
+
+def default_taps(shapes):
+    """One tap a side, the last of each, without the image itself: from the finest to the coarsest.
+
+    Args:
+        shapes: {tap: (height, width, channels)}, from the pixels to the most abstract.
+    """
+    last = {}
+    for tap, (height, width, _) in shapes.items():
+        if tap != "image" and height == width and height >= SMALLEST_MAP:
+            last[height] = tap
+    return tuple(last.values())
+
+
+def choose_taps(named, shapes):
+    """The taps of a recipe's `discriminator_taps`, or the default ones.
+
+    Args:
+        named: names with commas between; empty: `default_taps`.
+        shapes: {tap: (height, width, channels)} of the teacher.
+
+    Raises:
+        UserError: for a tap that the teacher does not have, one that is given twice, or a side that no head fits.
+    """
+    taps = tuple(name.strip() for name in named.split(",") if name.strip()) or default_taps(shapes)
+    if not taps:
+        raise UserError(f"--discriminator_taps: the teacher has no tap of {SMALLEST_MAP} or more places a side")
+    for tap in taps:
+        if tap not in shapes:
+            raise UserError(f"--discriminator_taps: {tap!r} is none of the teacher's: {', '.join(shapes)}")
+        if taps.count(tap) > 1:
+            raise UserError(f"--discriminator_taps: {tap} is given twice")
+        height, width, _ = shapes[tap]
+        if height != width or height < SMALLEST_MAP or height & (height - 1):
+            raise UserError(
+                f"--discriminator_taps: {tap} has {height} x {width} places; a head takes a power of two from "
+                f"{SMALLEST_MAP} up"
+            )
+    return taps
+
+
+def check_projection(options, gan, teacher, side):
+    """Raises `UserError` where discriminators cannot see images through a teacher.
+
+    Args:
+        options: `ProjectionOptions`.
+        gan: `GanOptions`.
+        teacher: `TeacherOptions`.
+        side: of the images, in pixels.
+    """
+    if teacher.teacher == "none":
+        raise UserError("--teacher: discriminators that see through the teacher need one, not none")
+    choose_taps(options.discriminator_taps, teacher_shapes(teacher, readable_side(teacher, side)))
+    if gan.gradient_penalty != "none":
+        raise UserError("--gradient_penalty: heads on the teacher's taps are spectrally normalised and take none")
+
+
+def refuse_unread(options, reader):
+    """Raises `UserError` for a group of options that has other than its default values where nothing reads it.
+
+    Args:
+        options: a dataclass of options.
+        reader: what would read it, for the message.
+    """
+    for item in dataclasses.fields(options):
+        if getattr(options, item.name) != item.default:
+            raise UserError(f"--{item.name}: only {reader} reads it")
+
+
+def readable_side(teacher, side):
+    """The smallest side that a teacher reads among `side` and its doubles.
+
+    Args:
+        teacher: `TeacherOptions`.
+        side: of the images, in pixels.
+
+    Raises:
+        UserError: when the teacher reads none of them up to eight times the side.
+    """
+    for factor in (1, 2, 4, 8):
+        try:
+            teacher_shapes(teacher, factor * side)
+        except UserError as error:
+            refusal = error
+        else:
+            return factor * side
+    raise refusal
+
+
+def projection_at(side, options, teacher, images, seed):
+    """The projection for images of a side, which are enlarged (bilinear) to one that the teacher reads.
+
+    Args:
+        side: in pixels.
+        options: `ProjectionOptions`.
+        teacher: `TeacherOptions`.
+        images: the training images, uint8 [n, resolution, resolution, 3], an array or a reader.
+        seed: of the mixing.
+
+    Returns:
+        A `keras.Model` from float [batch, side, side, 3] in 0-255; see `build_projection`.
+    """
+    read = readable_side(teacher, side)
+    network = load_teacher(teacher, read)
+    shapes = {tap: tuple(output.shape[1:]) for tap, output in network.output.items()}
+    taps = choose_taps(options.discriminator_taps, shapes)
+    image = keras.Input((side, side, 3), name="image")
+    enlarged = keras.layers.UpSampling2D(read // side, interpolation="bilinear")(image) if read > side else image
+    network = keras.Model(image, network(enlarged), name=f"teacher_{side}")
+    network.trainable = False
+    seen = keras.Model(network.input, {tap: network.output[tap] for tap in taps})
+    scales = tap_scales(seen, Shrunk(images, side))
+    return build_projection(network, {tap: scales[tap] for tap in taps}, options.discriminator_mixing, seed)
+
+
+class Shrunk:
+    """Images by index at a smaller side, each pixel the mean of those that it covers, as the stages see real ones."""
+
+    def __init__(self, images, side):
+        self.images, self.side = images, side
+
+    def __len__(self):
+        return len(self.images)
+
+    def __getitem__(self, index):
+        image = np.asarray(self.images[index], "float32")
+        factor = len(image) // self.side
+        return image.reshape(self.side, factor, self.side, factor, 3).mean((1, 3))
+
+
+def mixed_channels(channels):
+    """How many channels a tap of `channels` is mixed to: twice as many, within `MIXED_CHANNELS`, and no fewer."""
+    smallest, largest = MIXED_CHANNELS
+    return max(channels, min(max(2 * channels, smallest), largest))
+
+
+def orthogonal(inputs, outputs, rng):
+    """A random 1x1 kernel [1, 1, inputs, outputs], its shorter side's vectors orthonormal."""
+    values = rng.standard_normal((max(inputs, outputs), min(inputs, outputs)))
+    columns, triangle = np.linalg.qr(values)
+    columns = columns * np.sign(np.diag(triangle))
+    matrix = columns.T if outputs > inputs else columns
+    return matrix.reshape(1, 1, inputs, outputs).astype("float32")
+
+
+def build_projection(teacher, scales, mixing, seed):
+    """The frozen network in front of the heads.
+
+    Args:
+        teacher: a frozen teacher.
+        scales: {tap: s_l} of the taps that are seen, the finest first.
+        mixing: `none`; `channels`: CCM; `scales`: CCM and CSM.
+        seed: of the mixing.
+
+    Returns:
+        A `keras.Model`, not trainable, from images float [batch, side, side, 3] in 0-255 to {tap: float [batch, height,
+        width, channels]}.
+    """
+    rng, maps = np.random.default_rng([seed, len(scales)]), {}
+
+    def mix(features, channels, name):
+        inputs = features.shape[-1]
+        layer = keras.layers.Conv2D(channels, 1, use_bias=False, name=name)
+        mixed = layer(features)
+        layer.set_weights([orthogonal(inputs, channels, rng)])
+        return mixed
+
+    coarser = None
+    for tap, scale in reversed(scales.items()):
+        channels = teacher.output[tap].shape[-1]
+        features = keras.layers.Rescaling([1 / scale] * channels, name=f"{tap}_scaled")(teacher.output[tap])
+        if mixing != "none":
+            features = mix(features, mixed_channels(channels), f"{tap}_mixed")
+        if mixing == "scales" and coarser is not None:
+            coarser = mix(coarser, features.shape[-1], f"{tap}_from_coarser")
+            factor = features.shape[1] // coarser.shape[1]
+            features = features + keras.layers.UpSampling2D(factor, name=f"{tap}_upsampled")(coarser)
+        coarser = maps[tap] = features
+    network = keras.Model(teacher.input, {tap: maps[tap] for tap in scales}, name="projection")
+    network.trainable = False
+    return network
+
+
+class TapDiscriminator(keras.layers.Layer):
+    """One tap's head: 4x4 convolutions of stride 2 down to 4 x 4 places, a 3x3, a score a place, and the text's.
+
+    score_p = c(h_p) + <mean_q h_q, W t>, h the last map, p and q its places. All layers are spectrally normalised,
+    LeakyReLU 0.2 between them.
+
+    Args:
+        tap: its name.
+        shape: (side, side, channels) of the projected tap; the side a power of two from 4 up.
+        text_dim: width of the text vector t.
+        channels: of the first convolution, doubled at each further one up to 256.
+        prefix: of the tap's name in the names of layers, where several sides are seen.
+    """
+
+    def __init__(self, tap, shape, text_dim, channels, prefix=""):
+        super().__init__(name=f"discriminator_{prefix}{tap}")
+        seen = features = keras.Input(shape, name="features")
+        width = channels
+        for index in range(int(math.log2(shape[0] // SMALLEST_MAP))):
+            width = min(channels << index, LARGEST_WIDTH)
+            features = self._convolution(features, width, 4, 2, f"down{index + 1}")
+        features = self._convolution(features, width, 3, 1, "last")
+        places = self._normalised(keras.layers.Conv2D(1, 1, dtype="float32", name=f"{self.name}_score"))(features)
+        places = keras.layers.Flatten(dtype="float32")(places)
+        mean = keras.layers.GlobalAveragePooling2D(dtype="float32")(features)
+        self.trunk = keras.Model(seen, {"places": places, "mean": mean}, name=f"{self.name}_trunk")
+        text = keras.Input((text_dim,), name="text")
+        match = self._normalised(keras.layers.Dense(width, use_bias=False, dtype="float32", name=f"{self.name}_text"))
+        self.text = keras.Model(text, match(text), name=f"{self.name}_projection")
+        self.built = True
+
+    @staticmethod
+    def _normalised(layer):
+        return keras.layers.SpectralNormalization(layer, name=f"{layer.name}_sn", dtype=layer.dtype_policy)
+
+    def _convolution(self, features, channels, window, strides, name):
+        layer = keras.layers.Conv2D(channels, window, strides, "same", name=f"{self.name}_{name}")
+        return keras.layers.LeakyReLU(0.2)(self._normalised(layer)(features))
+
+    def scores(self, seen, projected):
+        """float32 scores [batch, places], high for real images with their own text.
+
+        Args:
+            seen: {"places", "mean"}, what `trunk` gives of a projected tap.
+            projected: W t, float32 [batch, width], what `text` gives.
+        """
+        return seen["places"] + ops.sum(seen["mean"] * projected, axis=-1, keepdims=True)
+
+
+class ProjectedDiscriminators:
+    """All heads, and the network in front of them.
+
+    Args:
+        projection: of `build_projection`.
+        text_dim: width of the text vector.
+        channels: of each head's first convolution.
+        prefix: of the taps' names in the names of layers and terms, where several sides are seen.
+    """
+
+    def __init__(self, projection, text_dim, channels, prefix=""):
+        self.projection, self.prefix = projection, prefix
+        self.heads = [
+            TapDiscriminator(tap, tuple(output.shape[1:]), text_dim, channels, prefix)
+            for tap, output in projection.output.items()
+        ]
+
+    def features(self, images):
+        """{tap: projected features} of images, float [batch, side, side, 3] in 0-255; differentiable in them."""
+        return self.projection(images, training=False)
+
+    def discriminator_loss(self, kind, real, generated, texts, differs):
+        """The discriminators' loss, and the shares of real and generated images that each head takes for real.
+
+        L_D = sum_l [ l_real(s(x, t)) + (l_fake(s(G(t), t)) + l_fake(s(x, t'))) / 2 ], t' the next text of the batch,
+        which counts where it is another one; means over images and places. Source: the matching-aware weights of
+        GAN-CLS (Reed et al., ICML 2016).
+
+        Args:
+            kind: `hinge` or `bce`.
+            real, generated: {tap: features}, without a gradient.
+            texts: float [batch, text_dim], without a gradient.
+            differs: float32 [batch], 1 where the next text is another one.
+
+        Returns:
+            (loss, {term: float32 scalar}).
+        """
+        loss, terms = 0.0, {}
+        for (tap, features), head in zip(real.items(), self.heads, strict=True):
+            both = head.trunk(ops.concatenate([features, generated[tap]]), training=True)
+            half = ops.shape(features)[0]
+            seen = {name: values[:half] for name, values in both.items()}
+            drawn = {name: values[half:] for name, values in both.items()}
+            projected = head.text(texts, training=True)
+            right, fake = head.scores(seen, projected), head.scores(drawn, projected)
+            wrong = ops.mean(fake_loss(kind, head.scores(seen, ops.roll(projected, -1, axis=0))), axis=1)
+            wrong = ops.sum(differs * wrong) / ops.maximum(ops.sum(differs), 1.0)
+            own = ops.mean(real_loss(kind, right)) + (ops.mean(fake_loss(kind, fake)) + wrong) / 2
+            terms[f"discriminator_{self.prefix}{tap}"] = own
+            terms[f"real_for_real_{self.prefix}{tap}"] = share_above_zero(right)
+            terms[f"generated_for_real_{self.prefix}{tap}"] = share_above_zero(fake)
+            loss = loss + own
+        return loss, terms
+
+    def scores(self, features, texts):
+        """{head: float32 scores [batch, places]} of projected features {tap: map} with texts [batch, text_dim]."""
+        return {
+            f"{self.prefix}{tap}": head.scores(head.trunk(seen, training=False), head.text(texts, training=False))
+            for (tap, seen), head in zip(features.items(), self.heads, strict=True)
+        }
+
+    def generator_loss(self, kind, generated, texts):
+        """sum_l of the generator's loss, means over images and places; (loss, {term: float32 scalar})."""
+        scores = self.scores(generated, texts)
+        terms = {f"generator_{head}": ops.mean(generator_loss(kind, values)) for head, values in scores.items()}
+        return sum(terms.values()), terms
+
+
+def share_above_zero(scores):
+    """Which share of scores says real."""
+    return ops.mean(ops.cast(scores > 0, "float32"))

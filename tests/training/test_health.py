@@ -1,0 +1,61 @@
+"""What is said of a GAN that goes wrong: values by hand, and warnings once for each time."""
+
+import numpy as np
+import pytest
+from absl import logging
+
+from t2i_kd.training.health import Health, head_health
+
+
+@pytest.fixture
+def warnings(monkeypatch):
+    """The warnings that are logged, as text."""
+    told = []
+    monkeypatch.setattr(logging, "warning", lambda message, *values: told.append(message % values))
+    return told
+
+
+def test_shares_and_overfitting_are_those_of_the_formula():
+    training = {"fine": np.array([[3.0, 1.0], [-1.0, 1.0]]), "coarse": np.array([2.0, 2.0])}
+    held_out = {"fine": np.array([[0.0, 1.0]]), "coarse": np.array([1.0])}
+    generated = {"fine": np.array([[-2.0, 1.0], [-2.0, -1.0]]), "coarse": np.array([-1.0, -1.0])}
+    values = head_health(training, held_out, generated)
+    assert values["real_for_real_fine"] == 0.75 and values["generated_for_real_fine"] == 0.25
+    assert values["real_for_real_coarse"] == 1 and values["generated_for_real_coarse"] == 0
+    # Means: training 1 + 2, held out 0.5 + 1, generated -1 - 1.
+    assert values["overfitting"] == pytest.approx((3 - 1.5) / (3 + 2))
+
+
+def test_equal_scores_have_no_overfitting():
+    assert "overfitting" not in head_health(*[{"one": np.array([1.0])}] * 3)
+
+
+@pytest.mark.parametrize(
+    ("values", "words"),
+    [
+        ({"real_for_real_a": 1.0, "generated_for_real_a": 0.0}, "apart without fail"),
+        ({"overfitting": 0.7}, "by heart (overfitting 0.70, above 0.60)"),
+        ({"diversity_any": 0.4}, "0.40 times as different"),
+    ],
+)
+def test_a_value_that_leaves_its_range_is_told_once_until_it_is_back(warnings, values, words):
+    health = Health()
+    for step in (10, 20):
+        health.look(step, values)
+    assert len(warnings) == 1 and words in warnings[0] and warnings[0].startswith("step 10: ")
+    health.look(30, dict.fromkeys(values, 0.5))
+    health.look(40, values)
+    assert len(warnings) == 2 and warnings[1].startswith("step 40: ")
+
+
+@pytest.mark.parametrize(
+    "values",
+    [
+        {},
+        {"real_for_real_a": 1.0, "generated_for_real_a": 0.0, "real_for_real_b": 0.9, "generated_for_real_b": 0.0},
+        {"overfitting": 0.6, "diversity_any": 0.5},
+    ],
+)
+def test_within_their_ranges_nothing_is_told(warnings, values):
+    Health().look(10, values)
+    assert not warnings

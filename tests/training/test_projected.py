@@ -1,0 +1,146 @@
+"""Discriminators through a teacher's taps: what is fixed, what is trained, and what reaches the pixels."""
+
+import keras
+import numpy as np
+import pytest
+from keras import ops
+
+from t2i_kd.errors import UserError
+from t2i_kd.teachers.vgg19 import build_vgg19, tap_shapes
+from t2i_kd.training.projected import (
+    ProjectedDiscriminators,
+    build_projection,
+    choose_taps,
+    default_taps,
+    mixed_channels,
+    orthogonal,
+)
+
+tf = pytest.importorskip("tensorflow")
+SIDE, WIDTH, TEXT = 32, 1 / 16, 6
+SCALES = {"conv1_2": 3.0, "conv3_4": 0.5}
+RNG = np.random.default_rng(0)
+
+
+@pytest.fixture(scope="module")
+def teacher():
+    keras.utils.set_random_seed(0)
+    model = build_vgg19(SIDE, WIDTH)
+    model.trainable = False
+    return model
+
+
+@pytest.fixture(scope="module")
+def images():
+    return RNG.uniform(0, 255, (4, SIDE, SIDE, 3)).astype("float32")
+
+
+def test_one_tap_a_side_is_the_default():
+    assert default_taps(tap_shapes(64, 0.25)) == ("conv1_2", "conv2_2", "conv3_4", "conv4_4", "conv5_4")
+    assert choose_taps("", tap_shapes(SIDE, WIDTH)) == ("conv1_2", "conv2_2", "conv3_4", "conv4_4")
+    assert choose_taps("conv3_4, conv1_2", tap_shapes(SIDE, WIDTH)) == ("conv3_4", "conv1_2")
+
+
+@pytest.mark.parametrize(
+    ("named", "message"),
+    [
+        ("conv9_9", "'conv9_9' is none of the teacher's: image, conv1_1"),
+        ("conv1_2,conv1_2", "conv1_2 is given twice"),
+        ("pool5", "pool5 has 1 x 1 places"),
+    ],
+)
+def test_other_taps_are_refused(named, message):
+    with pytest.raises(UserError, match="--discriminator_taps") as error:
+        choose_taps(named, tap_shapes(SIDE, WIDTH))
+    assert message in str(error.value)
+
+
+@pytest.mark.parametrize(("inputs", "outputs"), [(3, 8), (8, 3), (5, 5)])
+def test_the_mixing_keeps_lengths(inputs, outputs):
+    kernel = orthogonal(inputs, outputs, np.random.default_rng(1))[0, 0].astype(float)
+    product = kernel @ kernel.T if outputs >= inputs else kernel.T @ kernel
+    np.testing.assert_allclose(product, np.eye(min(inputs, outputs)), atol=1e-6)
+
+
+def test_maps_are_scaled_mixed_and_added_as_the_formula_says(teacher, images):
+    network = build_projection(teacher, SCALES, "scales", seed=5)
+    taps = {tap: np.asarray(value, float) for tap, value in teacher(images).items()}
+    kernels = {layer.name: layer.get_weights()[0][0, 0] for layer in network.layers if "mixed" in layer.name}
+    kernels |= {layer.name: layer.get_weights()[0][0, 0] for layer in network.layers if "coarser" in layer.name}
+    coarse = taps["conv3_4"] / 0.5 @ kernels["conv3_4_mixed"]
+    fine = taps["conv1_2"] / 3.0 @ kernels["conv1_2_mixed"]
+    fine += (coarse @ kernels["conv1_2_from_coarser"]).repeat(4, axis=1).repeat(4, axis=2)
+    found = network(images)
+    assert list(found) == ["conv1_2", "conv3_4"]
+    np.testing.assert_allclose(found["conv3_4"], coarse, rtol=1e-4, atol=1e-4)
+    np.testing.assert_allclose(found["conv1_2"], fine, rtol=1e-4, atol=1e-3)
+    assert found["conv1_2"].shape[-1] == mixed_channels(4) == 32
+
+
+def test_the_seed_alone_fixes_the_mixing(teacher, images):
+    def maps(seed, mixing="channels"):
+        return np.asarray(build_projection(teacher, SCALES, mixing, seed)(images)["conv1_2"])
+
+    np.testing.assert_array_equal(maps(5), maps(5))
+    assert np.abs(maps(5) - maps(6)).max() > 1
+    plain = np.asarray(build_projection(teacher, SCALES, "none", 5)(images)["conv1_2"])
+    np.testing.assert_allclose(plain, np.asarray(teacher(images)["conv1_2"]) / 3, rtol=1e-6)
+
+
+def test_gradients_reach_heads_and_pixels_and_nothing_else(teacher, images):
+    projection = build_projection(teacher, SCALES, "scales", seed=5)
+    discriminators = ProjectedDiscriminators(projection, TEXT, channels=4)
+    texts = RNG.standard_normal((4, TEXT)).astype("float32")
+    pixels = tf.Variable(images)
+    with tf.GradientTape() as tape:
+        loss, _ = discriminators.generator_loss("hinge", discriminators.features(pixels), texts)
+    heads = [variable for head in discriminators.heads for variable in head.trainable_variables]
+    frozen = [*teacher.variables, *projection.variables]
+    assert not projection.trainable_variables and heads
+    assert not {id(variable) for variable in heads} & {id(variable) for variable in frozen}
+    slope = tape.gradient(loss, pixels)
+    assert np.abs(slope).max() > 0 and np.isfinite(slope).all()
+
+
+def test_the_loss_is_its_formula(teacher, images):
+    discriminators = ProjectedDiscriminators(build_projection(teacher, SCALES, "channels", 5), TEXT, channels=4)
+    real, fake = (discriminators.features(each) for each in (images, images[::-1] / 2))
+    texts = RNG.standard_normal((4, TEXT)).astype("float32")
+    # The power iteration's step of a training pass comes before its weights are used: take it first.
+    for _ in range(200):
+        discriminators.discriminator_loss("hinge", real, fake, texts, np.ones(4, "float32"))
+    differs = np.array([1, 0, 1, 1], "float32")
+    loss, terms = discriminators.discriminator_loss("hinge", real, fake, texts, differs)
+    expected, generator = 0.0, 0.0
+    for tap, head in zip(SCALES, discriminators.heads, strict=True):
+        seen, drawn = (
+            {name: np.asarray(value, float) for name, value in head.trunk(each[tap], training=False).items()}
+            for each in (real, fake)
+        )
+        projected = np.asarray(head.text(texts, training=False), float)
+
+        def scores(maps, projected):
+            return maps["places"] + (maps["mean"] * projected).sum(1, keepdims=True)
+
+        right, wrong = scores(seen, projected), scores(seen, np.roll(projected, -1, axis=0))
+        fakes = scores(drawn, projected)
+        part = np.maximum(0, 1 - right).mean()
+        part += (np.maximum(0, 1 + fakes).mean() + (differs * np.maximum(0, 1 + wrong).mean(1)).sum() / 3) / 2
+        assert float(terms[f"discriminator_{tap}"]) == pytest.approx(part, rel=1e-3)
+        assert float(terms[f"real_for_real_{tap}"]) == pytest.approx((right > 0).mean())
+        expected, generator = expected + part, generator - fakes.mean()
+    assert float(loss) == pytest.approx(expected, rel=1e-3)
+    found, _ = discriminators.generator_loss("hinge", fake, texts)
+    assert float(found) == pytest.approx(generator, rel=1e-3, abs=1e-4)
+
+
+def test_kernels_have_spectral_norm_one(teacher, images):
+    discriminators = ProjectedDiscriminators(build_projection(teacher, SCALES, "channels", 5), TEXT, channels=4)
+    features = discriminators.features(images)
+    for head in discriminators.heads:
+        for _ in range(100):
+            head.trunk(features[head.name.removeprefix("discriminator_")], training=True)
+        for layer in head.trunk.layers:
+            if isinstance(layer, keras.layers.SpectralNormalization):
+                kernel = ops.convert_to_numpy(layer.layer.kernel)
+                assert np.linalg.norm(kernel.reshape(-1, kernel.shape[-1]), 2) == pytest.approx(1, rel=0.02)
