@@ -178,6 +178,11 @@ class GanOptions:
 class ProjectionOptions:
     """Discriminators through the teacher"""
 
+    discriminator_teacher: str = option(
+        "",
+        "The pretrained network that the discriminators see images through, with the weights that come with it; as "
+        "--teacher. Empty takes the teacher itself.",
+    )
     discriminator_taps: str = option(
         "",
         "The teacher's taps that the discriminators read, with commas between. Empty takes one a side, from the finest "

@@ -23,7 +23,8 @@ class Measurements:
     """Measures generated images against held-out ones.
 
     Args:
-        teacher: the name of the network that teaches, which does not measure.
+        teachers: the names of the networks that teach; one that does not measures, and where both of ours teach, the
+            one that is named first.
         resolution: side of the images in pixels.
         images: the held-out images, uint8 [n, resolution, resolution, 3], at least two.
 
@@ -31,12 +32,12 @@ class Measurements:
         UserError: naming `--measure_every`, for fewer than two images.
     """
 
-    def __init__(self, teacher, resolution, images):
+    def __init__(self, teachers, resolution, images):
         if len(images) < 2:
             raise UserError(
                 f"--measure_every: {len(images)} held-out images are too few to measure with; 0 measures none"
             )
-        name = next(each for each in EXTRACTORS if each != teacher)
+        name = min(EXTRACTORS, key=lambda each: teachers.index(each) if each in teachers else -1)
         network = load_teacher(TeacherOptions(teacher=name), resolution)
         self.name, self.network, self.tap = f"{name}_{EXTRACTORS[name]}", network, EXTRACTORS[name]
         self.reference = self.features(images)

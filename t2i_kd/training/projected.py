@@ -20,6 +20,7 @@ from keras import ops
 
 from t2i_kd.errors import UserError
 from t2i_kd.metrics.tap_errors import tap_scales
+from t2i_kd.options import TeacherOptions
 from t2i_kd.teachers.catalogue import load_teacher, teacher_shapes
 from t2i_kd.training.gan_losses import fake_loss, generator_loss, real_loss
 
@@ -70,15 +71,26 @@ def choose_taps(named, shapes):
     return taps
 
 
+def seen_through(options, teacher):
+    """The `TeacherOptions` of the network that discriminators see through.
+
+    Args:
+        options: `ProjectionOptions`.
+        teacher: `TeacherOptions` of the recipe.
+    """
+    return TeacherOptions(teacher=options.discriminator_teacher) if options.discriminator_teacher else teacher
+
+
 def check_projection(options, gan, teacher, side):
     """Raises `UserError` where discriminators cannot see images through a teacher.
 
     Args:
         options: `ProjectionOptions`.
         gan: `GanOptions`.
-        teacher: `TeacherOptions`.
+        teacher: `TeacherOptions` of the recipe.
         side: of the images, in pixels.
     """
+    teacher = seen_through(options, teacher)
     if teacher.teacher == "none":
         raise UserError("--teacher: discriminators that see through the teacher need one, not none")
     choose_taps(options.discriminator_taps, teacher_shapes(teacher, readable_side(teacher, side)))
@@ -124,13 +136,14 @@ def projection_at(side, options, teacher, images, seed):
     Args:
         side: in pixels.
         options: `ProjectionOptions`.
-        teacher: `TeacherOptions`.
+        teacher: `TeacherOptions` of the recipe.
         images: the training images, uint8 [n, resolution, resolution, 3], an array or a reader.
         seed: of the mixing.
 
     Returns:
         A `keras.Model` from float [batch, side, side, 3] in 0-255; see `build_projection`.
     """
+    teacher = seen_through(options, teacher)
     read = readable_side(teacher, side)
     network = load_teacher(teacher, read)
     shapes = {tap: tuple(output.shape[1:]) for tap, output in network.output.items()}

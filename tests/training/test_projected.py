@@ -6,14 +6,19 @@ import pytest
 from keras import ops
 
 from t2i_kd.errors import UserError
+from t2i_kd.options import ProjectionOptions, TeacherOptions
+from t2i_kd.teachers.catalogue import load_teacher
 from t2i_kd.teachers.vgg19 import build_vgg19, tap_shapes
 from t2i_kd.training.projected import (
     ProjectedDiscriminators,
+    Shrunk,
     build_projection,
     choose_taps,
     default_taps,
     mixed_channels,
     orthogonal,
+    projection_at,
+    readable_side,
 )
 
 tf = pytest.importorskip("tensorflow")
@@ -75,6 +80,37 @@ def test_maps_are_scaled_mixed_and_added_as_the_formula_says(teacher, images):
     np.testing.assert_allclose(found["conv3_4"], coarse, rtol=1e-4, atol=1e-4)
     np.testing.assert_allclose(found["conv1_2"], fine, rtol=1e-4, atol=1e-3)
     assert found["conv1_2"].shape[-1] == mixed_channels(4) == 32
+
+
+def test_images_that_the_teacher_does_not_read_are_enlarged():
+    slim = TeacherOptions(teacher="vgg19_slim")
+    assert [readable_side(slim, side) for side in (8, 16, 32, 64)] == [32, 32, 32, 64]
+    assert readable_side(TeacherOptions(teacher="efficientnet_lite0"), 16) == 16
+    with pytest.raises(UserError, match="--resolution"):
+        readable_side(slim, 7)
+    training = RNG.integers(0, 256, (6, 32, 32, 3), np.uint8)
+    network = projection_at(16, ProjectionOptions(discriminator_mixing="none"), slim, training, seed=0)
+    assert network.input.shape == (None, 16, 16, 3) and not network.trainable_variables
+    images = RNG.uniform(0, 255, (2, 16, 16, 3)).astype("float32")
+    enlarged = keras.layers.UpSampling2D(2, interpolation="bilinear")(images)
+    taps = load_teacher(slim, 32)(enlarged)
+    shrunk = keras.layers.UpSampling2D(2, interpolation="bilinear")(
+        training.reshape(6, 16, 2, 16, 2, 3).mean((2, 4)).astype("float32")
+    )
+    seen = load_teacher(slim, 32)(shrunk)
+    for tap, values in network(images).items():
+        real = np.asarray(seen[tap], float)
+        scale = np.sqrt(np.square(real - real.mean((0, 1, 2))).mean())
+        np.testing.assert_allclose(values, taps[tap] / scale, rtol=1e-3, atol=1e-3)
+
+
+def test_shrunk_images_are_means_of_squares():
+    images = RNG.integers(0, 256, (2, 8, 8, 3), np.uint8)
+    found = Shrunk(images, 4)
+    assert len(found) == 2
+    by_hand = images[1].astype(float)
+    np.testing.assert_allclose(found[1][2, 3], by_hand[4:6, 6:8].mean((0, 1)))
+    np.testing.assert_array_equal(Shrunk(images, 8)[0], images[0])
 
 
 def test_the_seed_alone_fixes_the_mixing(teacher, images):

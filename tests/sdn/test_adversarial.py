@@ -1,0 +1,157 @@
+"""SDN's third stage: what is minimised, what is moved and kept, and which recipes are refused."""
+
+import dataclasses
+
+import keras
+import numpy as np
+import pytest
+
+from t2i_kd.data import from_arrays
+from t2i_kd.errors import UserError
+from t2i_kd.options import (
+    DataOptions,
+    GanOptions,
+    StudentOptions,
+    TeacherOptions,
+    TextOptions,
+    TrainingOptions,
+)
+from t2i_kd.recipe_flags import parse_stage
+from t2i_kd.sdn import SDNOptions, SDNRecipe, SDNStage
+from t2i_kd.sdn.trainer import SDN
+
+RNG = np.random.default_rng(0)
+IMAGES = RNG.integers(0, 256, (8, 32, 32, 3), np.uint8)
+CAPTIONS = [f"picture {index} of four" for index in range(8)]
+DATASET = from_arrays(IMAGES, CAPTIONS, IMAGES[:4], CAPTIONS[:4])
+STAGE = "gan: objective=adversarial steps=4 learning_rate=1e-3 frozen=text_*"
+RECIPE = SDNRecipe(
+    data=DataOptions(dataset="arrays", resolution=32),
+    text=TextOptions(text_encoder="gru", text_dim=8, word_dim=4, text_length=6),
+    teacher=TeacherOptions(teacher="vgg19_slim"),
+    student=StudentOptions(noise_dim=3),
+    sdn=SDNOptions(width=1 / 32, initializer="he", image_output="centred"),
+    gan=GanOptions(discriminator_channels=4),
+    training=TrainingOptions(batch_size=4),
+    stages=(parse_stage(STAGE, SDNStage),),
+)
+
+
+def changed(stage="", **groups):
+    recipe = dataclasses.replace(
+        RECIPE, **{name: dataclasses.replace(getattr(RECIPE, name), **values) for name, values in groups.items()}
+    )
+    return dataclasses.replace(recipe, stages=(parse_stage(f"{STAGE} {stage}", SDNStage),))
+
+
+def trainer_of(recipe):
+    system = SDN(recipe, dataset=DATASET)
+    (plan,) = system.plans
+    trainer = system.own_trainer(plan)
+    trainer.compile(optimizer=trainer.make_optimizer(plan.stage, plan.steps, recipe.training))
+    trainer.optimizer.build(trainer.trainable_variables)
+    batch = system.batches(plan, 0, 1)[0]
+    return system, trainer, {name: keras.ops.convert_to_tensor(values) for name, values in batch.items()}
+
+
+def test_the_distance_is_stage_twos_at_its_weight():
+    weighted = "error=squared scaling=normalised tap_weights=image:2,conv2_2:1 distance_weight=0.3"
+    system, trainer, batch = trainer_of(changed(weighted))
+    generated = trainer.generate(batch)
+    loss, terms = trainer.generator_terms(batch, generated)
+    expected, scales = 0.0, system.measured_scales
+    taps = [
+        {k: np.asarray(v, float) for k, v in system.teacher(each).items()}
+        for each in (np.asarray(batch["image"], "float32"), generated["image"])
+    ]
+    for tap, weight in {"image": 2, "conv2_2": 1}.items():
+        expected += weight * np.square((taps[0][tap] - taps[1][tap]) / scales[tap]).mean()
+    assert float(terms["distance"]) == pytest.approx(expected, rel=1e-4)
+    heads = sum(float(value) for name, value in terms.items() if name.startswith("generator_"))
+    assert float(loss) == pytest.approx(heads + 0.3 * expected, rel=1e-4)
+
+
+def test_without_a_weight_there_is_no_distance():
+    _, trainer, batch = trainer_of(RECIPE)
+    loss, terms = trainer.generator_terms(batch, trainer.generate(batch))
+    assert "distance" not in terms and float(loss) == pytest.approx(sum(map(float, terms.values())), rel=1e-5)
+
+
+def test_a_step_moves_generator_and_heads_alone_and_keeps_no_teacher():
+    system, trainer, _ = trainer_of(changed(student={"whiten_text": True}))
+    frozen = [*system.projection.variables, *system.network.get_layer("text_encoder").variables]
+    before = [np.array(variable) for variable in frozen]
+    moving = [*system.network.get_layer("generator").trainable_variables, *trainer.discriminator_variables]
+    first = [np.array(variable) for variable in moving]
+    trainer.fit(system.batches(system.plans[0], 0, 1), shuffle=False, verbose=0)
+    for variable, values in zip(frozen, before, strict=True):
+        np.testing.assert_array_equal(variable, values)
+    moved = [not np.array_equal(variable, values) for variable, values in zip(moving, first, strict=True)]
+    # A rectifier may leave a bias of so small a network without a gradient.
+    assert np.mean(moved) > 0.8 and any(moved[-4:])
+    kept = {id(variable) for variable in trainer.kept_variables}
+    assert not kept & {id(variable) for variable in system.projection.variables}
+    assert {id(variable) for variable in moving} <= kept
+
+
+def test_health_scores_are_the_steps():
+    """Of the weights as they are: the heads' shares that a step logs are those of its scores."""
+    _, trainer, batch = trainer_of(RECIPE)
+    real, generated = trainer.scores(batch)
+    assert list(real) == list(generated) == ["conv1_2", "conv2_2", "conv3_4", "conv4_4"]
+    assert real["conv1_2"].shape == (4, 16)
+    seen = trainer.projected.features(np.asarray(batch["image"], "float32"))
+    texts = trainer.generate(batch)["text"]
+    head = trainer.projected.heads[0]
+    expected = head.scores(head.trunk(seen["conv1_2"], training=False), head.text(texts, training=False))
+    np.testing.assert_allclose(real["conv1_2"], expected, rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("recipe", "named"),
+    [
+        (changed("error=annealed"), "--stage gan: error=annealed"),
+        (changed("distance_weight=-1"), "--stage gan: distance_weight is -1.0"),
+        (changed(gan={"gradient_penalty": "r1"}), "--gradient_penalty: heads on the teacher's taps"),
+        (changed(gan={"discriminator_channels": 0}), "--discriminator_channels: 0"),
+        (changed(gan={"augmentation": "blur"}), "--augmentation: 'blur'"),
+        (changed(projection={"discriminator_taps": "conv9_9"}), "--discriminator_taps: 'conv9_9' is none of"),
+        (changed(projection={"discriminator_taps": "pool4"}), "--discriminator_taps: pool4 has 2 x 2 places"),
+        (changed(projection={"discriminator_teacher": "none"}), "--teacher: discriminators"),
+        (changed(projection={"discriminator_teacher": "alexnet"}), "--teacher: 'alexnet' is none of"),
+        (changed(training={"batch_size": 1}), "--batch_size: 1 leaves fewer than 2"),
+    ],
+)
+def test_what_cannot_be_trained_is_named(recipe, named):
+    with pytest.raises(UserError) as error:
+        SDN(recipe, dataset=DATASET)
+    assert str(error.value).startswith(named)
+
+
+@pytest.mark.parametrize(
+    ("recipe", "named"),
+    [
+        (
+            changed(gan={"augmentation": "color", "discriminator_channels": 32}),
+            "--augmentation: only a stage with objective=adversarial reads it",
+        ),
+        (
+            changed(gan={"discriminator_channels": 32}, projection={"discriminator_mixing": "none"}),
+            "--discriminator_mixing: only a stage with objective=",
+        ),
+    ],
+)
+def test_options_that_no_stage_reads_are_refused(groups, named):
+    recipe = changed(**{"gan": {}, **groups})
+    recipe = dataclasses.replace(recipe, gan=dataclasses.replace(recipe.gan, discriminator_channels=32))
+    one = parse_stage("one: objective=mirrored steps=1 tap_weights=image:1", SDNStage)
+    with pytest.raises(UserError) as error:
+        SDN(dataclasses.replace(recipe, stages=(one,)), dataset=DATASET)
+    assert str(error.value).startswith(named)
+
+
+def test_another_network_than_the_teacher_may_be_seen_through():
+    system, trainer, batch = trainer_of(changed(projection={"discriminator_teacher": "efficientnet_lite0"}))
+    assert list(system.projection.output) == ["block1", "block2", "block3"]
+    assert system.teachers == ["vgg19_slim", "efficientnet_lite0"]
+    assert np.isfinite(float(trainer.generator_terms(batch, trainer.generate(batch))[0]))
