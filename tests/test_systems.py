@@ -202,6 +202,23 @@ def test_killed_runs_end_with_the_same_weights_to_the_bit(room, whole, data_dir,
     assert losses[0] == losses[1], moments
 
 
+@pytest.mark.slow
+def test_a_run_whose_time_is_over_has_a_student_and_goes_on(room, whole, data_dir, tmp_path):
+    run_dir, checkpoints = tmp_path / "run", tmp_path / "run" / "checkpoints" / whole.recipe.stages[0].name
+    command = [*room.arguments(data_dir), f"--run_dir={run_dir}", "--max_minutes=0.0001"]
+    assert "goes on with it" in finish(start(*command)).splitlines()[-1]
+    assert [path.name for path in checkpoints.glob("*.npz")] == ["step-00000001.npz"]
+    if room.generates:
+        assert t2i_kd.load(run_dir).generate(CAPTIONS[0]).shape == (1, 32, 32, 3)
+    else:
+        assert not (run_dir / "student.keras").exists()
+    assert t2i_kd.train(whole.recipe, run_dir).finished
+    for stage in whole.recipe.stages:
+        found, expected = (arrays(each / "checkpoints" / stage.name / "final.npz") for each in (run_dir, whole.run_dir))
+        for one, other in zip(found.values(), expected.values(), strict=True):
+            np.testing.assert_array_equal(one, other)
+
+
 @pytest.fixture(scope="module")
 def on_both(data_dir, tmp_path_factory):
     """{room: its first losses} on TensorFlow and, from the same weights, on JAX without TensorFlow."""
