@@ -76,7 +76,7 @@ def test_systems_differ_in_their_options():
         for name in ("sdn", "icsd_gan")
     }
     assert "head_rank" in options["sdn"] - options["icsd_gan"]
-    assert "gan_loss" in options["icsd_gan"] - options["sdn"]
+    assert "image_stages" in options["icsd_gan"] - options["sdn"]
 
 
 def test_the_system_of_a_flagfile_has_its_options(tmp_path):
@@ -98,8 +98,11 @@ def test_the_later_of_two_systems_wins(given):
 
 def test_a_flagfile_may_name_another_system_than_the_line_before_it(tmp_path):
     (tmp_path / "one.flags").write_text("--system=icsd_gan\n")
-    assert "The discriminators" in help_of("--system=sdn", f"--flagfile={tmp_path / 'one.flags'}")[1]
-    assert "The discriminators" not in help_of(f"--flagfile={tmp_path / 'one.flags'}", "--system=sdn")[1]
+    assert "ICSD-GAN's generator and distillation" in help_of("--system=sdn", f"--flagfile={tmp_path / 'one.flags'}")[1]
+    assert (
+        "ICSD-GAN's generator and distillation"
+        not in help_of(f"--flagfile={tmp_path / 'one.flags'}", "--system=sdn")[1]
+    )
 
 
 def test_a_system_of_the_working_folder_is_found(tmp_path):
