@@ -113,6 +113,7 @@ def test_a_student_of_mixed_precision_is_loaded_in_float32(tmp_path):
     np.testing.assert_array_equal(image, plain(condition.arrays(CAPTIONS))["image"])
 
 
+@pytest.mark.slow
 def test_keras_itself_can_load_the_file(saved):
     folder, network = saved
     inputs = load_student(folder).condition.arrays(CAPTIONS)

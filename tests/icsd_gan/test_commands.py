@@ -15,6 +15,7 @@ from t2i_kd.noise import noise_from_seeds
 from t2i_kd.student import load_student
 from tests.commands import finish, metrics, start
 
+pytestmark = pytest.mark.slow  # a run and an export of its own
 RUN = (
     "--system=icsd_gan",
     "--resolution=32",
@@ -87,7 +88,6 @@ def test_seeds_give_different_images(version):
     assert np.any(generated[0] != generated[1])
 
 
-@pytest.mark.slow
 def test_truncation_shrinks_the_noise(run_dir, version, tmp_path):
     student = load_student(run_dir)
     assert student.truncated(1.0) is student

@@ -80,6 +80,7 @@ def test_real_pictures_of_unseen_combinations_are_classified_right(shapes_cache)
     assert len(protocol["extractor_sha256"]) == len(protocol["reference_sha256"]) == 64
 
 
+@pytest.mark.slow
 def test_wilsons_intervals_do_not_count_a_caption_twice(shapes_cache):
     """The split has 1,024 pictures, three captions each, and 768 texts."""
     student = LookUp(shapes_cache["split", "test", 32, 32])
@@ -94,6 +95,7 @@ def test_wilsons_intervals_do_not_count_a_caption_twice(shapes_cache):
         assert (low, high) == metric.wilson_interval(values_of(measured)["colour"], trials)
 
 
+@pytest.mark.slow
 def test_a_student_that_mirrors_its_pictures_fails_in_place_alone(shapes_cache):
     student = LookUp(shapes_cache["split", "test", 32, 32], lambda image: image[:, ::-1])
     values = values_of(metric.measure(EvaluationContext(student, "captioned_shapes", cache=shapes_cache)))
@@ -101,6 +103,7 @@ def test_a_student_that_mirrors_its_pictures_fails_in_place_alone(shapes_cache):
     assert min(values[name] for name in ("colour", "shape", "size", "background")) >= 0.95
 
 
+@pytest.mark.slow
 def test_a_grey_picture_is_right_no_more_often_than_chance(shapes_cache):
     student = LookUp(shapes_cache["split", "test", 32, 32], lambda image: np.full_like(image, 128))
     result = metric.measure(EvaluationContext(student, "captioned_shapes", cache=shapes_cache))
@@ -108,6 +111,7 @@ def test_a_grey_picture_is_right_no_more_often_than_chance(shapes_cache):
         assert values_of(result)[name] <= by_attribute(result, result.baselines["chance"])[name] + 0.1
 
 
+@pytest.mark.slow
 def test_a_bad_classifier_refuses_to_evaluate(monkeypatch, shapes_cache):
     class Blind:
         values = captioned_shapes.ATTRIBUTES
@@ -129,6 +133,7 @@ def test_a_data_set_without_attributes_is_refused():
         metric.measure(context)
 
 
+@pytest.mark.slow
 def test_the_model_that_this_repository_ships_obeys_unseen_captions(shapes_cache):
     """Its card says .98 on 300 captions; half of them here, with room for the evaluator's own training."""
     student = load_artifact(Path(__file__).resolve().parents[2] / "saved_models" / "shapes32" / "1")

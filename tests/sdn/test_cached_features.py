@@ -47,6 +47,7 @@ def losses(pictures, megabytes):
     return found, batches.features is not None
 
 
+@pytest.mark.slow
 def test_the_losses_are_the_same(pictures):
     computed, cached = losses(pictures, 0)
     assert not cached and len(computed) == STEPS

@@ -143,8 +143,9 @@ def test_the_loss_is_its_formula(teacher, images):
     real, fake = (discriminators.features(each) for each in (images, images[::-1] / 2))
     texts = RNG.standard_normal((4, TEXT)).astype("float32")
     # The power iteration's step of a training pass comes before its weights are used: take it first.
+    step = tf.function(lambda: discriminators.discriminator_loss("hinge", real, fake, texts, np.ones(4, "float32"))[0])
     for _ in range(200):
-        discriminators.discriminator_loss("hinge", real, fake, texts, np.ones(4, "float32"))
+        step()
     differs = np.array([1, 0, 1, 1], "float32")
     loss, terms = discriminators.discriminator_loss("hinge", real, fake, texts, differs)
     expected, generator = 0.0, 0.0
@@ -174,8 +175,10 @@ def test_kernels_have_spectral_norm_one(teacher, images):
     discriminators = ProjectedDiscriminators(build_projection(teacher, SCALES, "channels", 5), TEXT, channels=4)
     features = discriminators.features(images)
     for head in discriminators.heads:
+        seen = features[head.name.removeprefix("discriminator_")]
+        step = tf.function(lambda head=head, seen=seen: head.trunk(seen, training=True))
         for _ in range(100):
-            head.trunk(features[head.name.removeprefix("discriminator_")], training=True)
+            step()
         for layer in head.trunk.layers:
             if isinstance(layer, keras.layers.SpectralNormalization):
                 kernel = ops.convert_to_numpy(layer.layer.kernel)
