@@ -146,6 +146,10 @@ class ProjectedICSDTrainer(ICSDTrainer):
         super().__init__(network, input_name, recipe, steps, heads)
         self.stages = stages
 
+    def prepare_discriminators(self):
+        for stage in self.stages:
+            stage.normalise()
+
     def generate(self, batch):
         """The student's outputs, and what the teacher sees in each of its images."""
         outputs = super().generate(batch)
@@ -185,7 +189,7 @@ class ProjectedICSDTrainer(ICSDTrainer):
         losses, features = [], []
         for stage, name in zip(self.stages, self.images, strict=True):
             seen = self._seen(stage, name, generated)
-            means = [head.trunk(seen[tap], training=False)["mean"] for tap, head in zip(seen, stage.heads, strict=True)]
+            means = [head.trunk(seen[tap])["mean"] for tap, head in zip(seen, stage.heads, strict=True)]
             losses.append(stage.generator_loss(self.gan.gan_loss, seen, text)[0])
             features.append(ops.concatenate(means, axis=-1))
         return losses, features

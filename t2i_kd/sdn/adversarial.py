@@ -39,6 +39,9 @@ class SDNAdversarialTrainer(AdversarialTrainer):
             self.distance = keras.Model(teacher.input, {tap: teacher.output[tap] for tap in scales})
             self.distance.trainable = False
 
+    def prepare_discriminators(self):
+        self.projected.normalise()
+
     def generate(self, batch):
         """The generated image, its projected features, and the text vector, which has no gradient."""
         image = self.generator({name: batch[name] for name in self.generator.input}, training=True)["image"]

@@ -77,6 +77,9 @@ class AdversarialTrainer(Trainer):
         uniforms = batch["uniforms"][:, :count] if real else batch["uniforms"][:, count:]
         return augment(images, self.kinds, uniforms)
 
+    def prepare_discriminators(self):
+        """What is done to the discriminators' variables before each of their steps: nothing."""
+
     def scores(self, batch):
         """How the discriminators take a batch's images, and the generator's for its captions, augmented as in a step.
 
@@ -193,6 +196,7 @@ class AdversarialTrainer(Trainer):
         import tensorflow as tf
 
         variables = self.discriminator_variables
+        self.prepare_discriminators()
         with tf.GradientTape() as tape:
             loss, terms = self.discriminator_terms(batch, {k: tf.stop_gradient(v) for k, v in generated.items()})
         self.optimizer.discriminator.apply(tape.gradient(loss, variables), variables)
@@ -230,7 +234,14 @@ class AdversarialTrainer(Trainer):
         def chosen(which):
             return {key: values[key] for key in keys[which]}
 
+        def prepared():
+            self.prepare_discriminators()
+            return [ops.convert_to_tensor(variable) for variable in self.discriminator_variables]
+
         def discriminator_step(part, generated, frozen):
+            new, frozen = run(prepared, {}, frozen)
+            values.update(zip(keys["discriminator"], new, strict=True))
+
             def loss(given):
                 (value, terms), after = run(lambda: self.discriminator_terms(part, generated), given, frozen)
                 return value, (terms, after)

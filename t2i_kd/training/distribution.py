@@ -134,6 +134,22 @@ def mean_over_replicas(values):
     return [None if value is None else next(means) for value in values]
 
 
+def assign_alike(variable, value):
+    """Gives a variable a value that every replica computes alike.
+
+    Args:
+        variable: a Keras variable, inside a replica or without a strategy.
+        value: tensor of its shape.
+    """
+    if strategy() is None:
+        variable.assign(value)
+        return
+    import tensorflow as tf
+
+    # `assign` would ask how the replicas' values are to be made one.
+    tf.raw_ops.AssignVariableOp(resource=variable.handle, value=value)
+
+
 def gathered(values):
     """The rows of all replicas, in their order; differentiable. Without a strategy the values themselves.
 

@@ -22,11 +22,13 @@ from t2i_kd.errors import UserError
 from t2i_kd.metrics.tap_errors import tap_scales
 from t2i_kd.options import TeacherOptions
 from t2i_kd.teachers.catalogue import load_teacher, teacher_shapes
+from t2i_kd.training.distribution import assign_alike
 from t2i_kd.training.gan_losses import fake_loss, generator_loss, real_loss
 
 MIXINGS = ("none", "channels", "scales")
 SMALLEST_MAP = 4
 LARGEST_WIDTH = 256
+SMALLEST_NORM = 1e-12
 # Of the mixed maps: at least as many as the tap has, doubled where it has few.
 MIXED_CHANNELS = (32, 128)
 
@@ -228,8 +230,8 @@ def build_projection(teacher, scales, mixing, seed):
 class TapDiscriminator(keras.layers.Layer):
     """One tap's head: 4x4 convolutions of stride 2 down to 4 x 4 places, a 3x3, a score a place, and the text's.
 
-    score_p = c(h_p) + <mean_q h_q, W t>, h the last map, p and q its places. All layers are spectrally normalised,
-    LeakyReLU 0.2 between them.
+    score_p = c(h_p) + <mean_q h_q, W t>, h the last map, p and q its places. LeakyReLU 0.2 between the layers; their
+    kernels have spectral norm 1 after `normalise`, which comes before each step.
 
     Args:
         tap: its name.
@@ -241,6 +243,7 @@ class TapDiscriminator(keras.layers.Layer):
 
     def __init__(self, tap, shape, text_dim, channels, prefix=""):
         super().__init__(name=f"discriminator_{prefix}{tap}")
+        self.normalised = []
         seen = features = keras.Input(shape, name="features")
         width = channels
         for index in range(int(math.log2(shape[0] // SMALLEST_MAP))):
@@ -254,11 +257,41 @@ class TapDiscriminator(keras.layers.Layer):
         text = keras.Input((text_dim,), name="text")
         match = self._normalised(keras.layers.Dense(width, use_bias=False, dtype="float32", name=f"{self.name}_text"))
         self.text = keras.Model(text, match(text), name=f"{self.name}_projection")
+        start = keras.initializers.RandomNormal(seed=0)
+        self.vectors = [
+            self.add_weight(
+                shape=(layer.kernel.shape[-1],),
+                initializer=start,
+                trainable=False,
+                name=f"{layer.name}_u",
+                dtype="float32",
+                aggregation="only_first_replica",
+            )
+            for layer in self.normalised
+        ]
         self.built = True
 
-    @staticmethod
-    def _normalised(layer):
-        return keras.layers.SpectralNormalization(layer, name=f"{layer.name}_sn", dtype=layer.dtype_policy)
+    def _normalised(self, layer):
+        self.normalised.append(layer)
+        return layer
+
+    def normalise(self):
+        """Divides every kernel W, a matrix [inputs, outputs], by its largest singular value, as one step of the power
+        iteration knows it.
+
+            v = W u / |W u|,   u' = W^T v / |W^T v|,   W' = W / (v^T W u')
+
+        u, kept from step to step, converges to W's first right singular vector while W moves slowly. The division is
+        outside the loss: its gradient is that of W' (Keras's `SpectralNormalization` on TensorFlow does the same).
+        """
+        for layer, vector in zip(self.normalised, self.vectors, strict=True):
+            kernel = ops.convert_to_tensor(layer.kernel)
+            matrix = ops.reshape(kernel, (-1, kernel.shape[-1]))
+            left = unit(ops.matmul(matrix, vector))
+            right = unit(ops.matmul(left, matrix))
+            size = ops.sum(ops.matmul(left, matrix) * right)
+            assign_alike(vector, right)
+            assign_alike(layer.kernel, kernel / ops.maximum(size, SMALLEST_NORM))
 
     def _convolution(self, features, channels, window, strides, name):
         layer = keras.layers.Conv2D(channels, window, strides, "same", name=f"{self.name}_{name}")
@@ -272,6 +305,11 @@ class TapDiscriminator(keras.layers.Layer):
             projected: W t, float32 [batch, width], what `text` gives.
         """
         return seen["places"] + ops.sum(seen["mean"] * projected, axis=-1, keepdims=True)
+
+
+def unit(vector):
+    """A vector divided by its length."""
+    return vector / ops.maximum(ops.sqrt(ops.sum(ops.square(vector))), SMALLEST_NORM)
 
 
 class ProjectedDiscriminators:
@@ -290,6 +328,11 @@ class ProjectedDiscriminators:
             TapDiscriminator(tap, tuple(output.shape[1:]), text_dim, channels, prefix)
             for tap, output in projection.output.items()
         ]
+
+    def normalise(self):
+        """`TapDiscriminator.normalise` of every head."""
+        for head in self.heads:
+            head.normalise()
 
     def features(self, images):
         """{tap: projected features} of images, float [batch, side, side, 3] in 0-255; differentiable in them."""
@@ -313,11 +356,11 @@ class ProjectedDiscriminators:
         """
         loss, terms = 0.0, {}
         for (tap, features), head in zip(real.items(), self.heads, strict=True):
-            both = head.trunk(ops.concatenate([features, generated[tap]]), training=True)
+            both = head.trunk(ops.concatenate([features, generated[tap]]))
             half = ops.shape(features)[0]
             seen = {name: values[:half] for name, values in both.items()}
             drawn = {name: values[half:] for name, values in both.items()}
-            projected = head.text(texts, training=True)
+            projected = head.text(texts)
             right, fake = head.scores(seen, projected), head.scores(drawn, projected)
             wrong = ops.mean(fake_loss(kind, head.scores(seen, ops.roll(projected, -1, axis=0))), axis=1)
             wrong = ops.sum(differs * wrong) / ops.maximum(ops.sum(differs), 1.0)
@@ -331,7 +374,7 @@ class ProjectedDiscriminators:
     def scores(self, features, texts):
         """{head: float32 scores [batch, places]} of projected features {tap: map} with texts [batch, text_dim]."""
         return {
-            f"{self.prefix}{tap}": head.scores(head.trunk(seen, training=False), head.text(texts, training=False))
+            f"{self.prefix}{tap}": head.scores(head.trunk(seen), head.text(texts))
             for (tap, seen), head in zip(features.items(), self.heads, strict=True)
         }
 
