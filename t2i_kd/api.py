@@ -48,7 +48,8 @@ def train(recipe, run_dir, export_dir="", overwrite=False, dataset=None, distrib
     """Trains a recipe, or goes on with it where a stopped run of it lies in `run_dir`.
 
     TensorFlow's operations are made deterministic, for the process; Keras's random generator is seeded with the
-    recipe's seed. Python's and NumPy's, and Keras's dtype policy, are afterwards as they were.
+    recipe's seed, and its counters of automatic names begin anew. Python's and NumPy's generators, and Keras's dtype
+    policy, are afterwards as they were.
 
     Args:
         recipe: a `Recipe` of a system, such as `t2i_kd.sdn.SDNRecipe`.
@@ -67,7 +68,7 @@ def train(recipe, run_dir, export_dir="", overwrite=False, dataset=None, distrib
         UserError: naming the option or file that is wrong.
     """
     from t2i_kd import systems
-    from t2i_kd.training.determinism import make_deterministic
+    from t2i_kd.training.determinism import begin_names_anew, make_deterministic
     from t2i_kd.training.distribution import check_batch_size, ending_with_the_cluster, is_chief, make_strategy
     from t2i_kd.training.memory import keep_freed_memory
     from t2i_kd.training.run_directory import open_run_directory
@@ -81,6 +82,8 @@ def train(recipe, run_dir, export_dir="", overwrite=False, dataset=None, distrib
     keep_freed_memory()
     strategy = make_strategy(distribute)
     make_deterministic()
+    if strategy is None:
+        begin_names_anew()
     with random_state_restored(), strategy.scope() if strategy else contextlib.nullcontext():
         check_batch_size(recipe.training.batch_size)
         system = systems.build(recipe, dataset=dataset)
