@@ -148,6 +148,20 @@ def chosen_teacher(model, **given):
     return dataclasses.replace(teacher, **given)
 
 
+def taught_by(model, teacher):
+    """Whether a network taught a model, as its recipe says: as its teacher, or through its discriminators.
+
+    Args:
+        model: a path or a runner; one without a recipe counts as taught.
+        teacher: `TeacherOptions`.
+    """
+    recipe = recipe_of(model)
+    if getattr(recipe, "teacher", None) is None:
+        return True
+    seen = getattr(getattr(recipe, "projection", None), "discriminator_teacher", "")
+    return teacher.teacher in (recipe.teacher.teacher, seen)
+
+
 def _own_objective(model, teacher):
     """The objective that a model learned in this teacher's taps; None where it learned from another network."""
     recipe = recipe_of(model)
@@ -191,7 +205,8 @@ def evaluate(models, dataset, metrics, *, teacher=None, out="", page="", bootstr
         for name, metric in measures.items():
             logging.info("%s: %s", candidate.label, name)
             found.add(name, candidate, metric.measure(context), context)
-    whole = found.report(getattr(dataset, "name", dataset), options.get("extractor"))
+    taught = any(taught_by(model, teacher) for model in models)
+    whole = found.report(getattr(dataset, "name", dataset), options.get("extractor"), taught)
     if out:
         _write("out", out, json.dumps(whole, indent=2) + "\n")
     if page:

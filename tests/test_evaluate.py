@@ -5,6 +5,7 @@ import json
 import shutil
 import subprocess
 import sys
+import types
 from pathlib import Path
 
 import numpy as np
@@ -215,6 +216,13 @@ def test_two_runs_are_compared_on_the_same_captions_and_shown_on_a_page(run_dir,
     assert "note: every metric here compares features of the teacher" in capsys.readouterr().out
     assert same["notes"] == [TEACHER_NOTE] and report["notes"] == []
     assert same["comparisons"] == {} and same["metrics"]["tap_distance"]["final student"]["intervals"] == {}
+
+
+def test_who_taught_a_run_is_known(run_dir):
+    own = evaluation.chosen_teacher(str(run_dir))
+    assert evaluation.taught_by(str(run_dir), own)
+    assert not evaluation.taught_by(str(run_dir), TeacherOptions(teacher="efficientnet_lite0"))
+    assert evaluation.taught_by(types.SimpleNamespace(generate=None, resolution=32), own)
 
 
 def test_a_run_that_is_not_finished_is_not_compared(run_dir, tmp_path):

@@ -6,7 +6,7 @@ from t2i_kd.metrics.page import Section
 from t2i_kd.metrics.sampling import Chosen
 from t2i_kd.metrics.table import format_comparisons, format_table
 
-TEACHER_NOTE = "every metric here compares features of the teacher, which SDN is trained to match; ask for others too"
+TEACHER_NOTE = "every metric here compares features of the teacher, which the model is trained on; ask for others too"
 
 
 class Findings:
@@ -44,14 +44,15 @@ class Findings:
         self.comparisons[name] = {other: resampling.compare(its_rows, rows, biased) for other, rows in others}
         self.say(format_comparisons(first, self.comparisons[name]))
 
-    def report(self, dataset, extractor):
+    def report(self, dataset, extractor, taught=True):
         """The whole report, see `evaluate`; its notes are said.
 
         Args:
             dataset: its name.
             extractor: whose features were compared.
+            taught: whether the teacher among the evaluators taught one of the models.
         """
-        notes = [TEACHER_NOTE] if only_the_teacher_evaluates(self.results, extractor) else []
+        notes = [TEACHER_NOTE] if taught and only_the_teacher_evaluates(self.results, extractor) else []
         for note in notes:
             self.say(f"note: {note}")
         return {
