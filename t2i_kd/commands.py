@@ -14,6 +14,10 @@ EXIT_BAD_INPUT = 2
 HELP = ("--help", "-help", "-h", "--helpshort", "--helpfull")
 COMMON = "Every command"
 
+# Exported files by the precision of their weights.
+REDUCED_PRECISION = ("litert_float16", "litert_int8")
+FULL_PRECISION = ("litert", "onnx")
+
 
 def run(main, define_flags, description, explain_unknown=lambda name: ""):
     """Parses the command line, calls `main()` and exits: 0 done, 2 the user's input is wrong, 1 anything else.
@@ -130,6 +134,23 @@ def export(*arguments, **options):
         return api.export(*arguments, **options, report=say)
     except FidelityError as error:
         sys.exit(f"error: {error}")
+
+
+def export_trained(run_dir, export_dir, overwrite):
+    """`export` after a training: where a file of reduced precision fails its proof, the others are published.
+
+    What is left out, and why, is said; hours of training should not end without a model because 8 bits are too coarse.
+    """
+    from t2i_kd.exporting.fidelity import FidelityError
+
+    try:
+        api.export(run_dir, export_dir, overwrite=overwrite, report=say)
+    except FidelityError as error:
+        if error.kind not in REDUCED_PRECISION:
+            sys.exit(f"error: {error}")
+        say(f"warning: {error}")
+        say(f"Exporting again without {' and '.join(REDUCED_PRECISION)}")
+        export(run_dir, export_dir, overwrite=overwrite, artifacts=FULL_PRECISION)
 
 
 def _parse(argv, explain_unknown):

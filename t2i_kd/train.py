@@ -85,7 +85,7 @@ def main():
         unfinished = f"trained for {FLAGS.max_minutes or 0:g} minutes; the same command goes on with it"
         print(f"{FLAGS.run_dir}: {'trained' if finished else unfinished}")
         if FLAGS.export_dir:
-            commands.export(FLAGS.run_dir, FLAGS.export_dir, overwrite=FLAGS.overwrite)
+            commands.export_trained(FLAGS.run_dir, FLAGS.export_dir, FLAGS.overwrite)
 
 
 if __name__ == "__main__":

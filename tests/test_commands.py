@@ -6,7 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from t2i_kd import commands, recipe_flags, systems
+from t2i_kd import api, commands, recipe_flags, systems
+from t2i_kd.exporting.fidelity import FidelityError
 from t2i_kd.recipe import Recipe
 from tests.commands import finish, refused, start
 from tests.systems import ROOMS, STRANGER, recipe_of, write_images, write_stranger
@@ -222,3 +223,23 @@ with quiet.standard_error_held():
     if Path("/dev/nvidia0").exists():
         pytest.skip("with a GPU, all is shown")
     assert errors_of(code=program) == "held back\nthen\n"
+
+
+@pytest.mark.parametrize("kind", ["litert_float16", "litert_int8", "onnx", ""])
+def test_a_training_ends_with_the_files_that_agree(monkeypatch, capsys, kind):
+    asked = []
+
+    def export(run_dir, export_dir, overwrite, report, artifacts=None):
+        asked.append((run_dir, export_dir, overwrite, artifacts))
+        if artifacts is None:
+            raise FidelityError(f"{kind} differs", kind)
+
+    monkeypatch.setattr(api, "export", export)
+    if "_" not in kind:
+        with pytest.raises(SystemExit, match=f"error: {kind} differs"):
+            commands.export_trained("run", "model", True)
+        assert len(asked) == 1
+        return
+    commands.export_trained("run", "model", True)
+    assert asked == [("run", "model", True, None), ("run", "model", True, ("litert", "onnx"))]
+    assert f"warning: {kind} differs" in capsys.readouterr().out

@@ -12,7 +12,15 @@ _HINT = "python -m t2i_kd.export --artifacts=... publishes the others without it
 
 
 class FidelityError(RuntimeError):
-    """An artifact generates something else than the Keras model; nothing is published."""
+    """An artifact generates something else than the Keras model; nothing is published.
+
+    Attributes:
+        kind: of the artifact, where it is one of `t2i_kd.exporting.manifest.FILES`.
+    """
+
+    def __init__(self, message, kind=""):
+        super().__init__(message)
+        self.kind = kind
 
 
 @dataclass(frozen=True)
@@ -41,10 +49,12 @@ def check(kind, found):
     if found.largest > LARGEST_ALLOWED.get(kind, 255):
         raise FidelityError(
             f"{kind} differs from the Keras model by {found.largest}/255 in some pixel, more than the "
-            f"{LARGEST_ALLOWED[kind]}/255 allowed; nothing was published. {_HINT}"
+            f"{LARGEST_ALLOWED[kind]}/255 allowed; nothing was published. {_HINT}",
+            kind,
         )
     if found.mean > MEAN_ALLOWED.get(kind, 255.0):
         raise FidelityError(
             f"{kind} differs from the Keras model by {found.mean:.1f}/255 on average, more than the "
-            f"{MEAN_ALLOWED[kind]:g}/255 allowed; nothing was published. {_HINT}"
+            f"{MEAN_ALLOWED[kind]:g}/255 allowed; nothing was published. {_HINT}",
+            kind,
         )
