@@ -310,11 +310,11 @@ def test_a_student_of_images_is_refused():
 
 
 def test_a_recipe_without_a_teacher_leaves_the_default(tmp_path, monkeypatch):
-    (tmp_path / "strangers").mkdir()
-    (tmp_path / "strangers" / "room.py").write_text("from t2i_kd.recipe import Recipe as RECIPE\nSYSTEM = None\n")
+    (tmp_path / "teacherless").mkdir()
+    (tmp_path / "teacherless" / "room.py").write_text("from t2i_kd.recipe import Recipe as RECIPE\nSYSTEM = None\n")
     monkeypatch.syspath_prepend(tmp_path)
-    importlib.import_module("strangers.room")
-    (tmp_path / "recipe.json").write_text(Recipe(system="strangers.room").to_json())
+    importlib.import_module("teacherless.room")
+    (tmp_path / "recipe.json").write_text(Recipe(system="teacherless.room").to_json())
     assert evaluation.chosen_teacher(tmp_path) == TeacherOptions()
 
 
@@ -333,10 +333,10 @@ def measure(context):
 @pytest.fixture
 def brightness(tmp_path, monkeypatch):
     """The name of a metric in a module outside of the package."""
-    (tmp_path / "strangers").mkdir()
-    (tmp_path / "strangers" / "brightness.py").write_text(BRIGHTNESS)
+    (tmp_path / "metrics_of_strangers").mkdir()
+    (tmp_path / "metrics_of_strangers" / "brightness.py").write_text(BRIGHTNESS)
     monkeypatch.syspath_prepend(tmp_path)
-    return "strangers.brightness"
+    return "metrics_of_strangers.brightness"
 
 
 def test_a_module_on_the_path_is_a_metric(brightness, tmp_path):
