@@ -7,25 +7,22 @@ It is fitted to the real training images and names real held-out images and imag
 held-out images' first captions. Give a network that did not teach the student.
 """
 
-import keras
 import numpy as np
 from absl import flags
-from keras import ops
-from sklearn.linear_model import LogisticRegression
-from sklearn.pipeline import make_pipeline
-from sklearn.preprocessing import StandardScaler
 
 from benchmarks import command
 from benchmarks.workers import markdown
 from t2i_kd.data.catalogue import load_dataset
 from t2i_kd.errors import UserError
 from t2i_kd.loading import load_artifact
+from t2i_kd.metrics.extractors import teacher_extractor
+from t2i_kd.metrics.linear_probe import fitted_probe
 from t2i_kd.options import TeacherOptions
 from t2i_kd.teachers.catalogue import load_teacher
 
 # The taps whose means are the features, by teacher.
 TAPS = {"vgg19_slim": ("pool3", "pool4", "pool5"), "efficientnet_lite0": ("block3", "block4", "block5")}
-BATCH, TOP = 32, 5
+TOP = 5
 
 
 def define_flags():
@@ -35,16 +32,6 @@ def define_flags():
     flags.DEFINE_string("data_dir", "", "Its folder or .zip.")
     flags.DEFINE_enum("teacher", "vgg19_slim", sorted(TAPS), "The network whose features the probe reads.")
     flags.DEFINE_integer("seed", 0, "The first seed of the noise.")
-
-
-def features_of(network, taps, images):
-    """float32 [n, dim] of images, uint8 [n, side, side, 3], an array or a reader."""
-    found = []
-    for start in range(0, len(images), BATCH):
-        batch = np.stack([images[i] for i in range(start, min(start + BATCH, len(images)))]).astype("float32")
-        maps = network(batch, training=False)
-        found.append(np.concatenate([ops.convert_to_numpy(ops.mean(maps[tap], axis=(1, 2))) for tap in taps], axis=1))
-    return np.concatenate(found)
 
 
 def shares(probe, features, labels):
@@ -64,14 +51,13 @@ def main():
     train, test = (load_dataset(options.dataset, split, side, options.data_dir) for split in ("train", "test"))
     taps = TAPS[options.teacher]
     teacher = load_teacher(TeacherOptions(teacher=options.teacher), side)
-    network = keras.Model(teacher.input, {tap: teacher.output[tap] for tap in taps})
-    probe = make_pipeline(StandardScaler(), LogisticRegression(C=0.1, max_iter=300))
-    probe.fit(features_of(network, taps, train.images), train.labels)
+    extractor = teacher_extractor(options.teacher, {}, teacher, taps)
+    probe = fitted_probe(extractor.features(train.images), train.labels, strength=0.1, iterations=300)
     captions = [captions[0] for captions in test.captions]
-    lines = [("real held-out images", shares(probe, features_of(network, taps, test.images), test.labels))]
+    lines = [("real held-out images", shares(probe, extractor.features(test.images), test.labels))]
     for path, model in models.items():
         images = model.generate(captions, range(options.seed, options.seed + len(captions)))
-        lines.append((path, shares(probe, features_of(network, taps, images), test.labels)))
+        lines.append((path, shares(probe, extractor.features(images), test.labels)))
     table = [{"images": name, "top-1": f"{top:.3f}", "top-5": f"{five:.3f}"} for name, (top, five) in lines]
     print(f"{len(captions)} captions, {len(probe.classes_)} classes, a probe of {options.teacher}'s {', '.join(taps)}")
     print(markdown(table))

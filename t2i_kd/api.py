@@ -44,7 +44,7 @@ def load(path, threads=0):
     return load_artifact(path, threads)
 
 
-def train(recipe, run_dir, export_dir="", overwrite=False, dataset=None, distribute="none", max_minutes=0.0):
+def train(recipe, run_dir, export_dir="", overwrite=False, dataset=None, distribute="none", max_minutes=None):
     """Trains a recipe, or goes on with it where a stopped run of it lies in `run_dir`.
 
     TensorFlow's operations are made deterministic, for the process; Keras's random generator is seeded with the
@@ -59,7 +59,7 @@ def train(recipe, run_dir, export_dir="", overwrite=False, dataset=None, distrib
         dataset: a data set object in place of the one that the recipe names; see `t2i_kd.data.from_arrays`.
         distribute: `none`, `mirrored` or `multi_worker`.
         max_minutes: after which the training ends early, at a checkpoint from which the same recipe goes on; the
-            student is then what there is. 0: never.
+            student is then what there is. None: never.
 
     Returns:
         A `Trained`.
@@ -75,8 +75,8 @@ def train(recipe, run_dir, export_dir="", overwrite=False, dataset=None, distrib
     from t2i_kd.training.system import random_state_restored
 
     began = time.monotonic()
-    if not 0 <= max_minutes < math.inf:
-        raise UserError(f"--max_minutes: {max_minutes} is negative or not finite")
+    if max_minutes is not None and not 0 < max_minutes < math.inf:
+        raise UserError(f"--max_minutes: {max_minutes:g} is not positive and finite")
     if max_minutes and distribute == "multi_worker":
         raise UserError("--max_minutes: the workers of --distribute=multi_worker would not stop at one step")
     keep_freed_memory()

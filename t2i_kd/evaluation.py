@@ -156,10 +156,7 @@ def taught_by(model, teacher):
         teacher: `TeacherOptions`.
     """
     recipe = recipe_of(model)
-    if getattr(recipe, "teacher", None) is None:
-        return True
-    seen = getattr(getattr(recipe, "projection", None), "discriminator_teacher", "")
-    return teacher.teacher in (recipe.teacher.teacher, seen)
+    return recipe is None or not recipe.teachers or teacher.teacher in recipe.teachers
 
 
 def _own_objective(model, teacher):

@@ -84,6 +84,13 @@ class Recipe:
         return typing.get_args(typing.get_type_hints(cls)["stages"])[0]
 
     @property
+    def teachers(self):
+        """The names of the networks that teach: the teacher, and that of the discriminators where it is another."""
+        own = getattr(getattr(self, "teacher", None), "teacher", "")
+        seen_through = getattr(getattr(self, "projection", None), "discriminator_teacher", "")
+        return [name for name in (own, seen_through) if name]
+
+    @property
     def tap_objective(self):
         """The `metrics.tap_errors.TapObjective` that its images are trained to minimise; None: there is none."""
         return None

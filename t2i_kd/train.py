@@ -71,19 +71,17 @@ def main():
         for line in api.describe(recipe):
             print(line)
         return
-    if FLAGS.max_minutes is not None and FLAGS.max_minutes <= 0:
-        raise UserError(f"--max_minutes: {FLAGS.max_minutes:g} is not positive")
     chief, finished = api.train(
         recipe,
         FLAGS.run_dir,
         FLAGS.export_dir,
         FLAGS.overwrite,
         distribute=FLAGS.distribute,
-        max_minutes=FLAGS.max_minutes or 0.0,
+        max_minutes=FLAGS.max_minutes,
     )
     if chief:
-        unfinished = f"trained for {FLAGS.max_minutes or 0:g} minutes; the same command goes on with it"
-        print(f"{FLAGS.run_dir}: {'trained' if finished else unfinished}")
+        early = "" if finished else f" for {FLAGS.max_minutes:g} minutes; the same command goes on with it"
+        print(f"{FLAGS.run_dir}: trained{early}")
         if FLAGS.export_dir:
             commands.export_trained(FLAGS.run_dir, FLAGS.export_dir, FLAGS.overwrite)
 

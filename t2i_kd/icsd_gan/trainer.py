@@ -159,8 +159,7 @@ class ProjectedICSDTrainer(ICSDTrainer):
         return outputs
 
     def _real_seen(self, stage, side, batch):
-        image = self.augmented(self._real(batch, side), batch, real=True)
-        return {tap: ops.stop_gradient(values) for tap, values in stage.features(image).items()}
+        return stage.features(self.augmented(self._real(batch, side), batch, real=True))
 
     def scores(self, batch):
         generated, real, fake = self.generate(batch), {}, {}

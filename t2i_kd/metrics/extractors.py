@@ -65,6 +65,10 @@ class Extractor:
                 require_finite(f"--extractor: {self.name}", name, values)
             yield found
 
+    def features(self, images):
+        """float32 [n, dim] of uint8 pictures, see `batches`."""
+        return np.concatenate([found["features"] for found in self.batches(images)])
+
 
 def keras_extractor(name, protocol, network, side=0):
     """An `Extractor` of a `keras.Model` from pictures to {"features", ["probabilities"]}."""
@@ -151,9 +155,22 @@ def _teacher(context):
     protocol["teacher_preprocessing"] = recipe.teacher_preprocessing
     teacher = context.loaded_teacher
     tap = TAP if TAP in teacher.output else list(teacher.output)[-1]
-    features = ops.mean(teacher.output[tap], axis=tuple(range(1, len(teacher.output[tap].shape) - 1)))
-    network = keras.Model(teacher.input, {"features": features})
-    return keras_extractor(f"{context.teacher_called}_{tap}", protocol, network)
+    return teacher_extractor(f"{context.teacher_called}_{tap}", protocol, teacher, (tap,))
+
+
+def teacher_extractor(name, protocol, teacher, taps):
+    """An `Extractor` of a teacher's taps, each averaged over its places, side by side.
+
+    Args:
+        name, protocol: as `Extractor` has them.
+        teacher: a frozen teacher.
+        taps: names of its taps, at least one.
+    """
+    averages = [
+        ops.mean(output, axis=tuple(range(1, len(output.shape) - 1))) for output in map(teacher.output.get, taps)
+    ]
+    features = averages[0] if len(averages) == 1 else ops.concatenate(averages, axis=-1)
+    return keras_extractor(name, protocol, keras.Model(teacher.input, {"features": features}))
 
 
 def _hub(handle):

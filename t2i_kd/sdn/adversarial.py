@@ -55,7 +55,7 @@ class SDNAdversarialTrainer(AdversarialTrainer):
 
     def _real(self, batch):
         image = self.augmented(ops.cast(batch["image"], "float32"), batch, real=True)
-        return {tap: ops.stop_gradient(values) for tap, values in self.projected.features(image).items()}
+        return self.projected.features(image)
 
     def scores(self, batch):
         generated = self.generate(batch)

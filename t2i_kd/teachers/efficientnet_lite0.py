@@ -95,19 +95,18 @@ def _build(resolution, folded):
     taps = {"image": image}
     features = keras.layers.Rescaling([1 / 128] * 3, [-127 / 128] * 3, name="preprocessing")(image)
 
+    def folded_into(layer, features, source, normalisation, relu=True):
+        features = layer(features)
+        layer.set_weights(folded.of(source, normalisation, tuple(layer.kernel.shape)))
+        return keras.layers.ReLU(6.0, name=f"{layer.name}_relu")(features) if relu else features
+
     def convolution(features, channels, name, source, normalisation, *, window=1, stride=1, relu=True):
         layer = keras.layers.Conv2D(channels, window, stride, "same", name=name)
-        shape = (window, window, features.shape[-1], channels)
-        features = layer(features)
-        layer.set_weights(folded.of(source, normalisation, shape))
-        return keras.layers.ReLU(6.0, name=f"{name}_relu")(features) if relu else features
+        return folded_into(layer, features, source, normalisation, relu)
 
     def depthwise(features, window, stride, name, source, normalisation):
         layer = keras.layers.DepthwiseConv2D(window, stride, "same", name=name)
-        shape = (window, window, features.shape[-1], 1)
-        features = layer(features)
-        layer.set_weights(folded.of(source, normalisation, shape))
-        return keras.layers.ReLU(6.0, name=f"{name}_relu")(features)
+        return folded_into(layer, features, source, normalisation)
 
     features = convolution(features, STEM_CHANNELS, "stem", "_conv_stem", "_bn0", window=3, stride=2)
     taps["stem"] = features

@@ -5,16 +5,16 @@ run still gains; `t2i_kd.evaluate` measures with more images, anchors and interv
 """
 
 import numpy as np
-from keras import ops
 
 from t2i_kd.errors import UserError
 from t2i_kd.imaging import to_uint8
 from t2i_kd.metrics.diversity import mean_pair_distance
+from t2i_kd.metrics.extractors import teacher_extractor
 from t2i_kd.metrics.kernel_distance import kernel_distance
 from t2i_kd.options import TeacherOptions
 from t2i_kd.teachers.catalogue import load_teacher
 
-ITEMS, BATCH = 256, 32
+ITEMS = 256
 # Networks that come with the package, and the tap whose mean over its places is the features.
 EXTRACTORS = {"efficientnet_lite0": "block5", "vgg19_slim": "pool4"}
 
@@ -38,18 +38,11 @@ class Measurements:
                 f"--measure_every: {len(images)} held-out images are too few to measure with; 0 measures none"
             )
         name = min(EXTRACTORS, key=lambda each: teachers.index(each) if each in teachers else -1)
-        network = load_teacher(TeacherOptions(teacher=name), resolution)
-        self.name, self.network, self.tap = f"{name}_{EXTRACTORS[name]}", network, EXTRACTORS[name]
-        self.reference = self.features(images)
+        network, tap = load_teacher(TeacherOptions(teacher=name), resolution), EXTRACTORS[name]
+        self.name = f"{name}_{tap}"
+        self.extractor = teacher_extractor(self.name, {}, network, (tap,))
+        self.reference = self.extractor.features(images)
         self.spread = self._spread(self.reference)
-
-    def features(self, images):
-        """float32 [n, dim] of images, uint8 [n, resolution, resolution, 3]."""
-        found = []
-        for start in range(0, len(images), BATCH):
-            maps = self.network(np.asarray(images[start : start + BATCH], "float32"), training=False)[self.tap]
-            found.append(ops.convert_to_numpy(ops.mean(ops.cast(maps, "float32"), axis=(1, 2))))
-        return np.concatenate(found)
 
     @staticmethod
     def _spread(features):
@@ -62,7 +55,7 @@ class Measurements:
             {"kernel_distance_NAME": see `metrics.kernel_distance`, "diversity_NAME": the mean distance of two
             generated images' features as a share of that of two held-out ones}.
         """
-        features = self.features(to_uint8(images))
+        features = self.extractor.features(to_uint8(images))
         return {
             f"kernel_distance_{self.name}": float(kernel_distance(features, self.reference)[0]),
             f"diversity_{self.name}": self._spread(features) / max(self.spread, 1e-12),

@@ -25,7 +25,6 @@ from t2i_kd.teachers.catalogue import load_teacher, teacher_shapes
 from t2i_kd.training.distribution import assign_alike
 from t2i_kd.training.gan_losses import fake_loss, generator_loss, real_loss
 
-MIXINGS = ("none", "channels", "scales")
 SMALLEST_MAP = 4
 LARGEST_WIDTH = 256
 SMALLEST_NORM = 1e-12
@@ -288,8 +287,9 @@ class TapDiscriminator(keras.layers.Layer):
             kernel = ops.convert_to_tensor(layer.kernel)
             matrix = ops.reshape(kernel, (-1, kernel.shape[-1]))
             left = unit(ops.matmul(matrix, vector))
-            right = unit(ops.matmul(left, matrix))
-            size = ops.sum(ops.matmul(left, matrix) * right)
+            along = ops.matmul(left, matrix)
+            right = unit(along)
+            size = ops.sum(along * right)
             assign_alike(vector, right)
             assign_alike(layer.kernel, kernel / ops.maximum(size, SMALLEST_NORM))
 
@@ -347,7 +347,7 @@ class ProjectedDiscriminators:
 
         Args:
             kind: `hinge` or `bce`.
-            real, generated: {tap: features}, without a gradient.
+            real, generated: {tap: features}; `generated` without a gradient.
             texts: float [batch, text_dim], without a gradient.
             differs: float32 [batch], 1 where the next text is another one.
 

@@ -158,13 +158,7 @@ class TextToImageSystem(System):
         """What the run measures itself with."""
         data, chosen = self.held_out, self.measured_rows
         images = np.stack([data.images[row] for row in chosen]) if chosen else ()
-        return Measurements(self.teachers, self.recipe.data.resolution, images)
-
-    @property
-    def teachers(self):
-        """The names of the networks that teach: the teacher, and that of the discriminators where it is another."""
-        own = getattr(getattr(self.recipe, "projection", None), "discriminator_teacher", "")
-        return [self.recipe.teacher.teacher, *([own] if own else [])]
+        return Measurements(self.recipe.teachers, self.recipe.data.resolution, images)
 
     @property
     def measured_rows(self):

@@ -151,5 +151,5 @@ def test_options_that_no_stage_reads_are_refused(recipe, named):
 def test_another_network_than_the_teacher_may_be_seen_through():
     system, trainer, batch = trainer_of(changed(projection={"discriminator_teacher": "efficientnet_lite0"}))
     assert list(system.projection.output) == ["block1", "block2", "block3"]
-    assert system.teachers == ["vgg19_slim", "efficientnet_lite0"]
+    assert system.recipe.teachers == ["vgg19_slim", "efficientnet_lite0"]
     assert np.isfinite(float(trainer.generator_terms(batch, trainer.generate(batch))[0]))
