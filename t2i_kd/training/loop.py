@@ -138,11 +138,12 @@ def _followed(plan, done, training, run_dir, folder, groups, draw_samples, measu
     events = EventLog(Path(run_dir) / "tensorboard", first + done)
     progress = ProgressLog(name, run_dir, events, first, last, done, training.batch_size, training.log_every)
     checkpoint = _Checkpoints(folder, done, training.checkpoint_every, groups)
-    callbacks = [progress, checkpoint]
+    samples = _Samples(plan, done, training.sample_every, lambda *where: draw_samples(*where, events))
+    # A step's checkpoint comes after everything else of the step: whoever resumes from it finds its sheet and its logs.
+    callbacks = [progress, samples, checkpoint]
     if measure is not None and training.measure_every:
         # Before the progress log, which writes what is measured.
         callbacks.insert(0, _Measuring(plan, done, training.measure_every, measure, progress))
-    callbacks.append(_Samples(plan, done, training.sample_every, lambda *where: draw_samples(*where, events)))
     if deadline < math.inf:
         callbacks.append(_TimeLimit(deadline, checkpoint))
     try:

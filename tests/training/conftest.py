@@ -80,12 +80,18 @@ def train_line(tmp_path):
         run_dir=tmp_path,
         measure=None,
         deadline=np.inf,
+        draw=lambda step: None,
         **training,
     ):
         keras.utils.set_random_seed(3)
         trainer = LineTrainer(root)
         first = trainer.network.get_weights()[0]
         seen, finished = [], []
+
+        def draw_samples(stage, step, events):
+            draw(step)
+            seen.append((stage.name, step, trainer.network.get_weights()[0]))
+
         every_step = {"checkpoint_every": 1, "sample_every": 1, "log_every": 1}
         options = TrainingOptions(**{"batch_size": BATCH} | every_step | training)
         for plan in plan_stages([Stage(name, "line", steps=steps, learning_rate=rate) for name in stages], 1):
@@ -96,7 +102,7 @@ def train_line(tmp_path):
                     lambda first, last: LineBatches(first, last, scales),
                     options,
                     run_dir,
-                    lambda stage, step, events: seen.append((stage.name, step, trainer.network.get_weights()[0])),
+                    draw_samples,
                     measure,
                     deadline,
                 )

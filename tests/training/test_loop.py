@@ -178,6 +178,17 @@ def test_a_stopped_run_goes_on_bit_exactly(train_line, tmp_path, poison, every, 
     assert lines[0] == lines[1] and len(lines[0]) == 12
 
 
+def test_who_is_killed_while_drawing_draws_that_sheet_again(train_line, tmp_path):
+    def die(step):
+        if step == 3:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        train_line(draw=die)
+    assert stored(tmp_path)[-1] == "step-00000002.npz"
+    assert [step for _, step, _ in train_line().seen] == [3, 4, 5, 6]
+
+
 def test_a_run_whose_time_is_over_goes_on_bit_exactly(train_line, tmp_path):
     options = {"steps": 6, "ema": 0.8, "checkpoint_every": 4}
     whole = train_line(run_dir=tmp_path / "whole", **options)
