@@ -7,7 +7,15 @@ from keras import ops
 from t2i_kd.errors import UserError
 from t2i_kd.icsd_gan.networks import Discriminator, build_generator, image_name, sides
 from t2i_kd.icsd_gan.objective import discriminator_loss, icsd_loss, kl_divergence
-from t2i_kd.training.adversarial import AdversarialTrainer, as_arrays, augmentation_numbers, check_gan, next_differs
+from t2i_kd.training.adversarial import (
+    AdversarialTrainer,
+    as_arrays,
+    augmentation_numbers,
+    check_gan,
+    mean_where,
+    next_differs,
+    next_rows,
+)
 from t2i_kd.training.distribution import gathered
 from t2i_kd.training.gan_losses import fake_loss, generator_loss, real_loss
 from t2i_kd.training.projected import ProjectedDiscriminators, check_projection, projection_at, refuse_unread
@@ -72,7 +80,7 @@ class ICSDTrainer(AdversarialTrainer):
     def _discriminator_loss(self, discriminator, real, fake, text, differs):
         kind, text = self.gan.gan_loss, ops.stop_gradient(text)
         real, fake = discriminator.trunk(real), discriminator.trunk(fake)
-        wrong = fake_loss(kind, discriminator.conditional([real, ops.roll(text, -1, axis=0)]))
+        wrong = fake_loss(kind, discriminator.conditional([real, next_rows(text)]))
         return discriminator_loss(
             real={
                 "unconditional": ops.mean(real_loss(kind, discriminator.unconditional(real))),
@@ -81,7 +89,7 @@ class ICSDTrainer(AdversarialTrainer):
             generated={
                 "unconditional": ops.mean(fake_loss(kind, discriminator.unconditional(fake))),
                 "conditional": ops.mean(fake_loss(kind, discriminator.conditional([fake, text]))),
-                "wrong": ops.sum(differs * wrong) / ops.maximum(ops.sum(differs), 1.0),
+                "wrong": mean_where(differs, wrong),
             },
         )
 

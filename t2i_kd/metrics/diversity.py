@@ -68,6 +68,21 @@ def distance_over_seeds(activations):
     return np.mean([np.linalg.norm(vectors[:, one] - vectors[:, other], axis=1) for one, other in pairs], axis=0)
 
 
+def within_classes(activations, labels):
+    """The mean over classes of the mean Euclidean distance between two different pictures of one.
+
+    Args:
+        activations: float [n, dim].
+        labels: int [n]; all the same: there are no classes.
+
+    Returns:
+        float, or None where there are no classes, or none has two pictures.
+    """
+    groups = [activations[labels == label] for label in np.unique(labels)]
+    found = [float(mean_pair_distance(group, np.ones((1, len(group))))[0]) for group in groups if len(group) > 1]
+    return float(np.mean(found)) if len(groups) > 1 and found else None
+
+
 def _check(activations, form, axes):
     if activations.ndim != axes:
         raise ValueError(f"activations of shape {activations.shape} are not {form}")
@@ -90,7 +105,8 @@ def measure(context):
 
     Returns:
         A `Measurement` with lines diversity_captions_{features}_n{generated} and
-        diversity_seeds_{features}_n{captions}x4, which is 0 for a student without noise.
+        diversity_seeds_{features}_n{captions}x4, which is 0 for a student without noise. Beside the first stand the
+        reference pictures; beside the second, where they have classes, those of one class; see `within_classes`.
 
     Raises:
         UserError: naming `--num_captions` or the data set, where there are too few pictures.
@@ -106,10 +122,14 @@ def measure(context):
         first = generated_weights[:, :captions]
         return {between: mean_pair_distance(of_generated, generated_weights), within: first @ over_seeds / first.sum(1)}
 
-    of_reference = mean_pair_distance(context.activations("reference"), np.ones((1, reference)))
+    activations = context.activations("reference")
+    of_reference = mean_pair_distance(activations, np.ones((1, reference)))
     counts = {"generated": generated, "reference": reference, "captions over seeds": captions, "seeds a caption": SEEDS}
     protocol = context.extractor_protocol() | counts
     baselines = {"real pictures": {between: float(of_reference[0])}}
+    of_classes = within_classes(activations, context.split("test").labels)
+    if of_classes is not None:
+        baselines["real pictures of one class"] = {within: of_classes}
     return Measurement(protocol, statistic, generated, pairs=context.pairs, baselines=baselines)
 
 

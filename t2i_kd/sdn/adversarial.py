@@ -1,9 +1,10 @@
 """SDN's third stage: the mirrored student against discriminators that see through its teacher.
 
-    L_G = sum_l g(s_l(G(t, z), t)) + w_d L_II,
+    L_G = sum_l g(s_l(G(t, z), t)) + w_d L_II + w_s L_S,
 
 with s_l the head of tap l, g the generator's loss, L_II Stage II's distance with the stage's error, scaling and tap
-weights, and w_d its `distance_weight`. Source: ours; the discriminators are those of `t2i_kd.training.projected`.
+weights, w_d its `distance_weight`, L_S the hinge of `t2i_kd.training.seed_diversity`, and w_s its `diversity_weight`.
+Source: ours; the discriminators are those of `t2i_kd.training.projected`.
 """
 
 import keras
@@ -11,6 +12,7 @@ from keras import ops
 
 from t2i_kd.metrics.tap_errors import tap_errors
 from t2i_kd.training.adversarial import AdversarialTrainer, as_arrays, next_differs
+from t2i_kd.training.seed_diversity import first_images, pairs_of
 
 ADVERSARIAL = "adversarial"
 
@@ -28,12 +30,15 @@ class SDNAdversarialTrainer(AdversarialTrainer):
         weights: {tap: weight} of them.
         gan: `GanOptions`.
         ema: decay of the moving average.
+        seed_diversity: `SeedDiversity`; None where the stage's `diversity_weight` is 0.
     """
 
-    def __init__(self, network, text_network, discriminators, teacher, stage, scales, weights, gan, ema):
+    def __init__(
+        self, network, text_network, discriminators, teacher, stage, scales, weights, gan, ema, seed_diversity=None
+    ):
         super().__init__(network, discriminators.heads, gan, ema, name=f"sdn_{stage.name}")
         self.text_network, self.projected, self.stage = text_network, discriminators, stage
-        self.scales, self.weights_of_taps = scales, weights
+        self.scales, self.weights_of_taps, self.seed_diversity = scales, weights, seed_diversity
         self.distance = None
         if stage.distance_weight:
             self.distance = keras.Model(teacher.input, {tap: teacher.output[tap] for tap in scales})
@@ -43,12 +48,18 @@ class SDNAdversarialTrainer(AdversarialTrainer):
         self.projected.normalise()
 
     def generate(self, batch):
-        """The generated image, its projected features, and the text vector, which has no gradient."""
+        """The generated image, its projected features, and the text vector, which has no gradient.
+
+        With a `seed_diversity` also `second`, second images of some captions; see `pairs_of`.
+        """
         image = self.generator({name: batch[name] for name in self.generator.input}, training=True)["image"]
         text = self.text_network({name: batch[name] for name in self.text_network.input}, training=False)
         projected = self.projected.features(self.augmented(image, batch, real=False))
         features = {f"projected_{tap}": values for tap, values in projected.items()}
-        return {"image": image, "text": ops.stop_gradient(text), **features}
+        generated = {"image": image, "text": ops.stop_gradient(text), **features}
+        if self.seed_diversity is not None:
+            generated["second"] = self.generator(pairs_of(batch, self.generator.input), training=True)["image"]
+        return generated
 
     def _features(self, generated):
         return {tap: generated[f"projected_{tap}"] for tap in self.projected.projection.output}
@@ -71,7 +82,7 @@ class SDNAdversarialTrainer(AdversarialTrainer):
         )
 
     def generator_terms(self, batch, generated):
-        """L_G; the heads' losses, and the distance, unweighted, are terms of their own."""
+        """L_G; the heads' losses, the distance and the hinge, unweighted, are terms of their own, so is its rho."""
         loss, terms = self.projected.generator_loss(self.gan.gan_loss, self._features(generated), generated["text"])
         if self.distance is not None:
             reference = self.distance(ops.cast(batch["image"], "float32"), training=False)
@@ -80,4 +91,9 @@ class SDNAdversarialTrainer(AdversarialTrainer):
             )
             terms["distance"] = sum(self.weights_of_taps[tap] * error for tap, error in errors.items())
             loss = loss + self.stage.distance_weight * terms["distance"]
+        if self.seed_diversity is not None:
+            second = generated["second"]
+            first = first_images(generated["image"], second)
+            terms["same_seeds"], terms["seed_diversity"] = self.seed_diversity.loss(first, second)
+            loss = loss + self.stage.diversity_weight * terms["same_seeds"]
         return loss, terms

@@ -17,11 +17,14 @@ from t2i_kd.teachers.vgg19_weights import WIDTHS
 from t2i_kd.training.adversarial import augmentation_numbers, check_gan
 from t2i_kd.training.feature_cache import features_worth_caching
 from t2i_kd.training.projected import ProjectedDiscriminators, check_projection, projection_at, refuse_unread
+from t2i_kd.training.seed_diversity import SeedDiversity
 from t2i_kd.training.text_to_image import TextToImageSystem, text_network
 from t2i_kd.training.trainer import Trainer
 
 # What the fields of SDN's own stages may say.
 KNOWN = {"error": tuple(ERRORS), "scaling": SCALINGS}
+# Of an adversarial stage alone.
+WEIGHTS = ("distance_weight", "diversity_weight")
 
 
 class SDNTrainer(Trainer):
@@ -105,8 +108,13 @@ def check_adversarial(stage, recipe):
     check_projection(recipe.projection, recipe.gan, recipe.teacher, recipe.data.resolution)
     if stage.error == "annealed":
         raise UserError(f"--stage {stage.name}: error=annealed is not for an adversarial stage")
-    if not 0 <= stage.distance_weight < float("inf"):
-        raise UserError(f"--stage {stage.name}: distance_weight is {stage.distance_weight}, negative or not finite")
+    for field in WEIGHTS:
+        if not 0 <= getattr(stage, field) < float("inf"):
+            raise UserError(f"--stage {stage.name}: {field} is {getattr(stage, field)}, negative or not finite")
+    if stage.diversity_weight and not 0 < stage.diversity_target <= 1:
+        raise UserError(f"--stage {stage.name}: diversity_target is {stage.diversity_target}, not above 0 and up to 1")
+    if stage.diversity_weight and not recipe.student.noise_dim:
+        raise UserError(f"--stage {stage.name}: diversity_weight needs --noise_dim, without it a caption has one image")
 
 
 def check_mirrored(stage, recipe, shapes):
@@ -140,13 +148,13 @@ class SDN(TextToImageSystem):
 
     def check_recipe(self):
         super().check_recipe()
-        if any(stage.objective == ADVERSARIAL for stage in self.recipe.stages):
-            return
         for stage in self.recipe.stages:
-            if stage.distance_weight:
-                raise UserError(f"--stage {stage.name}: distance_weight is only for objective={ADVERSARIAL}")
-        for group in (self.recipe.gan, self.recipe.projection):
-            refuse_unread(group, f"a stage with objective={ADVERSARIAL}")
+            for field in WEIGHTS:
+                if stage.objective != ADVERSARIAL and getattr(stage, field):
+                    raise UserError(f"--stage {stage.name}: {field} is only for objective={ADVERSARIAL}")
+        if not any(stage.objective == ADVERSARIAL for stage in self.recipe.stages):
+            for group in (self.recipe.gan, self.recipe.projection):
+                refuse_unread(group, f"a stage with objective={ADVERSARIAL}")
 
     def check_own_stage(self, stage):
         check_stage(stage, self.recipe)
@@ -196,9 +204,20 @@ class SDN(TextToImageSystem):
         normalised = plan.stage.scaling == "normalised"
         scales = {name: self.measured_scales[name] if normalised else 1.0 for name in weights}
         heads = ProjectedDiscriminators(self.projection, recipe.text.text_dim, recipe.gan.discriminator_channels)
-        text = text_network(self.network)
+        diversity = None
+        if plan.stage.diversity_weight:
+            diversity = SeedDiversity(self.projection, self.dataset.images, plan.stage.diversity_target)
         return SDNAdversarialTrainer(
-            self.network, text, heads, self.teacher, plan.stage, scales, weights, recipe.gan, recipe.training.ema
+            self.network,
+            text_network(self.network),
+            heads,
+            self.teacher,
+            plan.stage,
+            scales,
+            weights,
+            recipe.gan,
+            recipe.training.ema,
+            diversity,
         )
 
     def objective_trainer(self, plan):

@@ -8,7 +8,7 @@ from keras import ops
 
 from t2i_kd.errors import UserError
 from t2i_kd.training.augmentation import augment, numbers_of, parse_policy
-from t2i_kd.training.distribution import replica_logs
+from t2i_kd.training.distribution import gathered, own_rows, replica_logs
 from t2i_kd.training.gan_losses import gradient_penalty
 from t2i_kd.training.loop import learning_rate
 from t2i_kd.training.optimizer import adam
@@ -276,10 +276,34 @@ class AdversarialTrainer(Trainer):
         return [id(variable) for variable in variables]
 
 
+def next_rows(values):
+    """Each row's successor in the batch of all replicas, the last one's is the first: the texts of wrong captions.
+
+    Args:
+        values: tensor [batch, ...], without a gradient.
+    """
+    return own_rows(ops.roll(gathered(values), -1, axis=0), values)
+
+
 def next_differs(values):
     """1 where the next row of a batch, which gives the wrong caption, is another one, 0 elsewhere: float32 [batch]."""
-    other = ops.any(ops.not_equal(values, ops.roll(values, -1, axis=0)), axis=tuple(range(1, len(values.shape))))
+    other = ops.any(ops.not_equal(values, next_rows(values)), axis=tuple(range(1, len(values.shape))))
     return ops.cast(other, "float32")
+
+
+def mean_where(chosen, losses):
+    """The mean of a batch's losses over its chosen rows; 0 where there are none.
+
+    Args:
+        chosen: float32 [batch], 1 or 0.
+        losses: float32 [batch], or [batch, 1].
+
+    Returns:
+        float32 scalar whose mean over replicas is the value of the whole batch.
+    """
+    everywhere = gathered(chosen)
+    replicas = ops.cast(ops.shape(everywhere)[0] / ops.shape(chosen)[0], "float32")
+    return replicas * ops.sum(chosen * ops.reshape(losses, (-1,))) / ops.maximum(ops.sum(everywhere), 1.0)
 
 
 def as_arrays(scores):

@@ -166,6 +166,22 @@ def gathered(values):
     return tf.distribute.get_replica_context().all_gather(values, axis=0)
 
 
+def own_rows(rows, values):
+    """The rows that are this replica's, of what was computed on `gathered` ones.
+
+    Args:
+        rows: tensor [batch of all replicas, ...].
+        values: tensor [batch of this replica, ...].
+    """
+    if strategy() is None:
+        return rows
+    import tensorflow as tf
+
+    size = tf.shape(values)[0]
+    first = tf.distribute.get_replica_context().replica_id_in_sync_group * size
+    return rows[first : first + size]
+
+
 def replica_logs(terms):
     """A replica's {name: scalar} in the form of which Keras's `fit` logs the mean over the replicas."""
     if _cluster() is None:

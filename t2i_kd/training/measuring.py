@@ -15,6 +15,8 @@ from t2i_kd.options import TeacherOptions
 from t2i_kd.teachers.catalogue import load_teacher
 
 ITEMS = 256
+# Of these captions images with several seeds are compared.
+CAPTIONS_OVER_SEEDS, SEEDS = 16, 4
 # Networks that come with the package, and the tap whose mean over its places is the features.
 EXTRACTORS = {"efficientnet_lite0": "block5", "vgg19_slim": "pool4"}
 
@@ -48,15 +50,24 @@ class Measurements:
     def _spread(features):
         return float(mean_pair_distance(features, np.ones((1, len(features))))[0])
 
-    def of(self, images):
+    def of(self, images, over_seeds=()):
         """The values for generated images, float [n, resolution, resolution, 3], nominally 0-255.
+
+        Args:
+            images: of as many captions.
+            over_seeds: those of each of a few captions with several seeds, an array of images a caption; may be empty.
 
         Returns:
             {"kernel_distance_NAME": see `metrics.kernel_distance`, "diversity_NAME": the mean distance of two
-            generated images' features as a share of that of two held-out ones}.
+            generated images' features as a share of that of two held-out ones, "seed_diversity_NAME": the same of two
+            images of one caption}, the last only where there are such images.
         """
-        features = self.extractor.features(to_uint8(images))
-        return {
+        features, spread = self.extractor.features(to_uint8(images)), max(self.spread, 1e-12)
+        values = {
             f"kernel_distance_{self.name}": float(kernel_distance(features, self.reference)[0]),
-            f"diversity_{self.name}": self._spread(features) / max(self.spread, 1e-12),
+            f"diversity_{self.name}": self._spread(features) / spread,
         }
+        if len(over_seeds):
+            within = [self._spread(self.extractor.features(to_uint8(each))) for each in over_seeds]
+            values[f"seed_diversity_{self.name}"] = float(np.mean(within)) / spread
+        return values

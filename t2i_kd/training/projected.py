@@ -22,6 +22,7 @@ from t2i_kd.errors import UserError
 from t2i_kd.metrics.tap_errors import tap_scales
 from t2i_kd.options import TeacherOptions
 from t2i_kd.teachers.catalogue import load_teacher, teacher_shapes
+from t2i_kd.training.adversarial import mean_where, next_rows
 from t2i_kd.training.distribution import assign_alike
 from t2i_kd.training.gan_losses import fake_loss, generator_loss, real_loss
 
@@ -354,7 +355,7 @@ class ProjectedDiscriminators:
         Returns:
             (loss, {term: float32 scalar}).
         """
-        loss, terms = 0.0, {}
+        loss, terms, wrong_texts = 0.0, {}, next_rows(texts)
         for (tap, features), head in zip(real.items(), self.heads, strict=True):
             both = head.trunk(ops.concatenate([features, generated[tap]]))
             half = ops.shape(features)[0]
@@ -362,8 +363,8 @@ class ProjectedDiscriminators:
             drawn = {name: values[half:] for name, values in both.items()}
             projected = head.text(texts)
             right, fake = head.scores(seen, projected), head.scores(drawn, projected)
-            wrong = ops.mean(fake_loss(kind, head.scores(seen, ops.roll(projected, -1, axis=0))), axis=1)
-            wrong = ops.sum(differs * wrong) / ops.maximum(ops.sum(differs), 1.0)
+            wrong = ops.mean(fake_loss(kind, head.scores(seen, head.text(wrong_texts))), axis=1)
+            wrong = mean_where(differs, wrong)
             own = ops.mean(real_loss(kind, right)) + (ops.mean(fake_loss(kind, fake)) + wrong) / 2
             terms[f"discriminator_{self.prefix}{tap}"] = own
             terms[f"real_for_real_{self.prefix}{tap}"] = share_above_zero(right)

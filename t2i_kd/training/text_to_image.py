@@ -18,7 +18,7 @@ from t2i_kd.training.adversarial import AdversarialTrainer
 from t2i_kd.training.distribution import predict
 from t2i_kd.training.health import Health, head_health
 from t2i_kd.training.joint_embedding import JOINT_EMBEDDING, JointEmbeddingTrainer, check_joint_embedding
-from t2i_kd.training.measuring import ITEMS, Measurements
+from t2i_kd.training.measuring import CAPTIONS_OVER_SEEDS, ITEMS, SEEDS, Measurements
 from t2i_kd.training.system import KEPT_ITEMS, SHEET_ITEMS, System, evenly
 from t2i_kd.training.trainer import restored
 
@@ -175,7 +175,10 @@ class TextToImageSystem(System):
         captions = [self.held_out.captions[row][0] for row in self.measured_rows]
         starts = range(0, len(captions), HEALTH_BATCH)
         images = [self.generate(captions[start : start + HEALTH_BATCH])[IMAGE] for start in starts]
-        values = self.measurements.of(np.concatenate(images))
+        over_seeds = []
+        if noise_width(self.network):
+            over_seeds = [self.generate([each] * SEEDS)[IMAGE] for each in evenly(captions, CAPTIONS_OVER_SEEDS)]
+        values = self.measurements.of(np.concatenate(images), over_seeds)
         if isinstance(trainer, AdversarialTrainer):
             training, held_out = self.health_batches
             # Batch normalisation's statistics move in a forward pass.

@@ -82,10 +82,11 @@ def place(features):
     return features + 1e-4 * np.arange(len(features))[:, None]
 
 
-def context(monkeypatch, student, count, reference=60, read=lambda features: features):
+def context(monkeypatch, student, count, reference=60, read=lambda features: features, labels=None):
     images = np.random.default_rng(1).integers(0, 256, (reference, 32, 32, 3), np.uint8)
     captions = tuple((str(i),) for i in range(reference))
-    test = CaptionedImages("noise/test", images, captions, np.zeros(reference, int), ("noise",))
+    labels = np.zeros(reference, int) if labels is None else labels
+    test = CaptionedImages("noise/test", images, captions, labels, ("noise", "more noise"))
     pixel = Extractor("pixel", {"features": "first pixel"}, lambda x: {"features": read(x[:, 0, 0])}, False, "0")
     monkeypatch.setattr("t2i_kd.metrics.context.load_extractor", lambda _: pixel)
     monkeypatch.setattr("t2i_kd.metrics.context.preview", lambda _: (3, pixel.has_probabilities))
@@ -116,6 +117,16 @@ def test_a_measurement_has_captions_seeds_and_real_pictures(monkeypatch):
     )
     expected = [np.repeat(over_seeds, row[:50].astype(int)).mean() for row in weights]
     np.testing.assert_allclose(found[WITHIN], expected, rtol=1e-6)
+
+
+def test_one_captions_pictures_stand_beside_real_ones_of_one_class(monkeypatch):
+    labels = np.array([0] * 25 + [1] * 34 + [2])  # a class of one picture has no pair
+    evaluated = context(monkeypatch, Painter(noisy=True), 60, labels=labels)
+    pixels = evaluated.split("test").images[:, 0, 0].astype(float)
+    expected = (pdist(pixels[:25]).mean() + pdist(pixels[25:59]).mean()) / 2
+    assert diversity.measure(evaluated).baselines["real pictures of one class"] == {
+        WITHIN: pytest.approx(expected, rel=1e-6)
+    }
 
 
 def test_no_seed_is_asked_for_twice(monkeypatch):

@@ -5,6 +5,7 @@ import dataclasses
 import keras
 import numpy as np
 import pytest
+from scipy.spatial.distance import pdist
 
 from t2i_kd.data import from_arrays
 from t2i_kd.errors import UserError
@@ -94,9 +95,11 @@ def test_a_step_moves_generator_and_heads_alone_and_keeps_no_teacher():
     assert {id(variable) for variable in moving} <= kept
 
 
-def test_health_scores_are_the_steps():
+@pytest.mark.parametrize("recipe", [RECIPE, changed("diversity_weight=1")])
+def test_health_scores_are_the_steps(recipe):
     """Of the weights as they are: the heads' shares that a step logs are those of its scores."""
-    _, trainer, batch = trainer_of(RECIPE)
+    _, trainer, batch = trainer_of(recipe)
+    batch = {name: np.asarray(values) for name, values in batch.items()}
     real, generated = trainer.scores(batch)
     assert list(real) == list(generated) == ["conv1_2", "conv2_2", "conv3_4", "conv4_4"]
     assert real["conv1_2"].shape == (4, 16)
@@ -112,6 +115,9 @@ def test_health_scores_are_the_steps():
     [
         (changed("error=annealed"), "--stage gan: error=annealed"),
         (changed("distance_weight=-1"), "--stage gan: distance_weight is -1.0"),
+        (changed("diversity_weight=inf"), "--stage gan: diversity_weight is inf"),
+        (changed("diversity_weight=1 diversity_target=0"), "--stage gan: diversity_target is 0.0"),
+        (changed("diversity_weight=1", student={"noise_dim": 0}), "--stage gan: diversity_weight needs --noise_dim"),
         (changed(gan={"gradient_penalty": "r1"}), "--gradient_penalty: heads on the teacher's taps"),
         (changed(gan={"discriminator_channels": 0}), "--discriminator_channels: 0"),
         (changed(gan={"augmentation": "blur"}), "--augmentation: 'blur'"),
@@ -146,6 +152,33 @@ def test_options_that_no_stage_reads_are_refused(recipe, named):
     with pytest.raises(UserError) as error:
         SDN(dataclasses.replace(recipe, stages=(one,)), dataset=DATASET)
     assert str(error.value).startswith(named)
+
+
+@pytest.mark.parametrize("field", ["distance_weight", "diversity_weight"])
+def test_a_weight_of_another_stage_is_refused(field):
+    one = parse_stage(f"one: objective=mirrored steps=1 tap_weights=image:1 {field}=1", SDNStage)
+    with pytest.raises(UserError, match=f"--stage one: {field} is only for objective=adversarial"):
+        SDN(dataclasses.replace(RECIPE, stages=(one, *RECIPE.stages)), dataset=DATASET)
+
+
+def test_the_seeds_term_is_of_second_images_without_augmentation():
+    """Its value is worked out from its formula; the noise of a second image is the next sample's."""
+    system, trainer, batch = trainer_of(
+        changed("diversity_weight=2 diversity_target=0.9", gan={"augmentation": "color"})
+    )
+    generated = trainer.generate(batch)
+    loss, terms = trainer.generator_terms(batch, generated)
+    inputs = {name: batch[name][:1] for name in system.network.input}
+    again = system.network(inputs | {"noise": batch["noise"][1:2]})["image"]
+    np.testing.assert_allclose(generated["second"], again, rtol=1e-4, atol=1e-3)
+    images, shares = np.concatenate([IMAGES.astype("float32"), generated["image"][:1], again]), []
+    for values in system.projection(images).values():
+        vectors = np.asarray(values, float).mean((1, 2))
+        shares.append(np.linalg.norm(vectors[8] - vectors[9]) / pdist(vectors[:8]).mean())
+    assert float(terms["seed_diversity"]) == pytest.approx(np.mean(shares), rel=1e-3)
+    assert float(terms["same_seeds"]) == pytest.approx(0.9 - np.mean(shares), rel=1e-3)
+    heads = sum(float(value) for name, value in terms.items() if name.startswith("generator_"))
+    assert float(loss) == pytest.approx(heads + 2 * (0.9 - np.mean(shares)), rel=1e-3)
 
 
 def test_another_network_than_the_teacher_may_be_seen_through():

@@ -29,7 +29,7 @@ def test_a_network_measures_that_does_not_teach(teachers, name):
 
 def test_the_values_are_their_formulas():
     generated = RNG.uniform(-30, 290, (5, 32, 32, 3))
-    values = Measurements(["vgg19_slim"], 32, REAL).of(generated)
+    values = Measurements(["vgg19_slim"], 32, REAL).of(generated, (generated[:2], generated[2:]))
     network = load_teacher(TeacherOptions(teacher="efficientnet_lite0"), 32)
     shown = np.rint(np.clip(generated, 0, 255)).astype("float32")
     one, other = (
@@ -46,6 +46,13 @@ def test_the_values_are_their_formulas():
     assert values["diversity_efficientnet_lite0_block5"] == pytest.approx(
         pdist(one).mean() / pdist(other).mean(), rel=1e-4
     )
+
+    within = (pdist(one[:2]).mean() + pdist(one[2:]).mean()) / 2
+    assert values["seed_diversity_efficientnet_lite0_block5"] == pytest.approx(within / pdist(other).mean(), rel=1e-4)
+
+
+def test_without_seeds_there_is_no_diversity_over_them():
+    assert not any(name.startswith("seed") for name in Measurements(["vgg19_slim"], 32, REAL).of(REAL))
 
 
 def test_too_few_images_are_named():

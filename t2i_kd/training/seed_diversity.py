@@ -1,0 +1,86 @@
+"""Keeps the images of one caption as different from each other as its noise should make them.
+
+A generator against discriminators that know the caption may answer each caption with one image: its noise is not read.
+The term here is a hinge: below a target share of the difference between real images of different captions it pushes
+the images of one caption apart, above it it is silent.
+
+Source: the idea is that of mode seeking (Mao et al., "Mode Seeking Generative Adversarial Networks", CVPR 2019). Ours:
+the distance is taken through the frozen network that the discriminators look through, real images give its unit, and
+it ends at a target.
+"""
+
+import numpy as np
+from keras import ops
+
+from t2i_kd.metrics.diversity import mean_pair_distance
+from t2i_kd.metrics.tap_errors import SCALE_IMAGES
+from t2i_kd.training.distribution import gathered
+from t2i_kd.training.system import evenly
+
+# One in so many captions of a batch is drawn a second time.
+DRAWN_AGAIN = 4
+SMALLEST_DISTANCE = 1e-6
+
+
+class SeedDiversity:
+    """The distance between two images of one caption, and the loss where it is too small.
+
+    With p_l(x) the mean of tap l over its places, D_l the mean distance |p_l(x) - p_l(x')| of two training images, and
+    G(t, z), G(t, z') two images of each of m captions,
+
+        rho = mean_l (1 / (m D_l)) sum_i |p_l(G(t_i, z_i)) - p_l(G(t_i, z'_i))|,      L = max(0, target - rho).
+
+    Args:
+        projection: of `training.projected.build_projection`.
+        images: the training images, uint8 [n, side, side, 3], an array or a reader; 128 of them are looked at.
+        target: the share, 0 to 1.
+    """
+
+    def __init__(self, projection, images, target):
+        self.projection, self.target = projection, target
+        chosen = np.stack([images[index] for index in evenly(range(len(images)), SCALE_IMAGES)])
+        self.distances = {
+            tap: max(float(mean_pair_distance(vectors, np.ones((1, len(vectors))))[0]), SMALLEST_DISTANCE)
+            for tap, vectors in self._pooled_in_parts(chosen.astype("float32")).items()
+        }
+
+    def _pooled_in_parts(self, images, size=16):
+        parts = [self.pooled(images[start : start + size]) for start in range(0, len(images), size)]
+        return {tap: np.concatenate([ops.convert_to_numpy(part[tap]) for part in parts]) for tap in parts[0]}
+
+    def pooled(self, images):
+        """{tap: p_l, float32 [batch, channels]} of images, float [batch, side, side, 3] in 0-255."""
+        features = self.projection(images, training=False)
+        return {tap: ops.mean(ops.cast(values, "float32"), axis=(1, 2)) for tap, values in features.items()}
+
+    def loss(self, first, second):
+        """(L, rho), float32 scalars, of two images of each caption, float [m, side, side, 3] in 0-255 each."""
+        pooled, half = self.pooled(ops.concatenate([first, second])), ops.shape(first)[0]
+        shares = []
+        for tap, distance in self.distances.items():
+            difference = pooled[tap][:half] - pooled[tap][half:]
+            # The root has no slope at 0, where two images are the same.
+            lengths = ops.sqrt(ops.sum(ops.square(difference), axis=-1) + (SMALLEST_DISTANCE * distance) ** 2)
+            shares.append(ops.mean(lengths) / distance)
+        # Of all replicas: the hinge is no mean over a batch.
+        share = ops.mean(gathered(ops.reshape(sum(shares) / len(shares), (1,))))
+        return ops.relu(self.target - share), share
+
+
+def pairs_of(batch, names):
+    """What a generator is given for the second images: every fourth caption of a batch, with the next one's noise.
+
+    Args:
+        batch: {name: tensor [batch, ...]}, at least two rows.
+        names: those that the generator reads, `noise` among them.
+
+    Returns:
+        {name: tensor [m, ...]}, m a quarter of the batch.
+    """
+    noise = batch["noise"][1::DRAWN_AGAIN]
+    return {name: noise if name == "noise" else first_images(batch[name], noise) for name in names}
+
+
+def first_images(rows, second):
+    """The rows of a batch that `pairs_of` has second ones of; args: tensors [batch, ...] and [m, ...]."""
+    return rows[::DRAWN_AGAIN][: ops.shape(second)[0]]

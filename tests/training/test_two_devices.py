@@ -1,0 +1,65 @@
+"""What a GAN's loss takes from a whole batch is on two devices what it is on one."""
+
+import json
+
+import numpy as np
+import pytest
+
+from t2i_kd.training.adversarial import mean_where, next_differs, next_rows
+from t2i_kd.training.seed_diversity import first_images, pairs_of
+from tests.commands import finish, start
+
+TEXTS = [[1.0, 2], [1, 2], [3, 4], [1, 2], [5, 6], [0, 7], [0, 7], [1, 2]]
+LOSSES = [1.0, 2, 3, 4, 5, 6, 7, 8]
+TWO_DEVICES = """
+import json, sys
+import tensorflow as tf
+(cpu,) = tf.config.list_physical_devices("CPU")
+tf.config.set_logical_device_configuration(cpu, [tf.config.LogicalDeviceConfiguration()] * 2)
+from t2i_kd.training.adversarial import mean_where, next_differs, next_rows
+from t2i_kd.training.seed_diversity import SeedDiversity
+
+texts, losses = (tf.constant(each) for each in json.loads(sys.argv[1]))
+strategy = tf.distribute.MirroredStrategy(["CPU:0", "CPU:1"])
+halves = [strategy.experimental_distribute_values_from_function(
+    lambda context, each=each: each[4 * context.replica_id_in_sync_group :][:4]) for each in (texts, losses)]
+diversity = SeedDiversity.__new__(SeedDiversity)
+diversity.target, diversity.distances, diversity.pooled = 4.0, {"tap": 2.0}, lambda images: {"tap": images}
+
+def step(texts, losses):
+    differs = next_differs(texts)
+    with tf.GradientTape() as tape:
+        tape.watch(losses)
+        images = tf.stack([losses, tf.zeros_like(losses)], 1)
+        loss, share = diversity.loss(images, 0 * images)
+    return next_rows(texts), differs, mean_where(differs, losses), loss, share, tape.gradient(loss, losses)
+
+results = strategy.run(tf.function(step), halves)
+found = [[each.numpy().tolist() for each in strategy.experimental_local_results(result)] for result in results]
+print(json.dumps(found))
+"""
+
+
+def test_two_devices_give_what_one_does():
+    found = json.loads(finish(start(json.dumps([TEXTS, LOSSES]), code=TWO_DEVICES)).splitlines()[-1])
+    rows, differs, means, losses, shares, gradients = found
+    texts = np.array(TEXTS, "float32")
+    np.testing.assert_array_equal(np.concatenate(rows), next_rows(texts))
+    assert np.concatenate(differs).tolist() == [0, 1, 1, 1, 1, 0, 1, 0] == next_differs(texts).numpy().tolist()
+    assert sum(means) / 2 == pytest.approx((2 + 3 + 4 + 5 + 7) / 5)
+    assert float(mean_where(next_differs(texts), np.array(LOSSES, "float32"))) == pytest.approx(21 / 5)
+    # rho is the mean of all eight lengths over 2, on both; each one's slope is -1 / 16 of the loss of one device.
+    assert shares == pytest.approx([36 / 16] * 2) and losses == pytest.approx([4 - 36 / 16] * 2)
+    assert np.concatenate(gradients) / 2 == pytest.approx([-1 / 16] * 8)
+
+
+def test_nothing_chosen_has_no_mean():
+    assert float(mean_where(np.zeros(3, "float32"), np.ones((3, 1), "float32"))) == 0
+
+
+@pytest.mark.parametrize(("batch", "count"), [(2, 1), (5, 1), (6, 2), (8, 2)])
+def test_second_images_have_the_caption_of_one_sample_and_the_noise_of_the_next(batch, count):
+    given = {"tokens": np.arange(batch), "noise": 10 * np.arange(batch), "image": np.zeros(batch)}
+    found = pairs_of(given, ["tokens", "noise"])
+    assert found["tokens"].tolist() == [0, 4][:count] and found["noise"].tolist() == [10, 50][:count]
+    assert first_images(np.arange(batch), found["noise"]).tolist() == [0, 4][:count]
