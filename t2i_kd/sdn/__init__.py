@@ -53,15 +53,15 @@ class SDNStage(TextToImageStage):
     Attributes:
         error, scaling: how taps are compared; see `t2i_kd.metrics.tap_errors`.
         distance_weight: of Stage II's distance in an adversarial stage; 0: none.
-        diversity_weight: of the term that keeps one caption's images apart in an adversarial stage; 0: none.
-        diversity_target: how different they shall be, as a share of real images of different captions.
+        seed_diversity_weight: of the term that keeps one caption's images apart in an adversarial stage; 0: none.
+        seed_diversity_target: how different they shall be, as a share of real images of different captions.
     """
 
     error: str = "l1"
     scaling: str = "raw"
     distance_weight: float = 0.0
-    diversity_weight: float = 0.0
-    diversity_target: float = 0.7
+    seed_diversity_weight: float = 0.0
+    seed_diversity_target: float = 0.7
 
 
 @dataclass(frozen=True)

@@ -3,8 +3,8 @@
     L_G = sum_l g(s_l(G(t, z), t)) + w_d L_II + w_s L_S,
 
 with s_l the head of tap l, g the generator's loss, L_II Stage II's distance with the stage's error, scaling and tap
-weights, w_d its `distance_weight`, L_S the hinge of `t2i_kd.training.seed_diversity`, and w_s its `diversity_weight`.
-Source: ours; the discriminators are those of `t2i_kd.training.projected`.
+weights, w_d its `distance_weight`, L_S the hinge of `t2i_kd.training.seed_diversity`, and w_s its
+`seed_diversity_weight`. Source: ours; the discriminators are those of `t2i_kd.training.projected`.
 """
 
 import keras
@@ -30,7 +30,7 @@ class SDNAdversarialTrainer(AdversarialTrainer):
         weights: {tap: weight} of them.
         gan: `GanOptions`.
         ema: decay of the moving average.
-        seed_diversity: `SeedDiversity`; None where the stage's `diversity_weight` is 0.
+        seed_diversity: `SeedDiversity`; None where the stage's `seed_diversity_weight` is 0.
     """
 
     def __init__(
@@ -95,5 +95,5 @@ class SDNAdversarialTrainer(AdversarialTrainer):
             second = generated["second"]
             first = first_images(generated["image"], second)
             terms["same_seeds"], terms["seed_diversity"] = self.seed_diversity.loss(first, second)
-            loss = loss + self.stage.diversity_weight * terms["same_seeds"]
+            loss = loss + self.stage.seed_diversity_weight * terms["same_seeds"]
         return loss, terms

@@ -24,7 +24,7 @@ from t2i_kd.training.trainer import Trainer
 # What the fields of SDN's own stages may say.
 KNOWN = {"error": tuple(ERRORS), "scaling": SCALINGS}
 # Of an adversarial stage alone.
-WEIGHTS = ("distance_weight", "diversity_weight")
+WEIGHTS = ("distance_weight", "seed_diversity_weight")
 
 
 class SDNTrainer(Trainer):
@@ -111,10 +111,14 @@ def check_adversarial(stage, recipe):
     for field in WEIGHTS:
         if not 0 <= getattr(stage, field) < float("inf"):
             raise UserError(f"--stage {stage.name}: {field} is {getattr(stage, field)}, negative or not finite")
-    if stage.diversity_weight and not 0 < stage.diversity_target <= 1:
-        raise UserError(f"--stage {stage.name}: diversity_target is {stage.diversity_target}, not above 0 and up to 1")
-    if stage.diversity_weight and not recipe.student.noise_dim:
-        raise UserError(f"--stage {stage.name}: diversity_weight needs --noise_dim, without it a caption has one image")
+    if stage.seed_diversity_weight and not 0 < stage.seed_diversity_target <= 1:
+        raise UserError(
+            f"--stage {stage.name}: seed_diversity_target is {stage.seed_diversity_target}, not above 0 and up to 1"
+        )
+    if stage.seed_diversity_weight and not recipe.student.noise_dim:
+        raise UserError(
+            f"--stage {stage.name}: seed_diversity_weight needs --noise_dim, without it a caption has one image"
+        )
 
 
 def check_mirrored(stage, recipe, shapes):
@@ -205,8 +209,8 @@ class SDN(TextToImageSystem):
         scales = {name: self.measured_scales[name] if normalised else 1.0 for name in weights}
         heads = ProjectedDiscriminators(self.projection, recipe.text.text_dim, recipe.gan.discriminator_channels)
         diversity = None
-        if plan.stage.diversity_weight:
-            diversity = SeedDiversity(self.projection, self.dataset.images, plan.stage.diversity_target)
+        if plan.stage.seed_diversity_weight:
+            diversity = SeedDiversity(self.projection, self.dataset.images, plan.stage.seed_diversity_target)
         return SDNAdversarialTrainer(
             self.network,
             text_network(self.network),

@@ -95,7 +95,7 @@ def test_a_step_moves_generator_and_heads_alone_and_keeps_no_teacher():
     assert {id(variable) for variable in moving} <= kept
 
 
-@pytest.mark.parametrize("recipe", [RECIPE, changed("diversity_weight=1")])
+@pytest.mark.parametrize("recipe", [RECIPE, changed("seed_diversity_weight=1")])
 def test_health_scores_are_the_steps(recipe):
     """Of the weights as they are: the heads' shares that a step logs are those of its scores."""
     _, trainer, batch = trainer_of(recipe)
@@ -115,9 +115,12 @@ def test_health_scores_are_the_steps(recipe):
     [
         (changed("error=annealed"), "--stage gan: error=annealed"),
         (changed("distance_weight=-1"), "--stage gan: distance_weight is -1.0"),
-        (changed("diversity_weight=inf"), "--stage gan: diversity_weight is inf"),
-        (changed("diversity_weight=1 diversity_target=0"), "--stage gan: diversity_target is 0.0"),
-        (changed("diversity_weight=1", student={"noise_dim": 0}), "--stage gan: diversity_weight needs --noise_dim"),
+        (changed("seed_diversity_weight=inf"), "--stage gan: seed_diversity_weight is inf"),
+        (changed("seed_diversity_weight=1 seed_diversity_target=0"), "--stage gan: seed_diversity_target is 0.0"),
+        (
+            changed("seed_diversity_weight=1", student={"noise_dim": 0}),
+            "--stage gan: seed_diversity_weight needs --noise_dim",
+        ),
         (changed(gan={"gradient_penalty": "r1"}), "--gradient_penalty: heads on the teacher's taps"),
         (changed(gan={"discriminator_channels": 0}), "--discriminator_channels: 0"),
         (changed(gan={"augmentation": "blur"}), "--augmentation: 'blur'"),
@@ -154,7 +157,7 @@ def test_options_that_no_stage_reads_are_refused(recipe, named):
     assert str(error.value).startswith(named)
 
 
-@pytest.mark.parametrize("field", ["distance_weight", "diversity_weight"])
+@pytest.mark.parametrize("field", ["distance_weight", "seed_diversity_weight"])
 def test_a_weight_of_another_stage_is_refused(field):
     one = parse_stage(f"one: objective=mirrored steps=1 tap_weights=image:1 {field}=1", SDNStage)
     with pytest.raises(UserError, match=f"--stage one: {field} is only for objective=adversarial"):
@@ -164,7 +167,7 @@ def test_a_weight_of_another_stage_is_refused(field):
 def test_the_seeds_term_is_of_second_images_without_augmentation():
     """Its value is worked out from its formula; the noise of a second image is the next sample's."""
     system, trainer, batch = trainer_of(
-        changed("diversity_weight=2 diversity_target=0.9", gan={"augmentation": "color"})
+        changed("seed_diversity_weight=2 seed_diversity_target=0.9", gan={"augmentation": "color"})
     )
     generated = trainer.generate(batch)
     loss, terms = trainer.generator_terms(batch, generated)
