@@ -1,4 +1,6 @@
-"""SDN's generator: VGG19 turned upside down, each tensor named after the teacher tensor that it mirrors.
+"""The mirrored generator: VGG19 turned upside down, each tensor named after the teacher tensor that it mirrors.
+
+It is SDN's, and one of KD-DLGAN's hosts.
 
 Source: Yuan & Peng (ACM MM 2018) and the authors' code. The initializers `he` and `looks_linear`,
 `image_output="centred"`, `width`, `noise_dim` and `head_rank` are our options.
