@@ -59,8 +59,9 @@ class TeacherOptions:
     teacher: str = option(
         "vgg19",
         "The pretrained network that teaches: vgg19, vgg19_slim, efficientnet_lite0, any network of "
-        "keras.applications by its name, "
-        "run:DIR (the student of a run that reads images), a module of your own on Python's path, or none.",
+        "keras.applications by its name, run:DIR (the student of a run that reads images), conse or conse:NETWORK (an "
+        "ImageNet classifier joined to a sentence encoder), clip or clip:PRESET (KerasHub's), a module of your own on "
+        "Python's path, or none.",
     )
     teacher_weights: str = option(
         "imagenet",
@@ -85,6 +86,44 @@ class TeacherOptions:
         "authors feed).",
         ("caffe", "none"),
     )
+
+
+@dataclass(frozen=True)
+class DualEncoderOptions:
+    """The teacher's two towers"""
+
+    sentence_encoder: str = option(
+        "minilm",
+        "The sentence encoder of conse: minilm (the extra conse brings it), an .onnx file of another BERT-like one, a "
+        "TF-Hub handle, or the folder of a saved encoder.",
+    )
+    sentence_vocabulary: str = option(
+        "", "The WordPiece vocabulary of an ONNX sentence encoder, such as BERT's vocab.txt: a token a line."
+    )
+    class_names: str = option(
+        "", "The names of the classes of conse:NETWORK in their order, one a line; ImageNet's for its weights."
+    )
+    teacher_side: int = option(
+        0,
+        "The side at which the teacher sees images, in pixels. 0 stands for 128 (conse), or the network's own "
+        "(conse:NETWORK, clip).",
+    )
+    teacher_resize: str = option(
+        "bicubic",
+        "How images are resized to the teacher's side: bicubic as for CLIP's own training, bilinear, or nearest as in "
+        "KD-DLGAN's code.",
+        ("bicubic", "bilinear", "nearest"),
+    )
+    teacher_normalisation: str = option(
+        "own",
+        "What clip is fed: own (normalised as its preset says) or none (images in -1 to 1, as in KD-DLGAN's code, not in "
+        "CLIP's training).",
+        ("own", "none"),
+    )
+
+    def __post_init__(self):
+        if self.teacher_side < 0:
+            raise UserError(f"--teacher_side: {self.teacher_side} is negative")
 
 
 @dataclass(frozen=True)
