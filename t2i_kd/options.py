@@ -116,8 +116,8 @@ class DualEncoderOptions:
     )
     teacher_normalisation: str = option(
         "own",
-        "What clip is fed: own (normalised as its preset says) or none (images in -1 to 1, as in KD-DLGAN's code, not in "
-        "CLIP's training).",
+        "What clip is fed: own (normalised as its preset says) or none (images in -1 to 1, as in KD-DLGAN's code, not "
+        "in CLIP's training).",
         ("own", "none"),
     )
 

@@ -15,7 +15,7 @@ from t2i_kd.teachers.vgg19 import tap_shapes
 from t2i_kd.teachers.vgg19_weights import WIDTHS
 from t2i_kd.training.adversarial import augmentation_numbers, check_gan
 from t2i_kd.training.feature_cache import features_worth_caching
-from t2i_kd.training.mirrored_generator import build_generator
+from t2i_kd.training.mirrored_generator import from_options
 from t2i_kd.training.projected import ProjectedDiscriminators, check_projection, projection_at, refuse_unread
 from t2i_kd.training.text_to_image import TextToImageSystem, text_network
 from t2i_kd.training.trainer import Trainer
@@ -152,18 +152,9 @@ class SDN(TextToImageSystem):
         check_stage(stage, self.recipe)
 
     def build_generator(self):
-        recipe, sdn = self.recipe, self.recipe.sdn
-        return build_generator(
-            recipe.data.resolution,
-            recipe.text.text_dim,
-            sdn.width,
-            recipe.student.noise_dim,
-            sdn.initializer,
-            sdn.image_output,
-            recipe.training.seed,
-            sdn.head_rank,
-            sdn.modulation,
-        )
+        recipe = self.recipe
+        side, seed = recipe.data.resolution, recipe.training.seed
+        return from_options(recipe.sdn, side, recipe.text.text_dim, recipe.student.noise_dim, seed)
 
     @functools.cached_property
     def measured_scales(self):
