@@ -27,6 +27,17 @@ class DataOptions:
     data_dir: str = option("", "The folder or .zip of the data set, where it needs one.")
     resolution: int = option(32, "The side of the images in pixels. A teacher may ask for a multiple of 32.")
     flip: bool = option(False, "Mirror a random half of the training images left to right.")
+    data_fraction: float = option(
+        1.0,
+        "The share of the training images that is trained on, drawn by the seed; the run lists them. Held-out images "
+        "are not touched.",
+    )
+    max_examples: int = option(
+        0, "How many training images are trained on, drawn by the seed, in place of a share of them. 0 takes all."
+    )
+    balance_classes: bool = option(
+        False, "Draw as many of each class as of any other, as far as it has them, for the two options above."
+    )
     max_bad_examples: int = option(
         0, "How many broken images or unusable captions may be left out; more of them stop the command."
     )
