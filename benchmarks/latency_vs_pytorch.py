@@ -50,10 +50,10 @@ def make_run(recipe, folder):
     import keras
 
     from t2i_kd.conditions.caption import CaptionCondition
-    from t2i_kd.sdn.networks import build_generator
     from t2i_kd.student import save_network
     from t2i_kd.text.front_end import TokenFrontEnd
     from t2i_kd.text.tokenizer import Tokenizer
+    from t2i_kd.training.mirrored_generator import build_generator
     from t2i_kd.training.text_to_image import build_student
 
     if recipe.text.text_encoder != "gru" or recipe.student.noise_dim:

@@ -1,7 +1,7 @@
 """PyTorch's side of `benchmarks.train_step`: the same networks, losses and Adam, written as one writes PyTorch.
 
 Channels last, the fused Adam, no gradient where nothing is trained; `compiled` adds `torch.compile`. Its batch lies
-in memory. The taps and their errors: t2i_kd/metrics/tap_errors.py; the networks: t2i_kd/sdn/networks.py.
+in memory. The taps and their errors: t2i_kd/metrics/tap_errors.py; the networks: t2i_kd/training/mirrored_generator.py.
 """
 
 import json

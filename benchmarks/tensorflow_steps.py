@@ -18,13 +18,13 @@ from t2i_kd.data.batches import Batches
 from t2i_kd.metrics.tap_errors import tap_scales
 from t2i_kd.options import TrainingOptions
 from t2i_kd.sdn import SDNStage
-from t2i_kd.sdn.networks import build_generator
 from t2i_kd.sdn.trainer import SDNTrainer
 from t2i_kd.teachers.vgg19 import CONVOLUTIONS, build_vgg19
 from t2i_kd.training import optimizer
 from t2i_kd.training.determinism import make_deterministic
 from t2i_kd.training.feature_cache import CachedFeatures
 from t2i_kd.training.loop import StagePlan, train_stage
+from t2i_kd.training.mirrored_generator import build_generator
 
 IMAGES = 64
 

@@ -27,6 +27,17 @@ class DataOptions:
     data_dir: str = option("", "The folder or .zip of the data set, where it needs one.")
     resolution: int = option(32, "The side of the images in pixels. A teacher may ask for a multiple of 32.")
     flip: bool = option(False, "Mirror a random half of the training images left to right.")
+    data_fraction: float = option(
+        1.0,
+        "The share of the training images that is trained on, drawn by the seed; the run lists them. Held-out images "
+        "are not touched.",
+    )
+    max_examples: int = option(
+        0, "How many training images are trained on, drawn by the seed, in place of a share of them. 0 takes all."
+    )
+    balance_classes: bool = option(
+        False, "Draw as many of each class as of any other, as far as it has them, for the two options above."
+    )
     max_bad_examples: int = option(
         0, "How many broken images or unusable captions may be left out; more of them stop the command."
     )
@@ -59,8 +70,9 @@ class TeacherOptions:
     teacher: str = option(
         "vgg19",
         "The pretrained network that teaches: vgg19, vgg19_slim, efficientnet_lite0, any network of "
-        "keras.applications by its name, "
-        "run:DIR (the student of a run that reads images), a module of your own on Python's path, or none.",
+        "keras.applications by its name, run:DIR (the student of a run that reads images), conse or conse:NETWORK (an "
+        "ImageNet classifier joined to a sentence encoder), clip or clip:PRESET (KerasHub's), a module of your own on "
+        "Python's path, or none.",
     )
     teacher_weights: str = option(
         "imagenet",
@@ -88,6 +100,44 @@ class TeacherOptions:
 
 
 @dataclass(frozen=True)
+class DualEncoderOptions:
+    """The teacher's two towers"""
+
+    sentence_encoder: str = option(
+        "minilm",
+        "The sentence encoder of conse: minilm (the extra conse brings it), an .onnx file of another BERT-like one, a "
+        "TF-Hub handle, or the folder of a saved encoder.",
+    )
+    sentence_vocabulary: str = option(
+        "", "The WordPiece vocabulary of an ONNX sentence encoder, such as BERT's vocab.txt: a token a line."
+    )
+    class_names: str = option(
+        "", "The names of the classes of conse:NETWORK in their order, one a line; ImageNet's for its weights."
+    )
+    teacher_side: int = option(
+        0,
+        "The side at which the teacher sees images, in pixels. 0 stands for 128 (conse), or the network's own "
+        "(conse:NETWORK, clip).",
+    )
+    teacher_resize: str = option(
+        "bicubic",
+        "How images are resized to the teacher's side: bicubic as for CLIP's own training, bilinear, or nearest as in "
+        "KD-DLGAN's code.",
+        ("bicubic", "bilinear", "nearest"),
+    )
+    teacher_normalisation: str = option(
+        "own",
+        "What clip is fed: own (normalised as its preset says) or none (images in -1 to 1, as in KD-DLGAN's code, not "
+        "in CLIP's training).",
+        ("own", "none"),
+    )
+
+    def __post_init__(self):
+        if self.teacher_side < 0:
+            raise UserError(f"--teacher_side: {self.teacher_side} is negative")
+
+
+@dataclass(frozen=True)
 class StudentOptions:
     """The student's inputs"""
 
@@ -101,6 +151,34 @@ class StudentOptions:
     def __post_init__(self):
         if self.noise_dim < 0:
             raise UserError(f"--noise_dim: {self.noise_dim} is negative")
+
+
+@dataclass(frozen=True)
+class MirroredOptions:
+    """The mirrored generator"""
+
+    width: float = option(1.0, "The factor on the generator's channel counts; it must match the teacher's.")
+    head_rank: int = option(
+        0,
+        "The rank of the dense layers between fc7 and the first map, which hold most weights. 0, the paper's, is full "
+        "rank.",
+    )
+    initializer: str = option(
+        "paper",
+        "The initial weights: paper (N(0, 0.02) for convolutions, N(0, 0.1) for dense layers), he (keeps the variance "
+        "through ReLUs) or looks_linear (also keeps different texts different).",
+        ("paper", "he", "looks_linear"),
+    )
+    modulation: bool = option(
+        False,
+        "Let text and noise scale and shift every block's map, not only start the first one. The paper's generator "
+        "does not.",
+    )
+    image_output: str = option(
+        "paper",
+        "The image: paper (the last convolution, in 0-255) or centred (127.5 (1 + that convolution)).",
+        ("paper", "centred"),
+    )
 
 
 @dataclass(frozen=True)

@@ -99,9 +99,33 @@ ROOMS = [
         ),
         kills={"gan": (13, 17)},
         foreign=("--head_rank=4", "scaling=raw"),
-        owners=("but of --system=sdn", ", which only stages of sdn have"),
+        owners=("but of --system=sdn and --system=kd_dlgan", ", which only stages of sdn have"),
         # Shifts and cuts make areas of exact grey, where a new discriminator has a slope by rounding alone.
         on_jax=("--augmentation=color", "--gradient_penalty=ma_gp", "--penalty_every=2"),
+        jax_tolerance=1e-3,
+    ),
+    Room(
+        "kd_dlgan",
+        (
+            *TEXT,
+            "--teacher=tests.dual_encoder",
+            "--prompts=a red picture;a blue picture;a green one",
+            "--generator_channels=2",
+            "--discriminator_channels=2",
+            "--head_units=5",
+            "--crossed_probability=0.5",
+            "--diversity_weight=0.1",
+            "--lecam_weight=0.3",
+            "--lecam_start=5",
+            "--ema_start=3",
+            "--discriminator_steps=2",
+            "--augmentation=color,translation,cutout",
+            "--stage=gan: objective=kd_dlgan steps=30 learning_rate=1e-3 frozen=text_*",
+        ),
+        kills={"gan": (13, 17)},
+        foreign=("--icsd_weight=9", "scaling=raw"),
+        owners=("but of --system=icsd_gan", ", which only stages of sdn have"),
+        on_jax=("--augmentation=color", "--lecam_start=1"),
         jax_tolerance=1e-3,
     ),
     Room(
@@ -115,8 +139,8 @@ ROOMS = [
         kills={"distil": (13, 17)},
         foreign=("--noise_dim=4", "tap_weights=image:1"),
         owners=(
-            "but of --system=sdn and --system=icsd_gan",
-            ", which only stages of sdn and icsd_gan have",
+            "but of --system=sdn and --system=icsd_gan and --system=kd_dlgan",
+            ", which only stages of sdn and icsd_gan and kd_dlgan have",
         ),
         generates=False,
     ),
@@ -141,11 +165,39 @@ THROUGH_THE_TEACHER = Room(
     ),
     kills={"gan": (13, 17)},
     foreign=("--head_rank=4", "scaling=raw"),
-    owners=("but of --system=sdn", ", which only stages of sdn have"),
+    owners=("but of --system=sdn and --system=kd_dlgan", ", which only stages of sdn have"),
     on_jax=("--augmentation=color",),
     jax_tolerance=1e-3,
     variant="teacher",
 )
+
+# KD-DLGAN's other host: the mirrored generator, discriminators through a teacher, its view of real images kept.
+KD_THROUGH_A_TEACHER = Room(
+    "kd_dlgan",
+    (
+        *TEXT,
+        "--teacher=tests.dual_encoder",
+        "--generator=mirrored",
+        "--width=0.03125",
+        "--initializer=he",
+        "--discriminator=teacher",
+        "--discriminator_teacher=vgg19_slim",
+        "--discriminator_channels=4",
+        "--head_units=5",
+        "--teacher_sees=plain",
+        "--prompts=captions",
+        "--measure_every=9",
+        "--augmentation=color,translation,cutout",
+        "--stage=gan: objective=kd_dlgan steps=30 learning_rate=1e-3 frozen=text_*",
+    ),
+    kills={"gan": (13, 17)},
+    foreign=("--icsd_weight=9", "scaling=raw"),
+    owners=("but of --system=icsd_gan", ", which only stages of sdn have"),
+    on_jax=("--augmentation=color",),
+    jax_tolerance=1e-3,
+    variant="teacher",
+)
+VARIANTS = [THROUGH_THE_TEACHER, KD_THROUGH_A_TEACHER]
 
 # A system that the package does not know: the mean colour of a caption's images, in a package of its own.
 STRANGER = Room(
@@ -158,7 +210,7 @@ STRANGER = Room(
     ),
     kills={"one": (13, 17)},
     foreign=("--width=1", "error=l1"),
-    owners=("but of --system=sdn and --system=teacher_slim", ", which only stages of sdn have"),
+    owners=("but of --system=sdn and --system=kd_dlgan and --system=teacher_slim", ", which only stages of sdn have"),
 )
 STRANGERS_FILES = {
     "room.py": '''

@@ -8,7 +8,7 @@ import pytest
 PACKAGE = Path(__file__).resolve().parents[1] / "t2i_kd"
 
 COMMANDS = {"train", "evaluate", "export", "generate", "serve"}
-ROOMS = {"sdn", "icsd_gan", "teacher_slim"}
+ROOMS = {"sdn", "icsd_gan", "kd_dlgan", "teacher_slim"}
 BELOW_ROOMS = {
     *("conditions", "data", "errors", "imaging", "metrics", "noise", "options", "recipe", "runners", "student"),
     *("teachers", "text", "training"),
@@ -26,9 +26,9 @@ MAY_KNOW = {
     "text": {"errors", "imaging"},
     "conditions": {"data", "errors", "imaging", "text"},
     "student": {"conditions", "errors", "imaging", "registered_layers"},
-    "registered_layers": {"sdn", "teachers", "text"},
+    "registered_layers": {"teachers", "text", "training"},
     "runners": {"errors", "imaging", "noise", "quiet"},
-    "teachers": {"errors", "exporting", "imaging", "plugins", "student"},
+    "teachers": {"errors", "exporting", "imaging", "plugins", "quiet", "student", "text"},
     "metrics": {"data", "errors", "imaging", "options", "plugins", "teachers", "text", "training"},
     "exporting": {"conditions", "errors", "noise", "quiet", "recipe", "runners", "student"},
     "loading": {"conditions", "errors", "exporting", "runners", "student"},

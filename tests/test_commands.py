@@ -85,7 +85,7 @@ def test_the_system_of_a_flagfile_has_its_options(tmp_path):
     (tmp_path / "outer.flags").write_text(f"# A comment\n--flagfile={tmp_path / 'inner.flags'}\n--gan_loss=bce\n")
     assert "The discriminators" in help_of(f"--flagfile={tmp_path / 'outer.flags'}")[1]
     line = refused(f"--flagfile={tmp_path / 'outer.flags'}", "--head_rank=3")
-    assert line == "error: --head_rank: no option of --system=icsd_gan, but of --system=sdn"
+    assert line == "error: --head_rank: no option of --system=icsd_gan, but of --system=sdn and --system=kd_dlgan"
     recipe = recipe_of(f"--flagfile={tmp_path / 'outer.flags'}", "--image_stages=3")
     assert (recipe.system, recipe.icsd.image_stages, recipe.gan.gan_loss) == ("icsd_gan", 3, "bce")
 
@@ -113,7 +113,7 @@ def test_a_system_of_the_working_folder_is_found(tmp_path):
     assert "The colours:\n  --brightness=VALUE\n      The factor on every image. (default: 1.0)" in output
     assert "softness" in output and "head_rank" not in output
     line = refused(f"--system={STRANGER.name}", "--head_rank=3", cwd=tmp_path)
-    assert line.endswith(", but of --system=sdn")
+    assert line.endswith(", but of --system=sdn and --system=kd_dlgan")
 
 
 @pytest.mark.parametrize(

@@ -14,6 +14,7 @@ from PIL import Image
 
 from t2i_kd import commands
 from t2i_kd.api import describe, export, train
+from t2i_kd.data.subset import FILE, trains_on_a_part
 from t2i_kd.evaluation import evaluate
 from t2i_kd.generate import write_images
 from t2i_kd.options import TeacherOptions, TextOptions, TrainingOptions
@@ -44,7 +45,8 @@ def stand_in(tmp_path_factory):
         Image.fromarray(rng.integers(0, 256, (40, 48, 3), np.uint8)).save(folder / f"{number}.png")
         captions = [f"picture {number} of class {number % 4}", f"number {number}"]
         split = "test" if number >= 8 else "train"
-        lines.append({"file_name": f"{number}.png", "captions": captions, "label": number % 4, "split": split})
+        named = {"label": number % 4, "class_name": f"class {number % 4}"}
+        lines.append({"file_name": f"{number}.png", "captions": captions, "split": split, **named})
         vectors.append(rng.standard_normal((2, 1024), np.float32))
     (folder / "metadata.jsonl").write_text("\n".join(map(json.dumps, lines)))
     (folder / "reed" / "train").mkdir(parents=True)
@@ -59,18 +61,27 @@ def shrunk(recipe, folder):
     data = dataclasses.replace(recipe.data, resolution=32)
     if data.dataset != "captioned_shapes":
         data = dataclasses.replace(data, dataset="image_folder", data_dir=str(folder))
-    if recipe.system == "teacher_slim":
+    if trains_on_a_part(data):
+        data = dataclasses.replace(data, data_fraction=0.5, max_examples=0, balance_classes=True)
+    if recipe.system == "kd_dlgan":
+        teacher = TeacherOptions(teacher="tests.dual_encoder")
+    elif recipe.system == "teacher_slim":
         teacher = dataclasses.replace(recipe.teacher, teacher_weights=str(folder / "vgg19.weights.h5"))
     else:
         small = recipe.teacher.teacher if recipe.teacher.teacher in COME_ALONG else "vgg19_slim"
         teacher = dataclasses.replace(recipe.teacher, teacher=small, teacher_weights="imagenet")
     stages = tuple(
-        dataclasses.replace(stage, steps=2, epochs=0.0, warmup_steps=min(stage.warmup_steps, 1))
+        dataclasses.replace(stage, steps=2, epochs=0.0, warmup_steps=min(stage.warmup_steps, 1), **taps(recipe, stage))
         for stage in recipe.stages
     )
     few = dataclasses.replace(recipe.training, batch_size=2, checkpoint_every=1, sample_every=2, log_every=1)
     groups = {"data": data, "teacher": teacher, "training": few, **narrow(recipe, folder)}
     return dataclasses.replace(recipe, stages=stages, **groups)
+
+
+def taps(recipe, stage):
+    """The stage's taps, of the teacher that stands in for one with two towers."""
+    return {"tap_weights": (("half", 1.0),)} if recipe.system == "kd_dlgan" and stage.objective == "ds_sje" else {}
 
 
 def narrow(recipe, folder):
@@ -79,9 +90,12 @@ def narrow(recipe, folder):
         "sdn": {"width": 0.25},
         "slim": {"width": 0.25},
         "icsd": {"generator_channels": 8, "condition_dim": 8},
+        "kd": {"generator_channels": 2, "head_units": 8},
     }
-    if any(stage.objective in ("icsd", "adversarial") for stage in recipe.stages):
-        changes["gan"] = {"discriminator_channels": 4}
+    if any(stage.objective in ("icsd", "adversarial", "kd_dlgan") for stage in recipe.stages):
+        changes["gan"] = {"discriminator_channels": 4, "discriminator_steps": min(recipe.gan.discriminator_steps, 2)}
+    if recipe.system == "kd_dlgan" and recipe.kd.generator == "mirrored":
+        changes["mirrored"] = {"width": 1 / 32}
     if getattr(recipe, "text", None) and recipe.text.text_encoder == "precomputed":
         changes["text"] = {"embeddings_dir": str(folder / "reed")}
     return {
@@ -94,6 +108,7 @@ def narrow(recipe, folder):
 def test_there_are_recipes():
     assert {"sdn_cub200_paper", "sdn_flowers64", "sdn_cub", "teacher_slim"} <= set(NAMES)
     assert {"icsd_shapes", "icsd_flowers64", "icsd_cub256"} <= set(NAMES)
+    assert {"kd_dlgan_cifar10", "kd_dlgan_cifar10_cpu", "kd_dlgan_cats64", "kd_dlgan_flowers64"} <= set(NAMES)
 
 
 @pytest.mark.parametrize("path", PIPELINES, ids=NAMES)
@@ -122,6 +137,7 @@ def test_a_smoke_run(path, stand_in, tmp_path):
     assert [line["step"] for line in lines] == list(range(1, 2 * len(recipe.stages) + 1))
     assert all(np.isfinite(line["loss"]) for line in lines)
     assert (tmp_path / "student.keras").stat().st_size > 0
+    assert (tmp_path / FILE).exists() == trains_on_a_part(recipe.data)
     if recipe.system == "teacher_slim":
         assert (tmp_path / "vgg19_slim.npz").stat().st_size > 0
     else:

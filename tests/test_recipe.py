@@ -6,6 +6,7 @@ from absl import flags
 from t2i_kd import systems
 from t2i_kd.errors import UserError
 from t2i_kd.icsd_gan import IcsdRecipe
+from t2i_kd.kd_dlgan import KDDLGANRecipe
 from t2i_kd.recipe import Stage, TextToImageStage, first_difference
 from t2i_kd.recipe_flags import parse_stage
 from t2i_kd.sdn import SDNRecipe, SDNStage
@@ -17,7 +18,7 @@ LINE = (
 )
 
 
-RECIPES = {"sdn": SDNRecipe, "icsd_gan": IcsdRecipe, "teacher_slim": SlimRecipe}
+RECIPES = {"sdn": SDNRecipe, "icsd_gan": IcsdRecipe, "kd_dlgan": KDDLGANRecipe, "teacher_slim": SlimRecipe}
 
 
 def test_a_stage_line_gives_its_fields():
@@ -71,6 +72,7 @@ def test_unset_flags_are_the_papers():
 GROUPS = {
     "sdn": {"sdn", "projection", "gan"},
     "icsd_gan": {"icsd", "gan", "projection"},
+    "kd_dlgan": {"towers", "kd", "mirrored", "gan", "projection"},
     "teacher_slim": {"slim"},
 }
 
@@ -88,8 +90,8 @@ def test_a_systems_recipe_has_its_own_groups_and_survives_json(system):
     ("line", "stage_class", "owners"),
     [
         ("scaling=raw", TextToImageStage, "sdn"),
-        ("frozen=fc*", Stage, "sdn and icsd_gan"),
-        ("tap_weights=image:1", Stage, "sdn and icsd_gan"),
+        ("frozen=fc*", Stage, "sdn and icsd_gan and kd_dlgan"),
+        ("tap_weights=image:1", Stage, "sdn and icsd_gan and kd_dlgan"),
     ],
 )
 def test_another_systems_stage_field_is_refused_and_its_systems_are_named(line, stage_class, owners):

@@ -21,7 +21,7 @@ from tests.commands import arrays, files, finish, kill_after, metrics, refused, 
 from tests.systems import (
     ROOMS,
     STRANGER,
-    THROUGH_THE_TEACHER,
+    VARIANTS,
     first_losses,
     recipe_of,
     shortened,
@@ -44,6 +44,7 @@ assert "tensorflow" not in sys.modules
 print(json.dumps(found))
 """
 STEPS = 3
+GANS = ("icsd_gan", "kd_dlgan")
 needs_tensorflow = pytest.mark.skipif(keras.backend.backend() != "tensorflow", reason="compares with TensorFlow")
 
 
@@ -74,7 +75,7 @@ def stranger(tmp_path_factory):
 
 @pytest.fixture(
     scope="module",
-    params=[*ROOMS, STRANGER, pytest.param(THROUGH_THE_TEACHER, marks=pytest.mark.slow)],
+    params=[*ROOMS, STRANGER, *(pytest.param(each, marks=pytest.mark.slow) for each in VARIANTS)],
     ids=lambda room: room.title,
 )
 def room(request):
@@ -221,7 +222,7 @@ def test_killed_runs_end_with_the_same_weights_to_the_bit(room, whole, data_dir,
 def on_both(data_dir, tmp_path_factory):
     """{room: its first losses} on TensorFlow and, from the same weights, on JAX without TensorFlow."""
     folder, lines, found = tmp_path_factory.mktemp("jax"), {}, {}
-    for room in (*ROOMS, STRANGER, THROUGH_THE_TEACHER):
+    for room in (*ROOMS, STRANGER, *VARIANTS):
         name = room.title
         lines[name] = [*room.arguments(data_dir), *room.on_jax]
         (folder / name).mkdir()
@@ -243,7 +244,7 @@ def test_jax_loses_what_tensorflow_does(room, on_both):
             assert one.keys() == other.keys()
             assert other["loss"] == pytest.approx(one["loss"], rel=room.jax_tolerance)
         # Before any step every term agrees, but a GAN's generator's: its discriminators have moved already.
-        early = {key for key in steps[0] if room.name != "icsd_gan" or not key.startswith(("generator", "loss"))}
+        early = {key for key in steps[0] if room.name not in GANS or not key.startswith(("generator", "loss"))}
         assert {key: theirs[name][0][key] for key in early} == pytest.approx(
             {key: steps[0][key] for key in early}, rel=1e-4, abs=1e-6
         )

@@ -1,5 +1,6 @@
 """What every data set is to the rest of the project: pictures with captions, reachable by index; what a caption is."""
 
+import operator
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
@@ -40,6 +41,23 @@ class CaptionedImages:
     def all_captions(self):
         """Every caption of every picture, in order."""
         return [caption for captions in self.captions for caption in captions]
+
+
+class Chosen(Sequence):
+    """Some of a reader's pictures, in any order, as often as asked for.
+
+    Attributes:
+        indices: theirs in the reader.
+    """
+
+    def __init__(self, images, indices):
+        self._images, self.indices = images, indices
+
+    def __len__(self):
+        return len(self.indices)
+
+    def __getitem__(self, index):
+        return self._images[self.indices[operator.index(index)]]
 
 
 def check_caption(caption):

@@ -9,6 +9,7 @@ import dataclasses
 
 import numpy as np
 
+from t2i_kd.data.captioned_images import Chosen
 from t2i_kd.errors import UserError
 from t2i_kd.metrics import sampling
 from t2i_kd.metrics.extractors import features_name
@@ -110,7 +111,7 @@ def measure_reverse(context):
     )
 
     def of_reference():
-        reference = dataclasses.replace(learnt, images=sampling.Chosen(train.images, chosen))
+        reference = dataclasses.replace(learnt, images=Chosen(train.images, chosen))
         evaluator = train_image_classifier(reference, context.seed, REVERSE_STEPS)
         return float(hits(evaluator.logits(test.images), test.labels).mean())
 

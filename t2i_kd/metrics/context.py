@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from t2i_kd.data.captioned_images import Chosen
 from t2i_kd.data.catalogue import load_dataset
 from t2i_kd.errors import UserError
 from t2i_kd.metrics import sampling
@@ -148,7 +149,7 @@ class EvaluationContext:
 
     def reference_of_pairs(self):
         """The real picture of each of `pairs`, a reader."""
-        return sampling.Chosen(self.split("test").images, [picture for picture, _ in self.pairs])
+        return Chosen(self.split("test").images, [picture for picture, _ in self.pairs])
 
     def features_of(self, images):
         """The extractor's features of uint8 pictures: float32 [n, dim], on disk."""
@@ -204,7 +205,7 @@ class EvaluationContext:
 
         def compute():
             chosen = np.linspace(0, size - 1, count).astype(int)
-            found = self._forward(sampling.Chosen(self.split(split).images, chosen))
+            found = self._forward(Chosen(self.split(split).images, chosen))
             return [np.asarray(found[name]) for name in names]
 
         def load():

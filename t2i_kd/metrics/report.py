@@ -1,9 +1,9 @@
 """The report of an evaluation: each metric's results for each student, as a table at once and as a dict at the end."""
 
+from t2i_kd.data.captioned_images import Chosen
 from t2i_kd.metrics import resampling
 from t2i_kd.metrics.catalogue import only_the_teacher_evaluates
 from t2i_kd.metrics.page import Section
-from t2i_kd.metrics.sampling import Chosen
 from t2i_kd.metrics.table import format_comparisons, format_table
 
 TEACHER_NOTE = "every metric here compares features of the teacher, which the model is trained on; ask for others too"

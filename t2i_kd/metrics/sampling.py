@@ -67,19 +67,6 @@ def generate(student, captions, seed):
     return generated
 
 
-class Chosen(Sequence):
-    """Some of a reader's pictures, in any order, as often as asked for."""
-
-    def __init__(self, images, indices):
-        self._images, self._indices = images, indices
-
-    def __len__(self):
-        return len(self._indices)
-
-    def __getitem__(self, index):
-        return self._images[self._indices[operator.index(index)]]
-
-
 def reduced(dataset, factor):
     """A data set with its pictures averaged down in squares of `factor` pixels, half values rounded to even."""
     if factor == 1:

@@ -8,42 +8,19 @@ from dataclasses import dataclass
 from t2i_kd.options import (
     DataOptions,
     GanOptions,
+    MirroredOptions,
     ProjectionOptions,
     StudentOptions,
     TeacherOptions,
     TextOptions,
     TrainingOptions,
-    option,
 )
 from t2i_kd.recipe import Recipe, TextToImageStage
 
 
 @dataclass(frozen=True)
-class SDNOptions:
+class SDNOptions(MirroredOptions):
     """SDN's generator"""
-
-    width: float = option(1.0, "The factor on the generator's channel counts; it must match the teacher's.")
-    head_rank: int = option(
-        0,
-        "The rank of the dense layers between fc7 and the first map, which hold most weights. 0, the paper's, is full "
-        "rank.",
-    )
-    initializer: str = option(
-        "paper",
-        "The initial weights: paper (N(0, 0.02) for convolutions, N(0, 0.1) for dense layers), he (keeps the variance "
-        "through ReLUs) or looks_linear (also keeps different texts different).",
-        ("paper", "he", "looks_linear"),
-    )
-    modulation: bool = option(
-        False,
-        "Let text and noise scale and shift every block's map, not only start the first one. The paper's generator "
-        "does not.",
-    )
-    image_output: str = option(
-        "paper",
-        "The image: paper (the last convolution, in 0-255) or centred (127.5 (1 + that convolution)).",
-        ("paper", "centred"),
-    )
 
 
 @dataclass(frozen=True)

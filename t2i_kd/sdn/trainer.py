@@ -8,7 +8,6 @@ from keras import ops
 from t2i_kd.errors import UserError
 from t2i_kd.metrics.tap_errors import ERRORS, SCALINGS, tap_errors, tap_scales
 from t2i_kd.sdn.adversarial import ADVERSARIAL, SDNAdversarialTrainer
-from t2i_kd.sdn.networks import build_generator
 from t2i_kd.sdn.objective import OBJECTIVES
 from t2i_kd.teachers.catalogue import teacher_shapes
 from t2i_kd.teachers.tap_weights import resolve_tap_weights
@@ -16,6 +15,7 @@ from t2i_kd.teachers.vgg19 import tap_shapes
 from t2i_kd.teachers.vgg19_weights import WIDTHS
 from t2i_kd.training.adversarial import augmentation_numbers, check_gan
 from t2i_kd.training.feature_cache import features_worth_caching
+from t2i_kd.training.mirrored_generator import from_options
 from t2i_kd.training.projected import ProjectedDiscriminators, check_projection, projection_at, refuse_unread
 from t2i_kd.training.seed_diversity import SeedDiversity
 from t2i_kd.training.text_to_image import TextToImageSystem, text_network
@@ -164,18 +164,9 @@ class SDN(TextToImageSystem):
         check_stage(stage, self.recipe)
 
     def build_generator(self):
-        recipe, sdn = self.recipe, self.recipe.sdn
-        return build_generator(
-            recipe.data.resolution,
-            recipe.text.text_dim,
-            sdn.width,
-            recipe.student.noise_dim,
-            sdn.initializer,
-            sdn.image_output,
-            recipe.training.seed,
-            sdn.head_rank,
-            sdn.modulation,
-        )
+        recipe = self.recipe
+        side, seed = recipe.data.resolution, recipe.training.seed
+        return from_options(recipe.sdn, side, recipe.text.text_dim, recipe.student.noise_dim, seed)
 
     @functools.cached_property
     def measured_scales(self):

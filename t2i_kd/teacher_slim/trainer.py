@@ -113,6 +113,15 @@ class TeacherSlim(System):
             for folder in data.data_dir.split(",")
         ]
 
+    def part_of(self, splits):
+        """A part of every folder."""
+        part_of = super().part_of
+        return [part_of(split) for split in splits]
+
+    @property
+    def parts(self):
+        return self.dataset
+
     @functools.cached_property
     def images(self):
         """All training images: uint8 [n, resolution, resolution, 3]."""

@@ -3,6 +3,9 @@
 `--teacher` is `vgg19`, `vgg19_slim`, `efficientnet_lite0`, `none`, the name of a network of `keras.applications`,
 `run:DIR` for the student of a run that reads images, or a module on the path with a function
 `load(options, resolution) -> keras.Model`.
+
+Some have two towers, one for images and one for texts, in one space: `conse`, `conse:NETWORK`, `clip`, `clip:PRESET`,
+and a module with a function `load_dual_encoder(options, towers, resolution) -> DualEncoder`.
 """
 
 import dataclasses
@@ -16,8 +19,9 @@ import keras
 
 from t2i_kd import plugins
 from t2i_kd.errors import UserError
-from t2i_kd.teachers import efficientnet_lite0, run
+from t2i_kd.teachers import clip, conse, efficientnet_lite0, run
 from t2i_kd.teachers.applications import APPLICATIONS, build_application
+from t2i_kd.teachers.dual_encoder import DualEncoder
 from t2i_kd.teachers.vgg19 import SLIM_WEIGHTS, tap_shapes
 from t2i_kd.teachers.vgg19_weights import WIDTHS, load_vgg19
 
@@ -36,10 +40,12 @@ class Kind:
     Attributes:
         load: (options, resolution) -> `keras.Model` from images to {tap: map}, with its weights.
         shapes: (options, resolution) -> {tap: (height, width, channels)}; None: it takes the loaded model to know.
+        towers: (options, towers, resolution) -> `DualEncoder`; None: it has no text tower.
     """
 
     load: Callable
     shapes: Callable | None = None
+    towers: Callable | None = None
 
 
 def load_teacher(options, resolution):
@@ -65,6 +71,34 @@ def load_teacher(options, resolution):
     model = kind.load(options, resolution)
     model.trainable = False
     return model
+
+
+def load_dual_encoder(options, towers, resolution):
+    """A frozen teacher's two towers.
+
+    Args:
+        options: `TeacherOptions`; see `load_teacher` for the weights, and `conse` and `clip` for theirs.
+        towers: `DualEncoderOptions`.
+        resolution: side of the images in pixels.
+
+    Returns:
+        A `DualEncoder`, its images of that side.
+
+    Raises:
+        UserError: when the teacher is not known or has no text tower, or its parts cannot be had.
+    """
+    check_dual_encoder(options)
+    _check_weights(options)
+    return _kind(options).towers(options, towers, resolution)
+
+
+def check_dual_encoder(options):
+    """Raises `UserError` for a teacher that is not known or has no text tower."""
+    if _kind(options).towers is None:
+        raise UserError(
+            f"--teacher: {options.teacher} has no text tower; conse, conse:NETWORK, clip, clip:PRESET and modules such "
+            "as my_package.my_teacher with a load_dual_encoder have"
+        )
 
 
 def teacher_shapes(options, resolution):
@@ -118,6 +152,22 @@ def _load_module(options, resolution):
     return model
 
 
+def _load_module_towers(options, towers, resolution):
+    name = options.teacher
+    (load,) = plugins.members(plugins.import_module(name, "teacher"), "teacher", "load_dual_encoder")
+    encoder = load(options, towers, resolution)
+    if not isinstance(encoder, DualEncoder):
+        raise UserError(f"--teacher: {name}.load_dual_encoder gives no DualEncoder")
+    return encoder
+
+
+def _conse_shapes(options, resolution):
+    name = conse.network_of(options.teacher)
+    return _application_shapes(name, resolution) if name else efficientnet_lite0.tap_shapes(resolution)
+
+
+CONSE = Kind(conse.load_taps, _conse_shapes, conse.load_conse)
+CLIP = Kind(clip.load_taps, lambda options, resolution: {"image": (resolution, resolution, 3)}, clip.load_clip)
 NAMED = {
     "vgg19": Kind(load_vgg19, lambda options, resolution: tap_shapes(resolution, WIDTHS["vgg19"])),
     "vgg19_slim": Kind(load_vgg19, lambda options, resolution: tap_shapes(resolution, WIDTHS["vgg19_slim"])),
@@ -125,11 +175,13 @@ NAMED = {
         efficientnet_lite0.load_efficientnet_lite0,
         lambda options, resolution: efficientnet_lite0.tap_shapes(resolution),
     ),
+    conse.NAME: CONSE,
+    clip.NAME: CLIP,
     "none": Kind(_load_none, lambda options, resolution: {"image": (resolution, resolution, 3)}),
 }
 APPLICATION = Kind(_load_application, lambda options, resolution: _application_shapes(options.teacher, resolution))
 RUN = Kind(run.load_run)
-MODULE = Kind(_load_module)
+MODULE = Kind(_load_module, towers=_load_module_towers)
 
 
 def _kind(options):
@@ -139,15 +191,17 @@ def _kind(options):
     for option, usual in VGG19_OPTIONS.items():
         if getattr(options, option) != usual:
             raise UserError(f"--{option}: {name} has no such option, only {' and '.join(WIDTHS)} have")
-    if name.startswith(run.PREFIX):
-        return RUN
+    for prefix, kind in {run.PREFIX: RUN, conse.PREFIX: CONSE, clip.PREFIX: CLIP}.items():
+        if name.startswith(prefix):
+            return kind
     if name in APPLICATIONS:
         return APPLICATION
     if plugins.is_dotted(name):
         return MODULE
     raise UserError(
         f"--teacher: {name!r} is none of {', '.join(NAMED)}, a network of keras.applications "
-        f"({', '.join(APPLICATIONS)}), {run.PREFIX}DIR, or a module such as my_package.my_teacher"
+        f"({', '.join(APPLICATIONS)}), {run.PREFIX}DIR, conse:NETWORK, clip:PRESET, or a module such as "
+        "my_package.my_teacher"
     )
 
 

@@ -172,8 +172,8 @@ class AdversarialTrainer(Trainer):
 
     def _parts(self, batch):
         count = self.gan.discriminator_steps
-        pieces = {name: ops.split(values, count, axis=0) for name, values in batch.items()}
-        return [{name: pieces[name][index] for name in pieces} for index in range(count)]
+        pieces = [ops.split(values, count, axis=0) for values in keras.tree.flatten(batch)]
+        return [keras.tree.pack_sequence_as(batch, [each[index] for each in pieces]) for index in range(count)]
 
     def _tensorflow_step(self, batch):
         import tensorflow as tf

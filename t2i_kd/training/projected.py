@@ -23,12 +23,11 @@ from t2i_kd.metrics.tap_errors import tap_scales
 from t2i_kd.options import TeacherOptions
 from t2i_kd.teachers.catalogue import load_teacher, teacher_shapes
 from t2i_kd.training.adversarial import mean_where, next_rows
-from t2i_kd.training.distribution import assign_alike
 from t2i_kd.training.gan_losses import fake_loss, generator_loss, real_loss
+from t2i_kd.training.spectral import SpectrallyNormalised
 
 SMALLEST_MAP = 4
 LARGEST_WIDTH = 256
-SMALLEST_NORM = 1e-12
 # Of the mixed maps: at least as many as the tap has, doubled where it has few.
 MIXED_CHANNELS = (32, 128)
 
@@ -227,7 +226,7 @@ def build_projection(teacher, scales, mixing, seed):
     return network
 
 
-class TapDiscriminator(keras.layers.Layer):
+class TapDiscriminator(SpectrallyNormalised):
     """One tap's head: 4x4 convolutions of stride 2 down to 4 x 4 places, a 3x3, a score a place, and the text's.
 
     score_p = c(h_p) + <mean_q h_q, W t>, h the last map, p and q its places. LeakyReLU 0.2 between the layers; their
@@ -243,60 +242,24 @@ class TapDiscriminator(keras.layers.Layer):
 
     def __init__(self, tap, shape, text_dim, channels, prefix=""):
         super().__init__(name=f"discriminator_{prefix}{tap}")
-        self.normalised = []
         seen = features = keras.Input(shape, name="features")
         width = channels
         for index in range(int(math.log2(shape[0] // SMALLEST_MAP))):
             width = min(channels << index, LARGEST_WIDTH)
             features = self._convolution(features, width, 4, 2, f"down{index + 1}")
         features = self._convolution(features, width, 3, 1, "last")
-        places = self._normalised(keras.layers.Conv2D(1, 1, dtype="float32", name=f"{self.name}_score"))(features)
+        places = self.kept_normal(keras.layers.Conv2D(1, 1, dtype="float32", name=f"{self.name}_score"))(features)
         places = keras.layers.Flatten(dtype="float32")(places)
         mean = keras.layers.GlobalAveragePooling2D(dtype="float32")(features)
         self.trunk = keras.Model(seen, {"places": places, "mean": mean}, name=f"{self.name}_trunk")
         text = keras.Input((text_dim,), name="text")
-        match = self._normalised(keras.layers.Dense(width, use_bias=False, dtype="float32", name=f"{self.name}_text"))
+        match = self.kept_normal(keras.layers.Dense(width, use_bias=False, dtype="float32", name=f"{self.name}_text"))
         self.text = keras.Model(text, match(text), name=f"{self.name}_projection")
-        start = keras.initializers.RandomNormal(seed=0)
-        self.vectors = [
-            self.add_weight(
-                shape=(layer.kernel.shape[-1],),
-                initializer=start,
-                trainable=False,
-                name=f"{layer.name}_u",
-                dtype="float32",
-                aggregation="only_first_replica",
-            )
-            for layer in self.normalised
-        ]
-        self.built = True
-
-    def _normalised(self, layer):
-        self.normalised.append(layer)
-        return layer
-
-    def normalise(self):
-        """Divides every kernel W, a matrix [inputs, outputs], by its largest singular value, as one step of the power
-        iteration knows it.
-
-            v = W u / |W u|,   u' = W^T v / |W^T v|,   W' = W / (v^T W u')
-
-        u, kept from step to step, converges to W's first right singular vector while W moves slowly. The division is
-        outside the loss: its gradient is that of W' (Keras's `SpectralNormalization` on TensorFlow does the same).
-        """
-        for layer, vector in zip(self.normalised, self.vectors, strict=True):
-            kernel = ops.convert_to_tensor(layer.kernel)
-            matrix = ops.reshape(kernel, (-1, kernel.shape[-1]))
-            left = unit(ops.matmul(matrix, vector))
-            along = ops.matmul(left, matrix)
-            right = unit(along)
-            size = ops.sum(along * right)
-            assign_alike(vector, right)
-            assign_alike(layer.kernel, kernel / ops.maximum(size, SMALLEST_NORM))
+        self.add_vectors()
 
     def _convolution(self, features, channels, window, strides, name):
         layer = keras.layers.Conv2D(channels, window, strides, "same", name=f"{self.name}_{name}")
-        return keras.layers.LeakyReLU(0.2)(self._normalised(layer)(features))
+        return keras.layers.LeakyReLU(0.2)(self.kept_normal(layer)(features))
 
     def scores(self, seen, projected):
         """float32 scores [batch, places], high for real images with their own text.
@@ -306,11 +269,6 @@ class TapDiscriminator(keras.layers.Layer):
             projected: W t, float32 [batch, width], what `text` gives.
         """
         return seen["places"] + ops.sum(seen["mean"] * projected, axis=-1, keepdims=True)
-
-
-def unit(vector):
-    """A vector divided by its length."""
-    return vector / ops.maximum(ops.sqrt(ops.sum(ops.square(vector))), SMALLEST_NORM)
 
 
 class ProjectedDiscriminators:
@@ -355,20 +313,34 @@ class ProjectedDiscriminators:
         Returns:
             (loss, {term: float32 scalar}).
         """
-        loss, terms, wrong_texts = 0.0, {}, next_rows(texts)
+        views = self.views(real, generated)
+        return self.loss_of_views(kind, *views, texts, differs)
+
+    def views(self, real, generated):
+        """What the heads' trunks give of projected features {tap: map}, all in one pass.
+
+        Returns:
+            Two lists, of real and of generated images, of each head's {"places", "mean"}.
+        """
+        pairs = []
         for (tap, features), head in zip(real.items(), self.heads, strict=True):
-            both = head.trunk(ops.concatenate([features, generated[tap]]))
-            half = ops.shape(features)[0]
-            seen = {name: values[:half] for name, values in both.items()}
-            drawn = {name: values[half:] for name, values in both.items()}
+            both, half = head.trunk(ops.concatenate([features, generated[tap]])), ops.shape(features)[0]
+            pairs.append(({k: v[:half] for k, v in both.items()}, {k: v[half:] for k, v in both.items()}))
+        return [seen for seen, _ in pairs], [drawn for _, drawn in pairs]
+
+    def loss_of_views(self, kind, real, generated, texts, differs):
+        """`discriminator_loss` of what `views` gives."""
+        loss, terms, wrong_texts = 0.0, {}, next_rows(texts)
+        for head, seen, drawn in zip(self.heads, real, generated, strict=True):
             projected = head.text(texts)
             right, fake = head.scores(seen, projected), head.scores(drawn, projected)
             wrong = ops.mean(fake_loss(kind, head.scores(seen, head.text(wrong_texts))), axis=1)
             wrong = mean_where(differs, wrong)
             own = ops.mean(real_loss(kind, right)) + (ops.mean(fake_loss(kind, fake)) + wrong) / 2
-            terms[f"discriminator_{self.prefix}{tap}"] = own
-            terms[f"real_for_real_{self.prefix}{tap}"] = share_above_zero(right)
-            terms[f"generated_for_real_{self.prefix}{tap}"] = share_above_zero(fake)
+            terms[head.name] = own
+            tap = head.name.removeprefix("discriminator_")
+            terms[f"real_for_real_{tap}"] = share_above_zero(right)
+            terms[f"generated_for_real_{tap}"] = share_above_zero(fake)
             loss = loss + own
         return loss, terms
 

@@ -11,6 +11,7 @@ import keras
 import numpy as np
 
 from t2i_kd.data.catalogue import load_dataset
+from t2i_kd.data.subset import check_subset, save_subset, training_subset, trains_on_a_part
 from t2i_kd.errors import UserError
 from t2i_kd.imaging import captioned_grid, encode_png, write_file_atomically
 from t2i_kd.runners import core_inputs
@@ -55,6 +56,7 @@ class System:
 
     def check_recipe(self):
         """Raises `UserError` for what can be known to be wrong before anything is loaded."""
+        check_subset(self.recipe.data)
         if not self.recipe.stages:
             raise UserError("--stage: a recipe needs at least one stage")
         for stage in self.recipe.stages:
@@ -68,8 +70,17 @@ class System:
 
     @functools.cached_property
     def dataset(self):
-        """The training split."""
-        return self.load_split("train")
+        """The training split, or the part of it that the recipe asks for."""
+        return self.part_of(self.load_split("train"))
+
+    def part_of(self, split):
+        """`training_subset` of a loaded training split."""
+        return training_subset(split, self.recipe.data, self.recipe.training.seed)
+
+    @property
+    def parts(self):
+        """The training `CaptionedImages`, a list."""
+        return [self.dataset]
 
     @functools.cached_property
     def held_out(self):
@@ -207,6 +218,8 @@ class System:
         run_dir = Path(run_dir)
         with self.policy():
             if is_chief():
+                if trains_on_a_part(self.recipe.data):
+                    save_subset(self.parts, run_dir)
                 self.save_condition(run_dir)
             for plan in self.plans:
                 self.before_stage(plan)

@@ -46,7 +46,7 @@ def make_student(noise_dim=3, whiten=False):
 
 def build_sdn_network(condition, recipe, noise_dim=0, whiten=False):
     """The untrained network of an SDN recipe's student, made in the order in which training makes it."""
-    from t2i_kd.sdn.networks import build_generator
+    from t2i_kd.training.mirrored_generator import build_generator
     from t2i_kd.training.text_to_image import build_student
 
     encoder = condition.front_end.build_encoder(recipe.text)

@@ -2,6 +2,7 @@ from collections import Counter
 
 import numpy as np
 
+from t2i_kd.data.captioned_images import Chosen
 from t2i_kd.metrics import sampling
 from t2i_kd.metrics.sampling import draw_pairs, generate
 
@@ -49,5 +50,5 @@ def test_every_picture_has_its_own_seed(monkeypatch):
 
 
 def test_chosen_pictures_come_in_the_order_asked_for():
-    chosen = sampling.Chosen(["a", "b", "c"], [2, 0, 2])
+    chosen = Chosen(["a", "b", "c"], [2, 0, 2])
     assert list(chosen) == ["c", "a", "c"] and len(chosen) == 3

@@ -11,10 +11,10 @@ import keras
 import numpy as np
 import pytest
 
-from t2i_kd.sdn.networks import build_generator
 from t2i_kd.sdn.trainer import SDNTrainer, tap_scales
 from t2i_kd.teachers.vgg19 import BLOCKS, TAPS, build_vgg19
 from t2i_kd.training.feature_cache import CachedFeatures
+from t2i_kd.training.mirrored_generator import build_generator
 from t2i_kd.training.optimizer import adam
 
 SIDE, WIDTH, TEXT_DIM, BATCH, RATE = 32, 1 / 16, 6, 3, 1e-3

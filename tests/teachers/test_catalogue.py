@@ -65,7 +65,7 @@ def test_a_module_on_the_path_is_a_teacher(package):
     [
         (
             {"teacher": "VGG20"},
-            "^--teacher: 'VGG20' is none of vgg19, vgg19_slim, .*none, .*MobileNetV2.*run:DIR, or",
+            "^--teacher: 'VGG20' is none of vgg19, vgg19_slim, .*none, .*MobileNetV2.*run:DIR, .*or",
         ),
         ({"teacher": ""}, "^--teacher: '' is none of vgg19"),
         ({"teacher": "a.b-c"}, "^--teacher: 'a.b-c' is none of vgg19"),

@@ -1,4 +1,6 @@
-"""SDN's generator: VGG19 turned upside down, each tensor named after the teacher tensor that it mirrors.
+"""The mirrored generator: VGG19 turned upside down, each tensor named after the teacher tensor that it mirrors.
+
+It is SDN's, and one of KD-DLGAN's hosts.
 
 Source: Yuan & Peng (ACM MM 2018) and the authors' code. The initializers `he` and `looks_linear`,
 `image_output="centred"`, `width`, `noise_dim` and `head_rank` are our options.
@@ -195,3 +197,18 @@ def build_generator(
     # A scale a channel: tf2onnx's optimiser stumbles over scalars.
     taps["image"] = keras.layers.Rescaling([scale] * 3, [offset] * 3, name="image", dtype="float32")(last)
     return keras.Model(inputs, {name: taps[name] for name in TAPS}, name="sdn_generator")
+
+
+def from_options(options, resolution, text_dim, noise_dim, seed):
+    """`build_generator` of a `MirroredOptions`."""
+    return build_generator(
+        resolution,
+        text_dim,
+        options.width,
+        noise_dim,
+        options.initializer,
+        options.image_output,
+        seed,
+        options.head_rank,
+        options.modulation,
+    )

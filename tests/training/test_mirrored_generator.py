@@ -5,8 +5,8 @@ import numpy as np
 import pytest
 
 from t2i_kd.errors import UserError
-from t2i_kd.sdn.networks import LooksLinear, build_generator
 from t2i_kd.teachers.vgg19 import TAPS, build_vgg19
+from t2i_kd.training.mirrored_generator import LooksLinear, build_generator
 
 TABLE_224 = {
     "image": (224, 3),

@@ -1,0 +1,310 @@
+"""The step of KD-DLGAN: which loss moves which variables, the sum of the terms, averages, prompts, and bad recipes."""
+
+import dataclasses
+
+import keras
+import numpy as np
+import pytest
+
+from t2i_kd.data.arrays import from_arrays
+from t2i_kd.errors import UserError
+from t2i_kd.kd_dlgan import KDDLGANOptions, KDDLGANRecipe
+from t2i_kd.kd_dlgan.objective import aggregated_loss, correlated_loss
+from t2i_kd.kd_dlgan.trainer import KDDLGAN, prompt_texts
+from t2i_kd.options import (
+    DataOptions,
+    DualEncoderOptions,
+    GanOptions,
+    MirroredOptions,
+    ProjectionOptions,
+    StudentOptions,
+    TeacherOptions,
+    TextOptions,
+    TrainingOptions,
+)
+from t2i_kd.recipe import TextToImageStage
+
+tf = pytest.importorskip("tensorflow")
+SIDE, BATCH = 32, 4
+RECIPE = KDDLGANRecipe(
+    data=DataOptions(resolution=SIDE),
+    text=TextOptions(text_dim=6, word_dim=4, text_length=8),
+    teacher=TeacherOptions(teacher="tests.dual_encoder"),
+    student=StudentOptions(noise_dim=3),
+    training=TrainingOptions(batch_size=BATCH, ema=0.9),
+    gan=GanOptions(discriminator_channels=2, augmentation="color,translation,cutout"),
+    kd=KDDLGANOptions(
+        generator_channels=2,
+        head_units=5,
+        crossed_probability=0.5,
+        diversity_weight=0.3,
+        lecam_weight=0.3,
+        lecam_start=0,
+    ),
+    stages=(TextToImageStage("gan", "kd_dlgan", steps=4, learning_rate=2e-3, frozen=("text_*",)),),
+)
+THROUGH_A_TEACHER = {"discriminator": "teacher", "generator": "mirrored", "lecam_weight": 0.0}
+
+
+def changed(recipe=RECIPE, **groups):
+    return dataclasses.replace(
+        recipe, **{name: dataclasses.replace(getattr(recipe, name), **values) for name, values in groups.items()}
+    )
+
+
+def data():
+    rng = np.random.default_rng(0)
+    images = rng.integers(0, 256, (8, SIDE, SIDE, 3), np.uint8)
+    labels = [0, 1] * 4
+    captions = [("a cat", "a dog")[label] for label in labels]
+    return from_arrays(images, captions, images[:2], captions[:2], labels, labels[:2], ("cat", "dog"))
+
+
+def trainer_of(recipe):
+    """A system that was prepared, and its stage's trainer, ready for a step."""
+    keras.utils.set_random_seed(0)
+    system = KDDLGAN(recipe, dataset=data())
+    system.prepare()
+    trainer = system.own_trainer(system.plans[0])
+    trainer.compile(optimizer=trainer.make_optimizer(recipe.stages[0], 4, recipe.training))
+    trainer.optimizer.build(trainer.trainable_variables)
+    return system, trainer
+
+
+def tensors(batch):
+    return keras.tree.map_structure(keras.ops.convert_to_tensor, batch)
+
+
+@pytest.fixture(scope="module")
+def plain():
+    system, trainer = trainer_of(RECIPE)
+    return trainer, tensors(system.batches(system.plans[0], 0, 1)[0])
+
+
+@pytest.fixture(scope="module")
+def projected():
+    recipe = changed(
+        kd=THROUGH_A_TEACHER,
+        mirrored={"width": 1 / 32, "initializer": "he"},
+        projection={"discriminator_taps": "half"},
+    )
+    system, trainer = trainer_of(recipe)
+    return trainer, tensors(system.batches(system.plans[0], 0, 1)[0])
+
+
+def part(path):
+    """To which part of the networks a variable belongs."""
+    if "feature_head" in path:
+        return "head"
+    if path.startswith("discriminator") and ("score" in path or "text" in path):
+        return "score"
+    return "trunk" if path.startswith("discriminator") else "generator"
+
+
+def reached(trainer, batch, which):
+    """{term: the parts whose trainable variables its gradient is not 0 for}."""
+    variables = trainer.generator.trainable_variables + trainer.discriminator_variables
+    trainer.prepare_discriminators()
+    with tf.GradientTape(persistent=True) as tape:
+        generated = trainer.generate(batch)
+        if which == "discriminator":
+            generated = {name: tf.stop_gradient(values) for name, values in generated.items()}
+        loss, terms = getattr(trainer, f"{which}_terms")(batch, generated)
+    found = {}
+    for name, term in {"loss": loss, **terms}.items():
+        if name.startswith(("real_for_real", "generated_for_real")):
+            continue
+        gradients = tape.gradient(term, [variable.value for variable in variables])
+        moved = [v for v, g in zip(variables, gradients, strict=True) if g is not None and np.any(g)]
+        found[name] = {part(variable.path) for variable in moved}
+    return found
+
+
+def test_every_loss_reaches_its_own_variables(plain):
+    assert reached(*plain, "discriminator") == {
+        "loss": {"trunk", "score", "head"},
+        "discriminator": {"trunk", "score"},
+        "lecam": {"trunk", "score"},
+        "agkd": {"trunk", "head"},
+        "cgkd": {"trunk", "head"},
+    }
+    assert reached(*plain, "generator") == {
+        "loss": {"generator", "trunk", "score"},
+        "generator_score": {"generator", "trunk", "score"},
+        "diversity": {"generator"},
+    }
+
+
+def test_the_same_through_a_teachers_taps(projected):
+    assert reached(*projected, "discriminator") == {
+        "loss": {"trunk", "score", "head"},
+        "discriminator_half": {"trunk", "score"},
+        "agkd": {"trunk", "head"},
+        "cgkd": {"trunk", "head"},
+    }
+    assert reached(*projected, "generator") == {
+        "loss": {"generator", "trunk", "score"},
+        "generator_half": {"generator", "trunk", "score"},
+        "diversity": {"generator"},
+    }
+
+
+@pytest.mark.parametrize("host", ["plain", "projected"])
+def test_a_step_moves_each_networks_own_variables(host, request):
+    """The generator's optimizer never moves the discriminator, and the other way round; the teacher stays."""
+    trainer, batch = request.getfixturevalue(host)
+    before = {id(variable): np.array(variable) for variable in trainer.variables}
+    logs = {name: float(value) for name, value in trainer.train_step(batch).items()}
+    moved = {id(variable) for variable in trainer.variables if not np.array_equal(before[id(variable)], variable)}
+    assert not moved & {id(variable) for variable in trainer.teacher.variables}
+    assert not moved & {id(variable) for variable in trainer.generator.get_layer("text_encoder").variables}
+    for each in trainer.discriminator_variables:
+        assert id(each) in moved or not np.any(before[id(each)]), each.path
+    assert np.isfinite(list(logs.values())).all()
+    names = ("agkd", "cgkd", "lecam") if host == "plain" else ("agkd", "cgkd")
+    weights = {"agkd": 10, "cgkd": 10, "lecam": 0.3}
+    own = sum(
+        value for name, value in logs.items() if name.startswith("discriminator") and name != "discriminator_loss"
+    )
+    expected = own + sum(weights[name] * logs[name] for name in names)
+    assert logs["discriminator_loss"] == pytest.approx(expected, rel=1e-5)
+    own = sum(value for name, value in logs.items() if name.startswith("generator_"))
+    assert logs["loss"] == pytest.approx(own + 0.3 * logs["diversity"], rel=1e-5)
+
+
+def test_the_distillation_is_of_what_teacher_and_head_see(plain):
+    """Crossed terms are kept where the step's own random numbers are at most p."""
+    trainer, batch = plain
+    generated = trainer.generate(batch)
+    _, terms = trainer.discriminator_terms(batch, generated)
+    real = trainer.augmented(keras.ops.cast(batch["image"], "float32"), batch, real=True)
+    fake = trainer.augmented(generated["image"], batch, real=False)
+    r, f = (trainer.teacher(each) for each in (real, fake))
+    d_r, d_f = (trainer.head(trainer.discriminator.trunk(each)) for each in (real, fake))
+    kept = (np.asarray(batch["uniforms"])[:, -2:] <= 0.5).astype("float32")
+    assert 0 < kept.mean() < 1
+    assert float(terms["agkd"]) == pytest.approx(float(aggregated_loss(r, f, d_r, d_f, kept)), rel=1e-4)
+    assert float(terms["cgkd"]) == pytest.approx(float(correlated_loss(r, f, d_r, d_f, trainer.prompts)), rel=1e-4)
+
+
+def test_kernels_have_spectral_norm_1(plain):
+    trainer, _ = plain
+    for _ in range(30):
+        trainer.prepare_discriminators()
+    kernels = [layer.kernel for each in trainer.discriminators for layer in each.normalised]
+    assert len(kernels) == len([v for v in trainer.discriminator_variables if v.path.endswith("kernel")])
+    for kernel in kernels:
+        matrix = np.asarray(kernel).reshape(-1, kernel.shape[-1])
+        assert np.linalg.norm(matrix, 2) == pytest.approx(1, abs=0.05)
+
+
+def test_lecams_averages_begin_as_the_last_scores_and_are_kept():
+    _, trainer = trainer_of(changed(kd={"lecam_start": 2}))
+    right, fake = np.array([1.0, 3.0], "float32"), np.array([-1.0], "float32")
+    for step, averages, penalty in ((0, [2, -1], 0), (1, [2, -1], 0)):
+        trainer.optimizer.generator.iterations.assign(step)
+        assert float(trainer.lecam(right, fake)) == penalty
+        np.testing.assert_allclose(trainer.score_averages, averages)
+    trainer.optimizer.generator.iterations.assign(2)
+    found = float(trainer.lecam(right + 1, fake))
+    np.testing.assert_allclose(trainer.score_averages, [0.99 * 2 + 0.01 * 3, -1], rtol=1e-6)
+    assert found == pytest.approx(((2 + 1) ** 2 + (4 + 1) ** 2) / 2 + (2.01 + 1) ** 2, rel=1e-5)
+    assert any(each is trainer.score_averages for each in trainer.kept_variables)
+
+
+def test_averages_are_the_weights_until_they_begin():
+    _, trainer = trainer_of(changed(kd={"ema_start": 2}))
+    variable, average = trainer.averaged_variables[0], trainer.averages[0]
+    for step, value, expected in ((0, 1.0, 1.0), (1, 3.0, 3.0), (2, 4.0, 3.1)):
+        variable.assign(np.full(variable.shape, value))
+        trainer.update_averages(keras.ops.convert_to_tensor(step))
+        np.testing.assert_allclose(average, np.full(variable.shape, expected), rtol=1e-6)
+
+
+def test_without_weights_there_is_no_teacher():
+    nothing = {"agkd_weight": 0.0, "cgkd_weight": 0.0, "diversity_weight": 0.0}
+    system, trainer = trainer_of(changed(kd=nothing, teacher={"teacher": "none"}))
+    logs = trainer.train_step(tensors(system.batches(system.plans[0], 0, 1)[0]))
+    assert trainer.teacher is None and not {"agkd", "cgkd", "diversity"} & set(logs)
+    assert len(trainer.discriminators) == 1
+
+
+def test_plain_views_of_real_images_are_kept():
+    """Several discriminator steps cut a batch with kept vectors, too; the loss is that of vectors computed anew."""
+    recipe = changed(
+        kd={"teacher_sees": "plain"}, data={"flip": True}, gan={"discriminator_steps": 2}, training={"batch_size": 8}
+    )
+    stage = dataclasses.replace(recipe.stages[0], steps=50)
+    system, trainer = trainer_of(dataclasses.replace(recipe, stages=(stage,)))
+    batch = tensors(system.batches(system.plans[0], 0, 1)[0])
+    expected = np.asarray(trainer.teacher(keras.ops.cast(batch["image"], "float32")))
+    np.testing.assert_allclose(batch["features"]["vector"], expected, atol=1e-5)
+    assert np.isfinite(float(trainer.train_step(batch)["discriminator_loss"]))
+
+
+def test_a_set_of_one_caption_trains():
+    """A hundred cats: then the noise is all, and prompts of one's own say what is told apart."""
+    rng = np.random.default_rng(0)
+    images = rng.integers(0, 256, (6, SIDE, SIDE, 3), np.uint8)
+    dataset = from_arrays(images, ["a cat"] * 6, images[:2], ["a cat"] * 2)
+    system = KDDLGAN(changed(kd={"prompts": "a white cat; a black cat;a kitten"}), dataset=dataset)
+    system.prepare()
+    assert system.prompts.shape == (3, 6)
+    trainer = system.own_trainer(system.plans[0])
+    trainer.compile(optimizer=trainer.make_optimizer(RECIPE.stages[0], 4, RECIPE.training))
+    trainer.optimizer.build(trainer.trainable_variables)
+    assert np.isfinite(float(trainer.train_step(tensors(system.batches(system.plans[0], 0, 1)[0]))["loss"]))
+    different = system.generate(["a cat"] * 2)["image"]
+    assert np.abs(different[0] - different[1]).max() > 0
+
+
+def test_prompts():
+    train = data().load("train", SIDE)
+    assert prompt_texts(KDDLGANOptions(), train) == ["a cat", "a dog"]
+    assert prompt_texts(KDDLGANOptions(prompt_template="a photo of a {}."), train)[1] == "a photo of a dog."
+    assert prompt_texts(KDDLGANOptions(prompts="captions"), train) == ["a cat", "a dog"]
+    with pytest.raises(UserError, match="--prompts: arrays/train has no names of its classes, such as '0'"):
+        prompt_texts(KDDLGANOptions(), dataclasses.replace(train, label_names=("0", "1")))
+    one = dataclasses.replace(train, labels=np.zeros(len(train), "int32"))
+    with pytest.raises(UserError, match="--prompts: 1 prompt cannot be compared"):
+        prompt_texts(KDDLGANOptions(), one)
+
+
+@pytest.mark.parametrize(
+    ("groups", "named"),
+    [
+        ({"teacher": {"teacher": "vgg19_slim"}}, "--teacher: vgg19_slim has no text tower"),
+        ({"kd": {"agkd_weight": -1.0}}, "--agkd_weight"),
+        ({"kd": {"cgkd_weight": float("inf")}}, "--cgkd_weight"),
+        ({"kd": {"crossed_probability": 1.5}}, "--crossed_probability"),
+        ({"kd": {"prompt_template": "a cat"}}, "--prompt_template"),
+        ({"kd": {"lecam_start": -1}}, "--lecam_start"),
+        ({"kd": {"head_units": 0}}, "--head_units"),
+        ({"kd": {"generator_channels": 0}}, "--generator_channels"),
+        ({"data": {"resolution": 48}}, "--resolution: 48 is no power of two"),
+        ({"student": {"noise_dim": 0}}, "--noise_dim"),
+        ({"gan": {"gradient_penalty": "r1"}}, "--gradient_penalty"),
+        ({"gan": {"discriminator_steps": 3}}, "--discriminator_steps"),
+        ({"mirrored": {"width": 0.5}}, "--width: only --generator=mirrored reads it"),
+        ({"projection": {"discriminator_taps": "half"}}, "--discriminator_taps: only --discriminator=teacher"),
+        ({"kd": {"discriminator": "teacher"}}, "--lecam_weight"),
+        ({"kd": {"prompts": "a" * 50 + ";b"}}, "prompt: .* has 50 letters, the encoder takes 40"),
+    ],
+)
+def test_a_recipe_that_cannot_be_trained_is_named(groups, named):
+    with pytest.raises(UserError, match=named) as error:
+        system = KDDLGAN(changed(**groups), dataset=data())
+        system.prepare()
+        system.own_trainer(system.plans[0])
+    assert "\n" not in str(error.value)
+
+
+def test_towers_that_nothing_reads_are_named():
+    nothing = {"agkd_weight": 0.0, "cgkd_weight": 0.0, "diversity_weight": 0.0}
+    with pytest.raises(UserError, match="--teacher_side: only a term with a weight above 0"):
+        KDDLGAN(dataclasses.replace(changed(kd=nothing), towers=DualEncoderOptions(teacher_side=64)), dataset=data())
+
+
+def test_the_classifier_inside_conse_does_not_measure():
+    assert changed(teacher={"teacher": "conse"}).teachers == ["conse", "efficientnet_lite0"]
+    assert RECIPE.mirrored == MirroredOptions() and RECIPE.projection == ProjectionOptions()
