@@ -26,7 +26,7 @@ MAY_KNOW = {
     "text": {"errors", "imaging"},
     "conditions": {"data", "errors", "imaging", "text"},
     "student": {"conditions", "errors", "imaging", "registered_layers"},
-    "registered_layers": {"sdn", "teachers", "text"},
+    "registered_layers": {"sdn", "srpkd", "teachers", "text"},
     "runners": {"errors", "imaging", "noise", "quiet"},
     "teachers": {"errors", "exporting", "imaging", "plugins", "student"},
     "metrics": {"data", "errors", "imaging", "options", "plugins", "teachers", "text", "training"},
