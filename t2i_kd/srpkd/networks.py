@@ -19,8 +19,10 @@ NORMS = ("instance", "batch")
 EPSILON = 1e-5
 STYLE_EPSILON = 1e-3
 STYLE_SCALE = 150.0
-# What float32's rounding can make of a channel that is the same everywhere, relative to its mean.
+# What float32's rounding can make of a channel that is the same everywhere: its deviation relative to its mean, and the
+# variance of what is next to zero.
 ROUNDING = 1e-4
+SMALLEST_VARIANCE = 1e-12
 # Discriminators' and U-Nets' channels grow to this multiple of the first layer's.
 LARGEST_GROWTH = 8
 DEFAULT_DEPTHS = {"resnet": 9, "style": 5}
@@ -30,9 +32,9 @@ DEFAULT_DEPTHS = {"resnet": 9, "style": 5}
 class InstanceNormalization(keras.layers.Layer):
     """(x - m) / sqrt(v + epsilon) of each image's each channel, m and v its mean and variance over the places.
 
-    Computed in float32 whatever the policy. Source: Ulyanov et al. (2016). Ours: a channel whose deviation is below
-    1e-4 of its mean gives 0. Of an image of one colour reflecting layers see one colour everywhere; what rounding adds,
-    each norm would enlarge 316 times, and no two runtimes would agree on the picture.
+    Computed in float32 whatever the policy. Source: Ulyanov et al. (2016). Ours: the factor v / (v + (1e-4 m)^2 +
+    1e-12), which is 1 but where all that differs is rounding. Of an image of one colour reflecting layers see one
+    colour everywhere; each norm would enlarge the rounding 316 times, and no two runtimes would agree on the picture.
 
     Args:
         epsilon: added to the variance.
@@ -55,8 +57,9 @@ class InstanceNormalization(keras.layers.Layer):
         mean = ops.mean(features, axis=(1, 2), keepdims=True)
         centred = features - mean
         variance = ops.mean(ops.square(centred), axis=(1, 2), keepdims=True)
-        differs = ops.cast(variance > ops.square(ROUNDING * mean), "float32")
-        normalised = centred * (differs * ops.rsqrt(variance + self.epsilon))
+        noise = ops.square(ROUNDING * mean) + SMALLEST_VARIANCE
+        # Quotients and products alone: tf2onnx gets the shapes of a comparison wrong here.
+        normalised = centred / ops.sqrt(variance + self.epsilon) * (variance / (variance + noise))
         if self.affine:
             normalised = normalised * ops.cast(self.gamma, "float32") + ops.cast(self.beta, "float32")
         return ops.cast(normalised, self.compute_dtype)
