@@ -18,6 +18,7 @@ from t2i_kd.recipe import Recipe, parse_json, read_text
 ROOMS = {
     "sdn": "t2i_kd.sdn",
     "icsd_gan": "t2i_kd.icsd_gan",
+    "srpkd": "t2i_kd.srpkd",
     "teacher_slim": "t2i_kd.teacher_slim",
 }
 DEFAULT = "sdn"

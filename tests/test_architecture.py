@@ -8,10 +8,10 @@ import pytest
 PACKAGE = Path(__file__).resolve().parents[1] / "t2i_kd"
 
 COMMANDS = {"train", "evaluate", "export", "generate", "serve"}
-ROOMS = {"sdn", "icsd_gan", "teacher_slim"}
+ROOMS = {"sdn", "icsd_gan", "srpkd", "teacher_slim"}
 BELOW_ROOMS = {
     *("conditions", "data", "errors", "imaging", "metrics", "noise", "options", "recipe", "runners", "student"),
-    *("teachers", "text", "training"),
+    *("plugins", "teachers", "text", "training"),
 }
 # Part: the other parts of the package that it may import. Rooms, the systems' own folders, never import each other.
 MAY_KNOW = {

@@ -14,7 +14,7 @@ from keras import ops
 from t2i_kd.errors import UserError
 from t2i_kd.imaging import HALF_RANGE
 
-NORMS = ("instance", "batch")
+NORMS = ("instance", "instance_affine", "batch")
 # The reference code's epsilon of both norms; ml5.js has another.
 EPSILON = 1e-5
 STYLE_EPSILON = 1e-3
@@ -88,8 +88,8 @@ class ReflectionPadding(keras.layers.Layer):
 class _Layers:
     """Makes the layers of one network: their initial weights, norms and biases are the network's."""
 
-    def __init__(self, norm, affine=False, epsilon=EPSILON):
-        self.norm, self.affine, self.epsilon = norm, affine, epsilon
+    def __init__(self, norm, epsilon=EPSILON):
+        self.norm, self.epsilon = norm, epsilon
         # What a batch norm shifts needs no bias; the instance norm of CycleGAN has no shift.
         self.use_bias = norm != "batch"
 
@@ -120,8 +120,9 @@ class _Layers:
         return layer(features)
 
     def normalised(self, features, name):
-        if self.norm == "instance":
-            return InstanceNormalization(self.epsilon, self.affine, name=f"{name}_norm")(features)
+        if self.norm != "batch":
+            affine = self.norm == "instance_affine"
+            return InstanceNormalization(self.epsilon, affine, name=f"{name}_norm")(features)
         layer = keras.layers.BatchNormalization(
             epsilon=self.epsilon,
             momentum=0.9,
@@ -150,7 +151,7 @@ def build_generator(kind, resolution, channels=64, depth=0, norm="instance", dro
         resolution: side of the images in pixels.
         channels: of the first layer, the field's ngf.
         depth: residual blocks of `resnet` (9) and `style` (5), or halvings of `unet` (down to one pixel); 0: the usual.
-        norm: `instance` or `batch`.
+        norm: of `NORMS`: `instance`, CycleGAN's, has neither scale nor shift; that of `style` always has both.
         dropout: the share of features that training drops.
 
     Returns:
@@ -187,7 +188,7 @@ def default_tap(kind, resolution, depth=0):
     return f"down{max(1, min(4, depth - 1, int(math.log2(resolution)) - 1))}"
 
 
-def build_resnet(resolution, channels, blocks, norm="instance", dropout=0.0, affine=False):
+def build_resnet(resolution, channels, blocks, norm="instance", dropout=0.0):
     """The residual generator: `resnet_9blocks` and `resnet_6blocks` of CycleGAN's code.
 
     Reflect 3, 7x7 to c; 3x3 by strides of 2 to 2c and 4c, whose ReLU is `encoder`; blocks x + N(K N(K x)+), reflected,
@@ -198,9 +199,8 @@ def build_resnet(resolution, channels, blocks, norm="instance", dropout=0.0, aff
         resolution: side in pixels, a multiple of 4 of at least 8.
         channels: c, the field's ngf.
         blocks: residual blocks.
-        norm: `instance` or `batch`.
+        norm: of `NORMS`.
         dropout: share dropped within each block.
-        affine: instance norm with scale and shift.
 
     Returns:
         See `build_generator`.
@@ -209,7 +209,7 @@ def build_resnet(resolution, channels, blocks, norm="instance", dropout=0.0, aff
         UserError: naming --resolution.
     """
     _check_side(resolution, 4, 8)
-    make = _Layers(norm, affine)
+    make = _Layers(norm)
     source = keras.Input((resolution, resolution, 3), name="source")
     features = ReflectionPadding(3, name="stem_pad")(_centred(source))
     features = make.normalised(make.convolution(features, channels, 7, "stem"), "stem")
@@ -253,7 +253,7 @@ def build_unet(resolution, channels, halvings=0, norm="batch", dropout=0.0):
         resolution: side in pixels, a multiple of 2^halvings.
         channels: c, the field's ngf.
         halvings: 0: down to one pixel.
-        norm: `instance` or `batch`.
+        norm: of `NORMS`.
         dropout: share dropped at the decoder's levels of 8c after the innermost one: three of `unet_256`.
 
     Returns:
@@ -310,7 +310,7 @@ def build_style(resolution, channels, blocks):
         UserError: naming --resolution.
     """
     _check_side(resolution, 4, 8)
-    make = _Layers("instance", affine=True, epsilon=STYLE_EPSILON)
+    make = _Layers("instance_affine", STYLE_EPSILON)
     make.use_bias = False
     source = keras.Input((resolution, resolution, 3), name="source")
 
