@@ -13,6 +13,7 @@ from t2i_kd.srpkd.generators import load_generator, load_published, pinned, star
 from t2i_kd.srpkd.networks import build_generator
 from t2i_kd.student import save_network
 from tests.exporting.tiny_student import make_image_student, make_photos, save_run
+from tests.systems import resnet_arrays
 
 
 def randomised(network, seed=0, scale=0.3):
@@ -34,30 +35,6 @@ def ml5_arrays(channels=3):
         for offset, size in enumerate((shape, (width,), (width,))):
             number = 3 * index + offset
             values[f"Variable_{number}" if number else "Variable"] = rng.normal(0, 0.2, size).astype("float32")
-    return values
-
-
-def resnet_arrays(channels=4, blocks=2):
-    """Arrays of PyTorch's ResNet family."""
-    rng, c, values = np.random.default_rng(0), channels, {}
-
-    def layer(name, norm, shape, out):
-        values[f"model.{name}.weight"] = rng.normal(0, 0.2, shape).astype("float32")
-        values[f"model.{name}.bias"] = rng.normal(0, 0.2, out).astype("float32")
-        if norm:
-            values[f"model.{norm}.weight"] = rng.normal(1, 0.2, out).astype("float32")
-            values[f"model.{norm}.bias"] = rng.normal(0, 0.2, out).astype("float32")
-
-    layer("1", "2", (c, 3, 7, 7), c)
-    layer("4", "5", (2 * c, c, 3, 3), 2 * c)
-    layer("7", "8", (4 * c, 2 * c, 3, 3), 4 * c)
-    for block in range(10, 10 + blocks):
-        for at in (1, 5):
-            layer(f"{block}.block.{at}", f"{block}.block.{at + 1}", (4 * c, 4 * c, 3, 3), 4 * c)
-    after = 10 + blocks
-    layer(f"{after}", f"{after + 1}", (4 * c, 2 * c, 3, 3), 2 * c)
-    layer(f"{after + 3}", f"{after + 4}", (2 * c, c, 3, 3), c)
-    layer(f"{after + 7}", "", (3, c, 7, 7), 3)
     return values
 
 
@@ -95,11 +72,12 @@ def torch_resnet(values, image):
     return (x.detach().numpy().transpose(0, 2, 3, 1) + 1) * 127.5
 
 
+@pytest.mark.slow
 def test_the_resnet_family_gives_pytorchs_image(tmp_path):
-    np.savez(tmp_path / "g.npz", **resnet_arrays())
+    np.savez(tmp_path / "g.npz", **resnet_arrays(4, 2))
     network = load_published(tmp_path / "g.npz", 24)
     image = make_photos(1, 24, 24)[0][None].astype("float32")
-    expected = torch_resnet(resnet_arrays(), image)
+    expected = torch_resnet(resnet_arrays(4, 2), image)
     found = np.asarray(network({"source": image})["image"])
     assert expected.std() > 20
     np.testing.assert_allclose(found, expected, atol=0.05)
