@@ -218,6 +218,7 @@ def test_a_step_moves_what_it_should_and_no_teacher(teacher):
     assert not ids & {id(each) for each in system.teacher.network.variables}
 
 
+@pytest.mark.slow
 def test_checkpoints_hold_the_pool_and_no_teacher(teacher, tmp_path):
     made = recipe("cycle_gan", teacher, output_weight=1.0, pool_size=3)
     t2i_kd.train(made, tmp_path / "run", dataset=SIDES)
