@@ -14,6 +14,7 @@ from t2i_kd import commands, recipe_flags, systems
 from t2i_kd.data.arrays import from_arrays
 from t2i_kd.data.image_pairs import from_image_pairs
 from t2i_kd.teacher_slim.trainer import cached_pools
+from tests.published_generators import resnet_arrays
 
 SMALL = ("--resolution=32", "--batch_size=4", "--flip", "--checkpoint_every=4", "--sample_every=8", "--log_every=1")
 CAPTIONS = ["picture 3 of red", "a grey picture", "no such words"]
@@ -345,30 +346,6 @@ def write_pairs(folder):
                 path.parent.mkdir(parents=True, exist_ok=True)
                 Image.fromarray(image).save(path)
     np.savez(folder / "teacher.npz", **resnet_arrays(6, 1))
-
-
-def resnet_arrays(channels, blocks):
-    """Random arrays of PyTorch's CycleGAN ResNet; see `t2i_kd.srpkd.generators`."""
-    rng, c, values = np.random.default_rng(0), channels, {}
-
-    def layer(name, norm, shape, out):
-        values[f"model.{name}.weight"] = rng.normal(0, 0.2, shape).astype("float32")
-        values[f"model.{name}.bias"] = rng.normal(0, 0.2, out).astype("float32")
-        if norm:
-            values[f"model.{norm}.weight"] = rng.normal(1, 0.2, out).astype("float32")
-            values[f"model.{norm}.bias"] = rng.normal(0, 0.2, out).astype("float32")
-
-    layer("1", "2", (c, 3, 7, 7), c)
-    layer("4", "5", (2 * c, c, 3, 3), 2 * c)
-    layer("7", "8", (4 * c, 2 * c, 3, 3), 4 * c)
-    for block in range(10, 10 + blocks):
-        for at in (1, 5):
-            layer(f"{block}.block.{at}", f"{block}.block.{at + 1}", (4 * c, 4 * c, 3, 3), 4 * c)
-    after = 10 + blocks
-    layer(f"{after}", f"{after + 1}", (4 * c, 2 * c, 3, 3), 2 * c)
-    layer(f"{after + 3}", f"{after + 4}", (2 * c, c, 3, 3), c)
-    layer(f"{after + 7}", "", (3, c, 7, 7), 3)
-    return values
 
 
 def recipe_of(*arguments):

@@ -13,7 +13,7 @@ from t2i_kd.srpkd.generators import load_generator, load_published, pinned, star
 from t2i_kd.srpkd.networks import build_generator
 from t2i_kd.student import save_network
 from tests.exporting.tiny_student import make_image_student, make_photos, save_run
-from tests.systems import resnet_arrays
+from tests.published_generators import ml5_arrays, resnet_arrays
 
 
 def randomised(network, seed=0, scale=0.3):
@@ -21,21 +21,6 @@ def randomised(network, seed=0, scale=0.3):
     rng = np.random.default_rng(seed)
     network.set_weights([rng.normal(0, scale, weights.shape).astype("float32") for weights in network.get_weights()])
     return network
-
-
-def ml5_arrays(channels=3):
-    """Arrays of the style family, narrower than the published ones."""
-    rng, c = np.random.default_rng(0), channels
-    shapes = [(9, 9, 3, c), (3, 3, c, 2 * c), (3, 3, 2 * c, 4 * c)]
-    shapes += [(3, 3, 4 * c, 4 * c)] * 10
-    shapes += [(3, 3, 2 * c, 4 * c), (3, 3, c, 2 * c), (9, 9, c, 3)]
-    values = {}
-    for index, shape in enumerate(shapes):
-        width = shape[2] if 13 <= index < 15 else shape[3]
-        for offset, size in enumerate((shape, (width,), (width,))):
-            number = 3 * index + offset
-            values[f"Variable_{number}" if number else "Variable"] = rng.normal(0, 0.2, size).astype("float32")
-    return values
 
 
 def torch_resnet(values, image):
@@ -133,10 +118,10 @@ def numpy_style(values, image):
 
 
 def test_the_style_family_is_numpys(tmp_path):
-    np.savez(tmp_path / "g.npz", **{name: value.astype("float16") for name, value in ml5_arrays().items()})
+    np.savez(tmp_path / "g.npz", **{name: value.astype("float16") for name, value in ml5_arrays(3).items()})
     image = make_photos(1, 12, 12)[0].astype("float32")
     found = np.asarray(load_published(tmp_path / "g.npz", 12)({"source": image[None]})["image"])[0]
-    rounded = {name: value.astype("float16") for name, value in ml5_arrays().items()}
+    rounded = {name: value.astype("float16") for name, value in ml5_arrays(3).items()}
     expected = numpy_style(rounded, image)
     assert expected.std() > 20
     np.testing.assert_allclose(found, expected, atol=0.05)
@@ -166,7 +151,7 @@ def test_the_published_files_give_their_pictures(shared_data):
     ],
 )
 def test_a_file_of_another_kind_is_refused(change, words, tmp_path):
-    values = ml5_arrays()
+    values = ml5_arrays(3)
     change(values)
     np.savez(tmp_path / "g.npz", **values)
     with pytest.raises(UserError, match=rf"^--teacher: .*g.npz .*{words}"):

@@ -27,7 +27,7 @@ from t2i_kd.srpkd.trainer import ImagePool
 from t2i_kd.student import save_network
 from tests.commands import arrays
 from tests.exporting.tiny_student import make_photos
-from tests.systems import resnet_arrays
+from tests.published_generators import resnet_arrays
 
 SIDE = 16
 
