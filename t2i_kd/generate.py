@@ -1,7 +1,7 @@
 """Generates images: `python -m t2i_kd.generate --model=PATH --caption="a small red circle" --out=FILE.png`.
 
-One item gives the image itself, several give a captioned grid; of images, each beside what is made of it. The same caption or image and the same seed give the
-same image from every artifact of a model.
+One item gives the image itself, several give a captioned grid; of images, each beside what is made of it. The same
+caption or image and the same seed give the same image from every artifact of a model.
 """
 
 import math
@@ -30,7 +30,7 @@ def _define():
     flags.DEFINE_multi_string(
         "image",
         [],
-        "The file of an image to translate, for a model of images. Several of them give a grid, each beside its result.",
+        "The file of an image to translate, for a model of images. Several give a grid, each beside its result.",
     )
     flags.DEFINE_integer("seed", 0, "The seed of the noise, where the model takes some: an integer of 64 bits.")
     flags.DEFINE_string("out", "", "The PNG to write.")

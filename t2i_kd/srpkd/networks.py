@@ -41,6 +41,9 @@ class InstanceNormalization(keras.layers.Layer):
         affine: learn a scale and a shift a channel; CycleGAN's code does not.
     """
 
+    # For `exporting.litert`: a variance has more orders of magnitude than 8 bits.
+    needs_float_activations = True
+
     def __init__(self, epsilon=EPSILON, affine=False, **options):
         super().__init__(**options)
         self.epsilon, self.affine = epsilon, affine
@@ -360,8 +363,7 @@ def build_discriminator(resolution, channels=64, layers=3, norm="instance", cond
     Raises:
         UserError: naming --discriminator_layers, where no place is left.
     """
-    if layers < 1 or resolution >> layers < 3:
-        raise UserError(f"--discriminator_layers: {layers} leave no map of --resolution={resolution} to score")
+    check_discriminator(resolution, layers)
     make = _Layers(norm)
     width = 6 if conditional else 3
     image = keras.Input((resolution, resolution, width))
@@ -378,6 +380,12 @@ def build_discriminator(resolution, channels=64, layers=3, norm="instance", cond
     scores = make.convolution(features, 1, 4, f"{name}_score", use_bias=True, dtype="float32")
     scores = keras.layers.Reshape((-1,), name=f"{name}_places", dtype="float32")(scores)
     return keras.Model(image, scores, name=name)
+
+
+def check_discriminator(resolution, layers):
+    """Raises `UserError` naming --discriminator_layers, where no place is left to be scored."""
+    if layers < 1 or resolution >> layers < 3:
+        raise UserError(f"--discriminator_layers: {layers} leave no map of --resolution={resolution} to score")
 
 
 def multiply_adds(network, transposed="input"):

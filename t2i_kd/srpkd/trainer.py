@@ -17,7 +17,13 @@ from t2i_kd.errors import UserError
 from t2i_kd.imaging import captioned_grid, encode_png, write_file_atomically
 from t2i_kd.options import TeacherOptions
 from t2i_kd.srpkd.generators import INVERSE_FILE, load_generator, pinned, start_from_teacher
-from t2i_kd.srpkd.networks import build_discriminator, build_generator, default_tap, multiply_adds
+from t2i_kd.srpkd.networks import (
+    build_discriminator,
+    build_generator,
+    check_discriminator,
+    default_tap,
+    multiply_adds,
+)
 from t2i_kd.srpkd.objective import (
     WINDOW,
     absolute_error,
@@ -385,7 +391,7 @@ class SRPKD(System):
         if self.recipe.distillation.distil_generators == "both" and stage.objective != CYCLE_GAN:
             raise UserError(f"--distil_generators=both: stage {stage.name} has one generator")
         if stage.objective != DISTIL:
-            build_discriminator(self.recipe.data.resolution, 1, self.recipe.host.discriminator_layers)
+            check_discriminator(self.recipe.data.resolution, self.recipe.host.discriminator_layers)
 
     def load_split(self, split, decode=True):
         data, loaded = self.recipe.data, self.recipe.translation.load_size
