@@ -16,7 +16,6 @@ COMMON = "Every command"
 
 # Exported files by the precision of their weights.
 REDUCED_PRECISION = ("litert_float16", "litert_int8")
-FULL_PRECISION = ("litert", "onnx")
 
 
 def run(main, define_flags, description, explain_unknown=lambda name: ""):
@@ -142,15 +141,20 @@ def export_trained(run_dir, export_dir, overwrite):
     What is left out, and why, is said; hours of training should not end without a model because 8 bits are too coarse.
     """
     from t2i_kd.exporting.fidelity import FidelityError
+    from t2i_kd.exporting.manifest import FILES
 
-    try:
-        api.export(run_dir, export_dir, overwrite=overwrite, report=say)
-    except FidelityError as error:
-        if error.kind not in REDUCED_PRECISION:
-            sys.exit(f"error: {error}")
-        say(f"warning: {error}")
-        say(f"Exporting again without {' and '.join(REDUCED_PRECISION)}")
-        export(run_dir, export_dir, overwrite=overwrite, artifacts=FULL_PRECISION)
+    refused, kinds = [], None
+    while True:
+        try:
+            api.export(run_dir, export_dir, overwrite=overwrite, artifacts=kinds, report=say)
+            return
+        except FidelityError as error:
+            if error.kind not in REDUCED_PRECISION:
+                sys.exit(f"error: {error}")
+            refused.append(error.kind)
+            say(f"warning: {error}")
+        say(f"Exporting again without {' and '.join(refused)}")
+        kinds = [kind for kind in FILES if kind not in refused]
 
 
 def _parse(argv, explain_unknown):

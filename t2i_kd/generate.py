@@ -1,16 +1,18 @@
 """Generates images: `python -m t2i_kd.generate --model=PATH --caption="a small red circle" --out=FILE.png`.
 
-One item gives the image itself, several give a captioned grid. The same caption or image and the same seed give the
-same image from every artifact of a model.
+One item gives the image itself, several give a captioned grid; of images, each beside what is made of it. The same
+caption or image and the same seed give the same image from every artifact of a model.
 """
 
+import math
 from pathlib import Path
 
+import numpy as np
 from absl import flags
 
 from t2i_kd import api, commands
 from t2i_kd.errors import UserError
-from t2i_kd.imaging import captioned_grid, encode_png, write_file_atomically
+from t2i_kd.imaging import captioned_grid, encode_png, to_uint8, write_file_atomically
 
 SEEDS = range(-(2**63), 2**63)
 LARGEST_FILE = 256 << 20
@@ -26,7 +28,9 @@ def _define():
     flags.DEFINE_string("model", "", "The model: a version folder, a .tflite, an .onnx or a run directory.")
     flags.DEFINE_multi_string("caption", [], "What to generate, for a model of captions. Several of them give a grid.")
     flags.DEFINE_multi_string(
-        "image", [], "The file of an image to translate, for a model of images. Several of them give a grid."
+        "image",
+        [],
+        "The file of an image to translate, for a model of images. Several give a grid, each beside its result.",
     )
     flags.DEFINE_integer("seed", 0, "The seed of the noise, where the model takes some: an integer of 64 bits.")
     flags.DEFINE_string("out", "", "The PNG to write.")
@@ -75,7 +79,16 @@ def write_images(model, captions, images, seed, out):
 def _png(runner, items, labels, seed):
     if len(items) == 1:
         return runner.generate_png(items[0], seed)
-    return encode_png(captioned_grid(runner.generate(items, [seed] * len(items)), labels))
+    images = runner.generate(items, [seed] * len(items))
+    if runner.condition.kind != "image":
+        return encode_png(captioned_grid(images, labels))
+    from t2i_kd.conditions.image import SOURCE, ImageCondition
+
+    before = to_uint8(ImageCondition(runner.resolution).arrays(items)[SOURCE])
+    both = np.stack([before, images], axis=1).reshape(-1, *images.shape[1:])
+    # An even number of columns keeps what belongs together in one row.
+    columns = 2 * math.ceil(math.sqrt(len(items) / 2))
+    return encode_png(captioned_grid(both, [text for label in labels for text in (label, "")], columns))
 
 
 def _check_captions(captions):

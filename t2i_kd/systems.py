@@ -19,6 +19,7 @@ ROOMS = {
     "sdn": "t2i_kd.sdn",
     "icsd_gan": "t2i_kd.icsd_gan",
     "kd_dlgan": "t2i_kd.kd_dlgan",
+    "srpkd": "t2i_kd.srpkd",
     "teacher_slim": "t2i_kd.teacher_slim",
 }
 DEFAULT = "sdn"

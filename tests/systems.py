@@ -11,9 +11,14 @@ from absl import flags
 from PIL import Image
 
 from t2i_kd import commands, recipe_flags, systems
+from t2i_kd.data.arrays import from_arrays
+from t2i_kd.data.image_pairs import from_image_pairs
 from t2i_kd.teacher_slim.trainer import cached_pools
+from tests.published_generators import resnet_arrays
 
 SMALL = ("--resolution=32", "--batch_size=4", "--flip", "--checkpoint_every=4", "--sample_every=8", "--log_every=1")
+CAPTIONS = ["picture 3 of red", "a grey picture", "no such words"]
+PHOTOS = [np.full((40, 30, 3), shade, np.uint8) + np.arange(30, dtype=np.uint8)[:, None] for shade in (0, 90, 200)]
 TEXT = ("--text_dim=16", "--word_dim=8", "--text_length=12", "--noise_dim=3", "--whiten_text", "--ema=0.9")
 
 
@@ -23,12 +28,13 @@ class Room:
 
     Attributes:
         name: what `--system` says.
-        options: its flags beside `SMALL`, its stages among them.
+        options: its flags beside `SMALL`, its stages among them; {data_dir} in one stands for the folder of images.
         kills: {stage: (first, last)}: steps, counted over all stages, of which one is the last before a kill.
         foreign: (flag, stage key) of other systems.
         owners: the systems that have that flag, and those whose stages have that key.
         generates: whether its student generates images and can be exported.
         on_jax: what JAX and TensorFlow are compared with in place of the options of the same names.
+        images: whether its student reads images, not captions.
         variant: what tells it from another recipe of the same system.
         jax_tolerance: of the losses of later steps, relative; a GAN's generator meets discriminators that have moved
             already, by gradients that may be next to nothing.
@@ -42,6 +48,7 @@ class Room:
     generates: bool = True
     on_jax: tuple[str, ...] = ()
     jax_tolerance: float = 1e-4
+    images: bool = False
     variant: str = ""
 
     @property
@@ -49,13 +56,32 @@ class Room:
         """What it is called among the rooms."""
         return "_".join(filter(None, (self.name, self.variant)))
 
+    @property
+    def items(self):
+        """Three items that its student is asked with."""
+        return PHOTOS if self.images else CAPTIONS
+
+    def generator(self, network):
+        """The part of its student's network that makes images."""
+        return network if self.images else network.get_layer("generator")
+
+    def arrays(self):
+        """A data set of twelve training examples in memory."""
+        rng = np.random.default_rng(0)
+        images = rng.integers(0, 256, (12, 32, 32, 3), np.uint8)
+        if self.images:
+            return from_image_pairs(images, images[::-1], images[:4], images[4:8])
+        captions, labels = [f"picture {index % 4} of red" for index in range(12)], [index % 4 for index in range(12)]
+        return from_arrays(images, captions, images[:4], captions[:4], labels, labels[:4])
+
     def recipe(self, data_dir, *more):
         """Its recipe on a folder of images."""
         return recipe_of(*self.arguments(data_dir), *more)
 
     def arguments(self, data_dir):
         """The command line of its recipe on a folder of images."""
-        return (f"--system={self.name}", "--dataset=image_folder", f"--data_dir={data_dir}", *SMALL, *self.options)
+        options = (each.replace("{data_dir}", str(data_dir)) for each in self.options)
+        return (f"--system={self.name}", "--dataset=image_folder", f"--data_dir={data_dir}", *SMALL, *options)
 
 
 ROOMS = [
@@ -144,6 +170,30 @@ ROOMS = [
         ),
         generates=False,
     ),
+    Room(
+        "srpkd",
+        (
+            "--dataset=paired_folder",
+            "--direction=BtoA",
+            "--load_size=36",
+            "--teacher={data_dir}/teacher.npz",
+            "--generator_channels=4",
+            "--generator_depth=1",
+            "--generator_dropout=0.3",
+            "--output_weight=10",
+            "--relation_weight=3",
+            "--relation_rows=20",
+            "--tap_mse_weight=0.1",
+            "--ema=0.9",
+            "--stage=alone: objective=distil steps=30 learning_rate=1e-3 schedule=linear",
+        ),
+        kills={"alone": (13, 17)},
+        foreign=("--noise_dim=4", "tap_weights=image:1"),
+        owners=("but of --system=sdn and --system=icsd_gan", ", which only stages of sdn and icsd_gan have"),
+        on_jax=("--generator_dropout=0",),
+        jax_tolerance=1e-3,
+        images=True,
+    ),
 ]
 
 # ICSD-GAN's discriminators see through a teacher, which reads no image of 16 pixels: those are enlarged.
@@ -197,7 +247,34 @@ KD_THROUGH_A_TEACHER = Room(
     jax_tolerance=1e-3,
     variant="teacher",
 )
-VARIANTS = [THROUGH_THE_TEACHER, KD_THROUGH_A_TEACHER]
+
+# SRPKD's hosts, with discriminators, and images of earlier steps.
+HOSTS = Room(
+    "srpkd",
+    (
+        "--dataset=paired_folder",
+        "--teacher={data_dir}/teacher.npz",
+        "--generator_channels=4",
+        "--generator_depth=1",
+        "--generator_dropout=0.3",
+        "--output_weight=10",
+        "--discriminator_channels=4",
+        "--discriminator_layers=2",
+        "--pool_size=6",
+        "--ema=0.9",
+        "--measure_every=9",
+        "--stage=pairs: objective=pix2pix steps=14 learning_rate=1e-3",
+        "--stage=cycle: objective=cycle_gan steps=18 learning_rate=1e-3 schedule=linear",
+    ),
+    kills={"pairs": (2, 9), "cycle": (20, 28)},
+    foreign=("--noise_dim=4", "tap_weights=image:1"),
+    owners=("but of --system=sdn and --system=icsd_gan", ", which only stages of sdn and icsd_gan have"),
+    on_jax=("--generator_dropout=0",),
+    jax_tolerance=1e-3,
+    images=True,
+    variant="hosts",
+)
+VARIANTS = (THROUGH_THE_TEACHER, KD_THROUGH_A_TEACHER, HOSTS)
 
 # A system that the package does not know: the mean colour of a caption's images, in a package of its own.
 STRANGER = Room(
@@ -307,6 +384,20 @@ def write_images(folder):
             line = {"file_name": f"{name}{index}.png", "captions": captions, "label": label, "class_name": name}
             lines.append(json.dumps(line | {"split": "test" if index == 3 else "train"}))
     (folder / "metadata.jsonl").write_text("\n".join(lines))
+    write_pairs(folder)
+
+
+def write_pairs(folder):
+    """Writes eight training and four test pairs of noise, B the negative of A, and a teacher that reads images."""
+    rng = np.random.default_rng(1)
+    for split, count in (("train", 8), ("test", 4)):
+        for index in range(count):
+            noisy = np.clip(rng.normal(120, 50, (40, 36, 3)), 0, 255).astype(np.uint8)
+            for side, image in (("A", noisy), ("B", 255 - noisy)):
+                path = folder / side / split / f"{index}.png"
+                path.parent.mkdir(parents=True, exist_ok=True)
+                Image.fromarray(image).save(path)
+    np.savez(folder / "teacher.npz", **resnet_arrays(6, 1))
 
 
 def recipe_of(*arguments):

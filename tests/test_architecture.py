@@ -8,10 +8,10 @@ import pytest
 PACKAGE = Path(__file__).resolve().parents[1] / "t2i_kd"
 
 COMMANDS = {"train", "evaluate", "export", "generate", "serve"}
-ROOMS = {"sdn", "icsd_gan", "kd_dlgan", "teacher_slim"}
+ROOMS = {"sdn", "icsd_gan", "kd_dlgan", "srpkd", "teacher_slim"}
 BELOW_ROOMS = {
     *("conditions", "data", "errors", "imaging", "metrics", "noise", "options", "recipe", "runners", "student"),
-    *("teachers", "text", "training"),
+    *("plugins", "teachers", "text", "training"),
 }
 # Part: the other parts of the package that it may import. Rooms, the systems' own folders, never import each other.
 MAY_KNOW = {
@@ -26,7 +26,7 @@ MAY_KNOW = {
     "text": {"errors", "imaging"},
     "conditions": {"data", "errors", "imaging", "text"},
     "student": {"conditions", "errors", "imaging", "registered_layers"},
-    "registered_layers": {"teachers", "text", "training"},
+    "registered_layers": {"srpkd", "teachers", "text", "training"},
     "runners": {"errors", "imaging", "noise", "quiet"},
     "teachers": {"errors", "exporting", "imaging", "plugins", "quiet", "student", "text"},
     "metrics": {"data", "errors", "imaging", "options", "plugins", "teachers", "text", "training"},

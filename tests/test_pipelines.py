@@ -19,8 +19,11 @@ from t2i_kd.evaluation import evaluate
 from t2i_kd.generate import write_images
 from t2i_kd.options import TeacherOptions, TextOptions, TrainingOptions
 from t2i_kd.sdn import SDNRecipe, SDNStage
+from t2i_kd.srpkd import SrpkdRecipe
+from t2i_kd.srpkd.networks import build_generator
 from tests.commands import metrics
-from tests.systems import recipe_of
+from tests.published_generators import ml5_arrays
+from tests.systems import recipe_of, write_pairs
 
 PIPELINES = sorted((Path(__file__).resolve().parents[1] / "pipelines").glob("*.flags"))
 NAMES = [path.stem for path in PIPELINES]
@@ -39,7 +42,7 @@ def parsed(*arguments):
 
 @pytest.fixture(scope="module")
 def stand_in(tmp_path_factory):
-    """A folder of twelve pictures in four classes with two captions each, Reed's vectors for them, a random VGG19."""
+    """Pictures in four classes with two captions each, Reed's vectors for them, a VGG19; pairs, and a painter."""
     folder, rng, lines, vectors = tmp_path_factory.mktemp("data"), np.random.default_rng(0), [], []
     for number in range(12):
         Image.fromarray(rng.integers(0, 256, (40, 48, 3), np.uint8)).save(folder / f"{number}.png")
@@ -53,13 +56,17 @@ def stand_in(tmp_path_factory):
     (folder / "reed" / "train" / "filenames.pickle").write_bytes(pickle.dumps([f"x/{n}" for n in range(12)], 2))
     (folder / "reed" / "train" / "char-CNN-RNN-embeddings.pickle").write_bytes(pickle.dumps(vectors, 2))
     keras.applications.VGG19(include_top=False, weights=None).save_weights(folder / "vgg19.weights.h5")
+    write_pairs(folder)
+    np.savez(folder / "painter.npz", **ml5_arrays(4))
     return folder
 
 
 def shrunk(recipe, folder):
     """The recipe with stand-in data, 32 pixels, a teacher that comes with the package, and two steps a stage."""
     data = dataclasses.replace(recipe.data, resolution=32)
-    if data.dataset != "captioned_shapes":
+    if recipe.system == "srpkd":
+        data = dataclasses.replace(data, dataset="paired_folder", data_dir=str(folder))
+    elif data.dataset != "captioned_shapes":
         data = dataclasses.replace(data, dataset="image_folder", data_dir=str(folder))
     if trains_on_a_part(data):
         data = dataclasses.replace(data, data_fraction=0.5, max_examples=0, balance_classes=True)
@@ -67,6 +74,9 @@ def shrunk(recipe, folder):
         teacher = TeacherOptions(teacher="tests.dual_encoder")
     elif recipe.system == "teacher_slim":
         teacher = dataclasses.replace(recipe.teacher, teacher_weights=str(folder / "vgg19.weights.h5"))
+    elif recipe.system == "srpkd":
+        painter = recipe.stages[0].objective == "distil"
+        teacher = dataclasses.replace(recipe.teacher, teacher=str(folder / "painter.npz") if painter else "none")
     else:
         small = recipe.teacher.teacher if recipe.teacher.teacher in COME_ALONG else "vgg19_slim"
         teacher = dataclasses.replace(recipe.teacher, teacher=small, teacher_weights="imagenet")
@@ -91,6 +101,8 @@ def narrow(recipe, folder):
         "slim": {"width": 0.25},
         "icsd": {"generator_channels": 8, "condition_dim": 8},
         "kd": {"generator_channels": 2, "head_units": 8},
+        "generator": {"generator_channels": 4},
+        "host": {"discriminator_channels": 4},
     }
     if any(stage.objective in ("icsd", "adversarial", "kd_dlgan") for stage in recipe.stages):
         changes["gan"] = {"discriminator_channels": 4, "discriminator_steps": min(recipe.gan.discriminator_steps, 2)}
@@ -109,6 +121,7 @@ def test_there_are_recipes():
     assert {"sdn_cub200_paper", "sdn_flowers64", "sdn_cub", "teacher_slim"} <= set(NAMES)
     assert {"icsd_shapes", "icsd_flowers64", "icsd_cub256"} <= set(NAMES)
     assert {"kd_dlgan_cifar10", "kd_dlgan_cifar10_cpu", "kd_dlgan_cats64", "kd_dlgan_flowers64"} <= set(NAMES)
+    assert {"srpkd_painter", "srpkd_horse2zebra64", "srpkd_facades64", "srpkd_horse2zebra"} <= set(NAMES)
 
 
 @pytest.mark.parametrize("path", PIPELINES, ids=NAMES)
@@ -167,3 +180,25 @@ def test_the_papers_setting_is_the_papers():
         SDNStage("stage1", "mirrored", epochs=100.0, learning_rate=1e-4, error="l1", scaling="raw"),
         SDNStage("stage2", "perceptual", epochs=100.0, learning_rate=1e-4, error="l1", scaling="raw"),
     )
+
+
+def test_srpkds_setting_is_that_of_the_hosts_code():
+    (path,) = [path for path in PIPELINES if path.stem == "srpkd_horse2zebra"]
+    recipe, _ = parsed(f"--flagfile={path}")
+    usual = SrpkdRecipe()
+    assert (recipe.data.resolution, recipe.translation.load_size, recipe.data.flip) == (256, 286, True)
+    assert recipe.generator == dataclasses.replace(usual.generator, generator_depth=9)
+    assert (recipe.host, recipe.distillation) == (usual.host, usual.distillation)
+    host = recipe.host
+    assert (host.gan_loss, host.cycle_weight, host.identity_weight, host.pool_size) == ("lsgan", 10, 0.5, 50)
+    assert (host.discriminator_channels, host.discriminator_layers, host.beta_1, host.beta_2) == (64, 3, 0.5, 0.999)
+    (stage,) = recipe.stages
+    assert (stage.epochs, stage.learning_rate, stage.schedule, recipe.training.batch_size) == (200, 2e-4, "linear", 1)
+
+
+def test_the_painter_has_at_most_100000_parameters():
+    (path,) = [path for path in PIPELINES if path.stem == "srpkd_painter"]
+    recipe, _ = parsed(f"--flagfile={path}")
+    options = recipe.generator
+    network = build_generator(options.generator, 128, options.generator_channels, options.generator_depth)
+    assert network.count_params() <= 100_000

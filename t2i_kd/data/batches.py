@@ -16,11 +16,12 @@ def caption_pairs(dataset):
     return np.array([(i, j) for i, captions in enumerate(dataset.captions) for j in range(len(captions))])
 
 
-def pairs_at(step, batch_size, pair_count, seed):
+def pairs_at(step, batch_size, pair_count, seed, stream=_ORDER):
     """The positions of a step's pairs: an endless walk through the pairs, shuffled anew for each epoch.
 
     Position p of the walk is entry p mod `pair_count` of the permutation that (seed, p div `pair_count`) draws, so
-    that every pair comes once an epoch and any step can be computed without those before it.
+    that every pair comes once an epoch and any step can be computed without those before it. Walks of other `stream`s
+    are independent.
 
     Returns:
         int64 [batch_size].
@@ -30,7 +31,7 @@ def pairs_at(step, batch_size, pair_count, seed):
     chosen = np.empty(batch_size, np.int64)
     for epoch in np.unique(epochs):
         here = epochs == epoch
-        chosen[here] = np.random.default_rng([seed, _ORDER, epoch]).permutation(pair_count)[offsets[here]]
+        chosen[here] = np.random.default_rng([seed, stream, epoch]).permutation(pair_count)[offsets[here]]
     return chosen
 
 

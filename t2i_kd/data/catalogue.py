@@ -6,6 +6,7 @@ import os
 
 from t2i_kd import plugins
 from t2i_kd.data.captioned_images import CaptionedImages
+from t2i_kd.data.image_pairs import ImagePairs
 from t2i_kd.errors import UserError
 
 # Name of the data set -> its module.
@@ -15,14 +16,18 @@ READERS = {
     "cub200": "t2i_kd.data.cub200",
     "oxford_flowers102": "t2i_kd.data.oxford_flowers102",
     "noto_emoji": "t2i_kd.data.noto_emoji",
+    "paired_folder": "t2i_kd.data.paired_folder",
+    "unpaired_folder": "t2i_kd.data.unpaired_folder",
 }
 DATASETS = tuple(READERS)
 WITHOUT_FILES = ("captioned_shapes",)
 SPLITS = ("train", "validation", "test")
+# What the systems read.
+KINDS = {CaptionedImages: "captioned images", ImagePairs: "pictures of two sides, A and B"}
 
 
 def find_dataset(name):
-    """The module of a data set, which has one function, `load(split, resolution, ...)`, that returns `CaptionedImages`.
+    """The module of a data set, which has one function, `load(split, resolution, ...)`, that returns one of `KINDS`.
 
     Args:
         name: one of `DATASETS`, or a module on the path by its dotted name.
@@ -41,7 +46,7 @@ def find_dataset(name):
     return module
 
 
-def load_dataset(dataset, split, resolution, data_dir="", max_bad_examples=0, decode=True):
+def load_dataset(dataset, split, resolution, data_dir="", max_bad_examples=0, decode=True, kinds=(CaptionedImages,)):
     """A split of a data set.
 
     Args:
@@ -53,11 +58,12 @@ def load_dataset(dataset, split, resolution, data_dir="", max_bad_examples=0, de
         max_bad_examples: broken pictures and bad captions to leave out before stopping.
         decode: whether every picture is decoded now; otherwise a reader of files decodes it at each use, and one that
             cannot be decoded raises `UserError` then.
+        kinds: which of `KINDS` the caller reads.
 
     Of `data_dir`, `max_bad_examples` and `decode`, a `load` gets those that its signature takes.
 
     Returns:
-        `CaptionedImages`, its pictures uint8 RGB [resolution, resolution, 3].
+        One of `kinds`, its pictures uint8 RGB [resolution, resolution, 3].
 
     Raises:
         UserError: naming --dataset, --data_dir, --resolution or --max_bad_examples.
@@ -73,11 +79,20 @@ def load_dataset(dataset, split, resolution, data_dir="", max_bad_examples=0, de
     path = _folder(dataset, data_dir)
     options = {"data_dir": path, "max_bad_examples": max_bad_examples, "decode": decode}
     loaded = reader.load(split, resolution, **_taken(reader.load, options))
-    if not isinstance(loaded, CaptionedImages):
-        raise UserError(f"--dataset: {name}.load returns {type(loaded).__name__}, not CaptionedImages")
+    _check_kind(name, loaded, kinds)
     if not len(loaded):
         raise UserError(f"--data_dir: {loaded.name} in {data_dir or 'no folder'} is empty: no picture with a caption")
     return loaded
+
+
+def _check_kind(name, loaded, kinds):
+    """Raises `UserError` unless a data set is one of the kinds that a caller reads."""
+    if isinstance(loaded, tuple(KINDS)) and not isinstance(loaded, kinds):
+        wanted = " or ".join(KINDS[kind] for kind in kinds)
+        raise UserError(f"--dataset: {name} holds {KINDS[type(loaded)]}; what is asked for reads {wanted}")
+    if not isinstance(loaded, kinds):
+        wanted = " or ".join(kind.__name__ for kind in kinds)
+        raise UserError(f"--dataset: {name}.load returns {type(loaded).__name__}, not {wanted}")
 
 
 def _folder(dataset, data_dir):

@@ -33,6 +33,10 @@ class Example:
     label: int
     read: Callable[[], bytes]
 
+    def picture(self, resolution):
+        """The picture at a resolution; see `decode_square`, and its errors."""
+        return decode_square(self.read(), resolution)
+
 
 class Pictures(Sequence):
     """`pictures[i]` is a read-only uint8 RGB [resolution, resolution, 3]: from memory, or decoded at each use.
@@ -42,7 +46,7 @@ class Pictures(Sequence):
     """
 
     def __init__(self, held, resolution):
-        """`held`: for each picture its array, or the `Example` that reads it."""
+        """`held`: for each picture its array, or what reads it: a `name` and a method `picture`, as `Example` has."""
         self._held = held
         self._resolution = resolution
 
@@ -54,7 +58,7 @@ class Pictures(Sequence):
         if isinstance(held, np.ndarray):
             return held
         try:
-            return decode_square(held.read(), self._resolution)
+            return held.picture(self._resolution)
         except UserError as error:
             raise UserError(f"{held.name} {error}") from None
 
@@ -81,16 +85,16 @@ def collect(name, examples: Iterable[Example], label_names, resolution, max_bad_
         UserError: naming the first bad example, its reason and how many there are, where there are too many.
     """
     bad, good = [], []
-    capacity = CACHE_BYTES // (3 * resolution**2) if decode else 0
-    progress = _Progress(name, total)
+    capacity = held_pictures(resolution) if decode else 0
+    progress = Progress(name, total)
     for example in examples:
         captions = _good_captions(example, bad)
-        picture = _decoded(example, resolution, bad) if decode else None
+        picture = decoded(example, resolution, bad) if decode else None
         if captions and (picture is not None or not decode):
             kept = picture if len(good) < capacity else example
             good.append((example.name, captions, example.label, kept))
         progress.advance()
-    _report(name, bad, max_bad_examples)
+    report_bad(name, bad, max_bad_examples)
     good.sort(key=operator.itemgetter(0))
     return CaptionedImages(
         name=name,
@@ -115,10 +119,10 @@ def _good_captions(example, bad):
     return tuple(captions)
 
 
-def _decoded(example, resolution, bad):
-    """The picture, read-only, or None where it cannot be decoded; the reason is added to `bad`."""
+def decoded(example, resolution, bad):
+    """An example's picture, read-only, or None where it cannot be decoded; the reason is added to `bad`."""
     try:
-        picture = decode_square(example.read(), resolution)
+        picture = example.picture(resolution)
     except UserError as error:
         bad.append(f"{example.name} {error}")
         return None
@@ -126,7 +130,13 @@ def _decoded(example, resolution, bad):
     return picture
 
 
-def _report(name, bad, max_bad_examples):
+def held_pictures(resolution):
+    """How many decoded pictures of a resolution are kept in memory."""
+    return CACHE_BYTES // (3 * resolution**2)
+
+
+def report_bad(name, bad, max_bad_examples):
+    """Warns of the examples that are left out, a list of reasons. Raises `UserError` where there are too many."""
     if len(bad) > max_bad_examples:
         raise UserError(
             f"--max_bad_examples: {len(bad)} bad pictures or captions in {name}, {max_bad_examples} allowed; "
@@ -136,7 +146,7 @@ def _report(name, bad, max_bad_examples):
         logging.warning("%s: %d bad pictures or captions left out:\n  %s", name, len(bad), "\n  ".join(bad))
 
 
-class _Progress:
+class Progress:
     """Says every few seconds how many examples are checked; silent for a set that is read sooner."""
 
     def __init__(self, name, total):

@@ -19,6 +19,8 @@ def convert_litert(student, calibration_inputs):
     [1, height, width, 3] in 0-255, under the signature `serving_default`.
     The batch is fixed at 1: with any other, nearest upsampling does not convert. `litert_float16` has weights in half
     precision; `litert_int8` has weights and activations in 8 bits, with the same float32 and int32 inputs and outputs.
+    Where a layer says `needs_float_activations`, as an instance norm, whose variances 8 bits do not hold, its weights
+    alone have 8 bits.
 
     Args:
         student: a `t2i_kd.student.Student` in float32.
@@ -71,7 +73,8 @@ def _convert_student(student, kinds, calibration_inputs):
         archive.track(student.network)
         archive.add_endpoint("serving_default", core_function(student, batch=1))
         archive.write_out(folder, verbose=False)
-        return {kind: _convert(folder, kind, calibration_inputs) for kind in kinds}
+        in_float = any(getattr(layer, "needs_float_activations", False) for layer in student.network._flatten_layers())
+        return {kind: _convert(folder, kind, None if in_float else calibration_inputs) for kind in kinds}
 
 
 def _convert(folder, kind, calibration_inputs):
@@ -84,7 +87,7 @@ def _convert(folder, kind, calibration_inputs):
         converter.optimizations = [tf.lite.Optimize.DEFAULT]
     if kind == "litert_float16":
         converter.target_spec.supported_types = [tf.float16]
-    if kind == "litert_int8":
+    if kind == "litert_int8" and calibration_inputs is not None:
         converter.target_spec.supported_ops = [tf.lite.OpsSet.TFLITE_BUILTINS_INT8]
         count = len(next(iter(calibration_inputs.values())))
         converter.representative_dataset = lambda: (

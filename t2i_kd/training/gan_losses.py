@@ -4,9 +4,10 @@ Scores are high for real. With s a score:
 
     hinge: l_real(s) = max(0, 1 - s),    l_fake(s) = max(0, 1 + s),    generator: -s
     bce:   l_real(s) = log(1 + e^-s),    l_fake(s) = log(1 + e^s),     generator: l_real(s)
+    lsgan: l_real(s) = (1 - s)^2,        l_fake(s) = s^2,              generator: l_real(s)
 
 Sources: hinge, Lim & Ye, "Geometric GAN" (2017); bce with the non-saturating generator, Goodfellow et al. (NIPS 2014);
-r1, Mescheder et al. (ICML 2018); ma_gp, Tao et al., "DF-GAN" (CVPR 2022).
+lsgan, Mao et al. (ICCV 2017); r1, Mescheder et al. (ICML 2018); ma_gp, Tao et al., "DF-GAN" (CVPR 2022).
 """
 
 import keras
@@ -19,19 +20,26 @@ USUAL_WEIGHTS = {"r1": 1.0, "ma_gp": 2.0}
 MA_GP_EXPONENT = 6
 
 
+KINDS = {
+    "hinge": (lambda scores: ops.relu(1 - scores), lambda scores: ops.relu(1 + scores)),
+    "bce": (lambda scores: ops.softplus(-scores), ops.softplus),
+    "lsgan": (lambda scores: ops.square(1 - scores), ops.square),
+}
+
+
 def real_loss(kind, scores):
-    """l_real of each score. Args: kind: `hinge` or `bce`; scores: float [batch]."""
-    return ops.relu(1 - scores) if kind == "hinge" else ops.softplus(-scores)
+    """l_real of each score. Args: kind: of `KINDS`; scores: float array."""
+    return KINDS[kind][0](scores)
 
 
 def fake_loss(kind, scores):
-    """l_fake of each score. Args: kind: `hinge` or `bce`; scores: float [batch]."""
-    return ops.relu(1 + scores) if kind == "hinge" else ops.softplus(scores)
+    """l_fake of each score. Args: kind: of `KINDS`; scores: float array."""
+    return KINDS[kind][1](scores)
 
 
 def generator_loss(kind, scores):
-    """The generator's loss of each score. Args: kind: `hinge` or `bce`; scores: float [batch]."""
-    return -scores if kind == "hinge" else ops.softplus(-scores)
+    """The generator's loss of each score. Args: kind: of `KINDS`; scores: float array."""
+    return -scores if kind == "hinge" else real_loss(kind, scores)
 
 
 def input_gradients(function, inputs):

@@ -44,6 +44,8 @@ class System:
     uniforms = 0
     # Whether its run ends with a student that generates images, and can be exported.
     makes_student = True
+    # From the options of a teacher to those that say which network it is.
+    pinned_teacher = staticmethod(pinned)
 
     def __init__(self, recipe, dataset=None):
         self._source = recipe.data.dataset if dataset is None else dataset
@@ -51,7 +53,7 @@ class System:
         if dataset is not None:
             # The run belongs to these examples and no others.
             data = dataclasses.replace(data, dataset=f"{dataset.name}@{getattr(dataset, 'digest', '')}")
-        self.recipe = dataclasses.replace(recipe, data=data, teacher=pinned(recipe.teacher))
+        self.recipe = dataclasses.replace(recipe, data=data, teacher=self.pinned_teacher(recipe.teacher))
         self.check_recipe()
 
     def check_recipe(self):

@@ -14,6 +14,7 @@ from tensorflow_serving.apis.prediction_log_pb2 import PredictionLog
 from t2i_kd.errors import UserError
 from t2i_kd.exporting import tf_serving
 from t2i_kd.exporting.exporter import export_run
+from t2i_kd.generate import write_images
 from t2i_kd.loading import load_artifact
 from tests.exporting.cpp_session import CppSession, library
 from tests.exporting.tiny_student import make_image_student, make_photos, save_run
@@ -227,6 +228,20 @@ def test_the_command_translates_a_photo(where, version, run_dir, photos, expecte
     done = generate(photos, f"--model={model}", f"--image={photos / 'photo.jpg'}")
     assert (done.returncode, done.stdout) == (0, f"{photos / 'out.png'}\n"), done.stderr
     assert np.abs(np.asarray(Image.open(photos / "out.png")).astype(int) - expected[0]).max() <= 1
+
+
+def test_several_photos_are_a_grid_of_before_and_after(version, photos, student, expected):
+    names = list(UPLOADS)[:3]
+    write_images(str(version / FILES[1]), [], [str(photos / name) for name in names], 0, photos / "grid.png")
+    sheet = np.asarray(Image.open(photos / "grid.png")).astype(int)
+    # Cells of 4 x 32 pixels, 8 apart; two pairs in a row, and the third begins the next.
+    top, below = sheet[8 : 8 + 128], sheet[sheet.shape[0] // 2 :]
+    before = student.condition.arrays([UPLOADS[name] for name in names])["source"]
+    for row in range(2):
+        for offset, images in enumerate((before, expected)):
+            left = 8 + (2 * row + offset) * 136
+            assert np.abs(top[2::4, left : left + 128 : 4] - images[row]).max() <= 1
+    assert (below[:, 8 + 2 * 136 :] == 255).all()
 
 
 @pytest.mark.parametrize(

@@ -22,6 +22,12 @@ def test_binary_cross_entropy():
     np.testing.assert_allclose(generator_loss("bce", SCORES), -np.log(probability), rtol=1e-6)
 
 
+def test_least_squares():
+    np.testing.assert_allclose(real_loss("lsgan", SCORES), [9, 1, 0.25, 4])
+    np.testing.assert_allclose(fake_loss("lsgan", SCORES), [4, 0, 0.25, 9])
+    np.testing.assert_allclose(generator_loss("lsgan", SCORES), [9, 1, 0.25, 4])
+
+
 def test_each_row_has_its_own_gradient():
     x = np.array([[1.0, 2.0], [3.0, -1.0]], "float32")
     found = input_gradients(lambda x, y: ops.sum(x * x, axis=1) * y, [ops.convert_to_tensor(x), ops.ones(2)])

@@ -57,11 +57,19 @@ def test_a_warm_up_rises_in_a_line():
     assert [float(rate(t)) for t in (7, 10)] == pytest.approx([0.1, 0.0], abs=1e-7)
 
 
+def test_a_line_falls_to_nothing_in_the_second_half():
+    rate = learning_rate(stage(schedule="linear"), 10)
+    assert [float(rate(t)) for t in (0, 4, 5, 6, 7.5, 10, 11)] == pytest.approx(
+        [0.2, 0.2, 0.2, 0.16, 0.1, 0, 0], abs=1e-7
+    )
+
+
 @pytest.mark.parametrize(
     ("changes", "named"),
     [
-        ({"schedule": "linear"}, "schedule is 'linear'"),
+        ({"schedule": "step"}, "schedule is 'step'"),
         ({"warmup_steps": 3}, "warmup_steps needs schedule=cosine"),
+        ({"warmup_steps": 3, "schedule": "linear"}, "warmup_steps needs schedule=cosine"),
         ({"warmup_steps": 10, "schedule": "cosine"}, "warmup_steps is 10, the stage has 10 steps"),
         ({"warmup_steps": -1, "schedule": "cosine"}, "warmup_steps is -1"),
         ({"learning_rate": 0.0}, "learning_rate is 0.0"),
