@@ -29,7 +29,7 @@ def load_dual_encoder(options, towers, resolution):
     def text(texts):
         for each in texts:
             if len(each) > LONGEST:
-                raise UserError(f"prompt: {each!r} has {len(each)} letters, the encoder takes {LONGEST}")
+                raise UserError(f"--prompts: {each!r} has {len(each)} letters, the encoder takes {LONGEST}")
         return unit(np.stack([letters[list(each.encode())].sum(0) for each in texts])).astype("float32")
 
     return DualEncoder(options.teacher, tower, text)

@@ -105,7 +105,7 @@ def narrow(recipe, folder):
         "host": {"discriminator_channels": 4},
     }
     if any(stage.objective in ("icsd", "adversarial", "kd_dlgan") for stage in recipe.stages):
-        changes["gan"] = {"discriminator_channels": 4, "discriminator_steps": min(recipe.gan.discriminator_steps, 2)}
+        changes["gan"] = {"discriminator_channels": 4, "discriminator_steps": 1}
     if recipe.system == "kd_dlgan" and recipe.kd.generator == "mirrored":
         changes["mirrored"] = {"width": 1 / 32}
     if getattr(recipe, "text", None) and recipe.text.text_encoder == "precomputed":

@@ -110,8 +110,16 @@ def picked(dataset, indices):
     )
 
 
+def _listed(part):
+    if part.file_names:
+        return {"file_names": part.file_names}
+    return {"indices": [int(index) for index in part.images.indices]}
+
+
 def save_subset(parts, run_dir):
     """Writes which images a run trains on, `training_subset.json`, or sees that they are those of a run that goes on.
+
+    By their file names, or, in a set that is not of files, by their places in the whole.
 
     Args:
         parts: list of the training `CaptionedImages`, after `training_subset`.
@@ -121,15 +129,7 @@ def save_subset(parts, run_dir):
         UserError: naming `--data_dir`, where a run that goes on had others.
     """
     path = Path(run_dir) / FILE
-    listed = [
-        {
-            "data_set": part.name,
-            "images": len(part),
-            "indices": [int(index) for index in part.images.indices],
-            "file_names": list(part.file_names),
-        }
-        for part in parts
-    ]
+    listed = [{"data_set": part.name, "images": len(part), **_listed(part)} for part in parts]
     text = json.dumps(listed, indent=1) + "\n"
     if path.exists():
         if path.read_text("utf-8") != text:

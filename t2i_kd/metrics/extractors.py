@@ -149,11 +149,11 @@ def load_inception(weights):
 
 def _teacher(context):
     recipe = context.teacher
-    if recipe.teacher == "none":
-        raise UserError("--teacher: none has no features; give vgg19 or vgg19_slim, or --extractor=own")
     protocol = {field: getattr(recipe, field) for field in ("teacher_weights", "teacher_pooling")}
     protocol["teacher_preprocessing"] = recipe.teacher_preprocessing
     teacher = context.loaded_teacher
+    if set(teacher.output) == {"image"}:
+        raise UserError(f"--teacher: {recipe.teacher} has no maps; give vgg19 or vgg19_slim, or --extractor=own")
     tap = TAP if TAP in teacher.output else list(teacher.output)[-1]
     return teacher_extractor(f"{context.teacher_called}_{tap}", protocol, teacher, (tap,))
 

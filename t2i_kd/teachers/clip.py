@@ -91,6 +91,6 @@ def _text(backbone, preprocessor, texts):
         # Begin and end are tokens, too; the preprocessor would cut the text without a word.
         count = len(preprocessor.tokenizer(text.lower())) + 2
         if count > longest:
-            raise UserError(f"prompt: {text[:60]!r} has {count} tokens, the encoder takes {longest}")
+            raise UserError(f"--prompts: {text[:60]!r} has {count} tokens, the encoder takes {longest}")
     tokens = preprocessor({"images": None, "prompts": texts})["token_ids"]
     return unit(ops.convert_to_numpy(backbone.get_text_embeddings(tokens)))

@@ -97,7 +97,7 @@ class OnnxEncoder:
     def _vector(self, text):
         tokens = np.array([self.tokenizer(text)], np.int64)
         if tokens.shape[1] > LONGEST:
-            raise UserError(f"prompt: {text[:60]!r} has {tokens.shape[1]} tokens, the encoder takes {LONGEST}")
+            raise UserError(f"--prompts: {text[:60]!r} has {tokens.shape[1]} tokens, the encoder takes {LONGEST}")
         given = {
             "input_ids": tokens,
             "attention_mask": np.ones_like(tokens),

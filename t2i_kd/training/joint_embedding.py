@@ -45,5 +45,5 @@ def check_joint_embedding(stage, recipe):
     if recipe.text.text_encoder not in TOKEN_KINDS:
         raise UserError(f"--stage {stage.name}: ds_sje needs a learned text encoder, not {recipe.text.text_encoder}")
     taps = teacher_taps(recipe.teacher, recipe.data.resolution)
-    if recipe.teacher.teacher == "none" or len(resolve_tap_weights(stage.tap_weights, taps)) != 1:
+    if set(taps) == {"image"} or len(resolve_tap_weights(stage.tap_weights, taps)) != 1:
         raise UserError(f"--stage {stage.name}: ds_sje needs a teacher and one tap, as in tap_weights=pool5:1")

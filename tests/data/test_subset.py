@@ -83,13 +83,13 @@ def test_a_run_lists_it_and_goes_on_with_no_other(tmp_path):
     save_subset([part], tmp_path)
     (listed,) = json.loads((tmp_path / FILE).read_text())
     assert listed["data_set"] == "set/train" and listed["images"] == 30
-    assert listed["file_names"] == list(part.file_names) and listed["indices"] == list(part.images.indices)
+    assert listed["file_names"] == list(part.file_names) and "indices" not in listed
     save_subset([part], tmp_path)
     with pytest.raises(UserError, match=r"--data_dir: its training images are not those that .*training_subset.json"):
         save_subset([training_subset(dataset(), DataOptions(max_examples=30), 6)], tmp_path)
 
 
-def test_arrays_have_parts_and_their_held_out_images_stay():
+def test_arrays_have_parts_and_their_held_out_images_stay(tmp_path):
     from t2i_kd.sdn import SDNRecipe, SDNStage
     from t2i_kd.sdn.trainer import SDN
 
@@ -98,3 +98,6 @@ def test_arrays_have_parts_and_their_held_out_images_stay():
     stages = (SDNStage("one", "mirrored", steps=1, tap_weights=(("image", 1.0),)),)
     system = SDN(SDNRecipe(data=DataOptions(max_examples=3), stages=stages), dataset=arrays)
     assert len(system.dataset) == system.examples == 3 and len(system.held_out) == 4
+    save_subset(system.parts, tmp_path)
+    (listed,) = json.loads((tmp_path / FILE).read_text())
+    assert listed["indices"] == list(system.dataset.images.indices)

@@ -288,7 +288,7 @@ def test_prompts():
         ({"mirrored": {"width": 0.5}}, "--width: only --generator=mirrored reads it"),
         ({"projection": {"discriminator_taps": "half"}}, "--discriminator_taps: only --discriminator=teacher"),
         ({"kd": {"discriminator": "teacher"}}, "--lecam_weight"),
-        ({"kd": {"prompts": "a" * 50 + ";b"}}, "prompt: .* has 50 letters, the encoder takes 40"),
+        ({"kd": {"prompts": "a" * 50 + ";b"}}, "--prompts: .* has 50 letters, the encoder takes 40"),
     ],
 )
 def test_a_recipe_that_cannot_be_trained_is_named(groups, named):

@@ -77,7 +77,7 @@ def test_the_codes_view_repeats_pixels_and_does_not_normalise(preset):
 def test_what_does_not_fit_is_named(preset, tmp_path):
     teacher = TeacherOptions(f"clip:{preset[0]}")
     encoder = load_dual_encoder(teacher, DualEncoderOptions(), SIDE)
-    with pytest.raises(UserError, match=r"prompt: 'q q q.* has 14 tokens, the encoder takes 12"):
+    with pytest.raises(UserError, match=r"--prompts: 'q q q.* has 14 tokens, the encoder takes 12"):
         encoder.prompts(["q " * 12])
     with pytest.raises(UserError, match=r"--teacher_side: .* reads images of 32 px, not 64"):
         load_dual_encoder(teacher, DualEncoderOptions(teacher_side=64), SIDE)

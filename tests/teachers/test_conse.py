@@ -150,5 +150,5 @@ def test_the_files_vectors_of_names_are_the_encoders(whole, shared_data):
     encoder = conse.load_sentence_encoder(towers.sentence_encoder, towers.sentence_vocabulary)
     assert conse._are_of(vectors, encoder, names)
     assert not conse._are_of(vectors[::-1], encoder, names)
-    with pytest.raises(UserError, match=r"prompt: 'cat cat .* tokens, the encoder takes 256"):
+    with pytest.raises(UserError, match=r"--prompts: 'cat cat .* tokens, the encoder takes 256"):
         encoder(["cat " * 300])
