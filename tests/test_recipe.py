@@ -9,6 +9,7 @@ from t2i_kd.icsd_gan import IcsdRecipe
 from t2i_kd.recipe import Stage, TextToImageStage, first_difference
 from t2i_kd.recipe_flags import parse_stage
 from t2i_kd.sdn import SDNRecipe, SDNStage
+from t2i_kd.srpkd import SrpkdRecipe
 from t2i_kd.teacher_slim import SlimRecipe
 from tests.systems import recipe_of
 
@@ -17,7 +18,7 @@ LINE = (
 )
 
 
-RECIPES = {"sdn": SDNRecipe, "icsd_gan": IcsdRecipe, "teacher_slim": SlimRecipe}
+RECIPES = {"sdn": SDNRecipe, "icsd_gan": IcsdRecipe, "srpkd": SrpkdRecipe, "teacher_slim": SlimRecipe}
 
 
 def test_a_stage_line_gives_its_fields():
@@ -71,6 +72,7 @@ def test_unset_flags_are_the_papers():
 GROUPS = {
     "sdn": {"sdn", "projection", "gan"},
     "icsd_gan": {"icsd", "gan", "projection"},
+    "srpkd": {"translation", "generator", "distillation", "host"},
     "teacher_slim": {"slim"},
 }
 
