@@ -155,22 +155,6 @@ ROOMS = [
         jax_tolerance=1e-3,
     ),
     Room(
-        "teacher_slim",
-        (
-            "--teacher=vgg19_slim",
-            "--width=0.0625",
-            "--noflip",
-            "--stage=distil: objective=regress_pools steps=30 learning_rate=2e-3",
-        ),
-        kills={"distil": (13, 17)},
-        foreign=("--noise_dim=4", "tap_weights=image:1"),
-        owners=(
-            "but of --system=sdn and --system=icsd_gan and --system=kd_dlgan",
-            ", which only stages of sdn and icsd_gan and kd_dlgan have",
-        ),
-        generates=False,
-    ),
-    Room(
         "srpkd",
         (
             "--dataset=paired_folder",
@@ -193,6 +177,22 @@ ROOMS = [
         on_jax=("--generator_dropout=0",),
         jax_tolerance=1e-3,
         images=True,
+    ),
+    Room(
+        "teacher_slim",
+        (
+            "--teacher=vgg19_slim",
+            "--width=0.0625",
+            "--noflip",
+            "--stage=distil: objective=regress_pools steps=30 learning_rate=2e-3",
+        ),
+        kills={"distil": (13, 17)},
+        foreign=("--noise_dim=4", "tap_weights=image:1"),
+        owners=(
+            "but of --system=sdn and --system=icsd_gan",
+            ", which only stages of sdn and icsd_gan have",
+        ),
+        generates=False,
     ),
 ]
 

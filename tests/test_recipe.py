@@ -10,6 +10,7 @@ from t2i_kd.kd_dlgan import KDDLGANRecipe
 from t2i_kd.recipe import Stage, TextToImageStage, first_difference
 from t2i_kd.recipe_flags import parse_stage
 from t2i_kd.sdn import SDNRecipe, SDNStage
+from t2i_kd.srpkd import SrpkdRecipe
 from t2i_kd.teacher_slim import SlimRecipe
 from tests.systems import recipe_of
 
@@ -18,7 +19,13 @@ LINE = (
 )
 
 
-RECIPES = {"sdn": SDNRecipe, "icsd_gan": IcsdRecipe, "kd_dlgan": KDDLGANRecipe, "teacher_slim": SlimRecipe}
+RECIPES = {
+    "sdn": SDNRecipe,
+    "icsd_gan": IcsdRecipe,
+    "kd_dlgan": KDDLGANRecipe,
+    "srpkd": SrpkdRecipe,
+    "teacher_slim": SlimRecipe,
+}
 
 
 def test_a_stage_line_gives_its_fields():
@@ -73,6 +80,7 @@ GROUPS = {
     "sdn": {"sdn", "projection", "gan"},
     "icsd_gan": {"icsd", "gan", "projection"},
     "kd_dlgan": {"towers", "kd", "mirrored", "gan", "projection"},
+    "srpkd": {"translation", "generator", "distillation", "host"},
     "teacher_slim": {"slim"},
 }
 

@@ -21,7 +21,6 @@ from keras import ops
 from t2i_kd import plugins
 from t2i_kd.conditions.image import SOURCE
 from t2i_kd.errors import UserError
-from t2i_kd.exporting.manifest import sha256_of
 from t2i_kd.srpkd.networks import build_resnet, build_style
 from t2i_kd.student import IMAGE, load_network, load_student
 from t2i_kd.teachers import run
@@ -66,16 +65,19 @@ def _sha256(name):
         return run.run_sha256(name)
     path = Path(name)
     if path.is_file() and path.suffix == ".npz":
-        return sha256_of(path)
+        return _digest(path)
     if not (path / "saved_model.pb").is_file():
         raise UserError(
             f"--teacher: {name} is none of none, {run.PREFIX}DIR, a .npz, a version folder with saved_model.pb, or a "
             "module such as my_package.my_teacher"
         )
-    digests = [
-        sha256_of(each) for each in sorted(path.rglob("*")) if each.is_file() and "assets.extra" not in each.parts
-    ]
-    return hashlib.sha256("".join(digests).encode()).hexdigest()
+    files = [each for each in sorted(path.rglob("*")) if each.is_file() and "assets.extra" not in each.parts]
+    return hashlib.sha256("".join(map(_digest, files)).encode()).hexdigest()
+
+
+def _digest(path):
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def load_generator(options, resolution):
@@ -133,15 +135,12 @@ def _load_run(name, resolution):
 
 
 class _Served(keras.layers.Layer):
-    """A SavedModel's `pixels` as a layer; it cannot be written anywhere. Args: folder: of the SavedModel."""
+    """A SavedModel's `pixels` as a layer; it cannot be written anywhere. Args: pixels: of its signatures."""
 
-    def __init__(self, folder, **options):
-        import tensorflow as tf
-
+    def __init__(self, pixels, **options):
         super().__init__(trainable=False, **options)
-        loaded = tf.saved_model.load(str(folder))
-        # Keras tracks no function; the signatures work only as long as the loaded object lives.
-        self._pixels = lambda images: loaded.signatures["pixels"](image=images)["image"]
+        # Keras tracks no function.
+        self._pixels = lambda images: pixels(image=images)["image"]
 
     def compute_output_spec(self, inputs):
         return keras.KerasTensor(inputs.shape, "float32")
@@ -154,13 +153,26 @@ class _Served(keras.layers.Layer):
 def _load_saved_model(folder, resolution):
     if keras.backend.backend() != "tensorflow":
         raise UserError(f"--teacher: {folder} is a SavedModel, which KERAS_BACKEND=tensorflow alone can run")
-    from t2i_kd.loading import load_artifact
+    import tensorflow as tf
 
-    runner = load_artifact(folder)
-    if runner.condition.kind != "image" or runner.condition.side != resolution or runner.resolution != resolution:
+    try:
+        loaded = tf.saved_model.load(str(folder))
+    except (OSError, ValueError) as error:
+        raise UserError(
+            f"--teacher: {folder} is no SavedModel that can be read: {' '.join(str(error).split())}"
+        ) from None
+    pixels = loaded.signatures.get("pixels")
+    inputs = pixels.structured_input_signature[1] if pixels else {}
+    side = (None, resolution, resolution, 3)
+    if list(inputs) != ["image"] or any(
+        tuple(each.shape) != side for each in (inputs["image"], pixels.structured_outputs["image"])
+    ):
         raise UserError(f"--teacher: {folder} does not read and give images of --resolution={resolution}")
+    served = _Served(pixels, name="served")
+    # Signatures work only as long as the loaded object lives.
+    served.keep = lambda: loaded
     source = keras.Input((resolution, resolution, 3), name=SOURCE)
-    return keras.Model({SOURCE: source}, {IMAGE: _Served(folder, name="served")(source)}, name="served_teacher")
+    return keras.Model({SOURCE: source}, {IMAGE: served(source)}, name="served_teacher")
 
 
 def load_published(path, resolution):
