@@ -163,7 +163,7 @@ def test_a_flags_value_is_read_before_flags_are_defined(arguments, value):
 
 
 def test_owners_of_an_option_are_all_systems_that_have_it():
-    assert recipe_flags.systems_with_option("width") == ["sdn", "teacher_slim"]
+    assert recipe_flags.systems_with_option("width") == ["sdn", "kd_dlgan", "teacher_slim"]
     assert recipe_flags.systems_with_option("seed") == NAMES
     assert recipe_flags.systems_with_option("colour") == [] == recipe_flags.systems_with_option("groups")
     assert issubclass(systems.find("sdn").recipe, Recipe)
