@@ -8,6 +8,8 @@ import numpy as np
 from t2i_kd.errors import UserError
 
 MAX_CAPTION_CHARACTERS = 2000
+# So many classes are counted each.
+FEW_CLASSES = 12
 
 
 @dataclass(frozen=True)
@@ -23,6 +25,8 @@ class CaptionedImages:
         label_names: the classes' names, by label.
         attributes: for each picture what is in it, by the attribute's name (`captioned_shapes`); else empty.
         file_names: each picture's path inside the set, where it came from a file; else empty.
+        digests: the SHA-256 of each picture's file, where the files were read; else empty.
+        origin: where the set's splits come from, a clause for people; empty where the set has fixed ones.
     """
 
     name: str
@@ -32,6 +36,8 @@ class CaptionedImages:
     label_names: tuple[str, ...]
     attributes: tuple[dict[str, str], ...] = field(default=())
     file_names: tuple[str, ...] = ()
+    digests: tuple[str, ...] = ()
+    origin: str = ""
 
     def __len__(self):
         return len(self.captions)
@@ -40,6 +46,20 @@ class CaptionedImages:
     def all_captions(self):
         """Every caption of every picture, in order."""
         return [caption for captions in self.captions for caption in captions]
+
+
+def split_lines(dataset):
+    """What is told of a split: its size, its classes and where it comes from, each a line."""
+    lines = [f"{dataset.name}: {len(dataset):,} images"]
+    counts = np.bincount(dataset.labels, minlength=len(dataset.label_names))
+    if 1 < len(counts) <= FEW_CLASSES:
+        lines.append(
+            "  classes: " + ", ".join(f"{name} {n:,}" for name, n in zip(dataset.label_names, counts, strict=True))
+        )
+    elif len(counts) > 1:
+        there = counts[counts > 0]
+        lines.append(f"  {len(there):,} of {len(counts):,} classes, each of {there.min():,} to {there.max():,} images")
+    return lines + [f"  split: {dataset.origin}"] * bool(dataset.origin)
 
 
 def check_caption(caption):

@@ -1,5 +1,6 @@
 """What every reader of files shares: examples are checked one by one, then reachable by index."""
 
+import hashlib
 import operator
 import time
 from collections.abc import Callable, Iterable, Sequence
@@ -59,7 +60,17 @@ class Pictures(Sequence):
             raise UserError(f"{held.name} {error}") from None
 
 
-def collect(name, examples: Iterable[Example], label_names, resolution, max_bad_examples=0, total=0, decode=True):
+def collect(
+    name,
+    examples: Iterable[Example],
+    label_names,
+    resolution,
+    max_bad_examples=0,
+    total=0,
+    decode=True,
+    skipped=(),
+    origin="",
+):
     """A data set of the examples that pass: every picture is decoded once and every caption checked.
 
     A picture that cannot be decoded is left out; so is a caption that is empty, too long or not UTF-8, and a picture
@@ -76,29 +87,33 @@ def collect(name, examples: Iterable[Example], label_names, resolution, max_bad_
         total: number of examples, for the progress lines; 0 where it is unknown.
         decode: without, no picture is read here, and none is kept: each is decoded at every use, and one that cannot
             be decoded stays in the set until its use raises `UserError`.
+        skipped: what the reader has left out already, each a name with its reason; they count as bad.
+        origin: where the splits come from, see `CaptionedImages`.
 
     Raises:
         UserError: naming the first bad example, its reason and how many there are, where there are too many.
     """
-    bad, good = [], []
+    bad, good = list(skipped), []
     capacity = CACHE_BYTES // (3 * resolution**2) if decode else 0
     progress = _Progress(name, total)
     for example in examples:
         captions = _good_captions(example, bad)
-        picture = _decoded(example, resolution, bad) if decode else None
+        picture, digest = _decoded(example, resolution, bad) if decode else (None, "")
         if captions and (picture is not None or not decode):
             kept = picture if len(good) < capacity else example
-            good.append((example.name, captions, example.label, kept))
+            good.append((example.name, captions, example.label, kept, digest))
         progress.advance()
     _report(name, bad, max_bad_examples)
     good.sort(key=operator.itemgetter(0))
     return CaptionedImages(
         name=name,
-        images=Pictures([kept for *_, kept in good], resolution),
-        captions=tuple(captions for _, captions, _, _ in good),
-        labels=np.array([label for _, _, label, _ in good], dtype=np.int32),
+        images=Pictures([kept for *_, kept, _ in good], resolution),
+        captions=tuple(captions for _, captions, *_ in good),
+        labels=np.array([label for _, _, label, *_ in good], dtype=np.int32),
         label_names=tuple(label_names),
         file_names=tuple(file_name for file_name, *_ in good),
+        origin=origin,
+        digests=tuple(digest for *_, digest in good) if decode else (),
     )
 
 
@@ -116,14 +131,15 @@ def _good_captions(example, bad):
 
 
 def _decoded(example, resolution, bad):
-    """The picture, read-only, or None where it cannot be decoded; the reason is added to `bad`."""
+    """The picture, read-only, and its file's SHA-256; None where it cannot be decoded, the reason is added to `bad`."""
     try:
-        picture = decode_square(example.read(), resolution)
+        encoded = example.read()
+        picture = decode_square(encoded, resolution)
     except UserError as error:
         bad.append(f"{example.name} {error}")
-        return None
+        return None, ""
     picture.flags.writeable = False
-    return picture
+    return picture, hashlib.sha256(encoded).hexdigest()
 
 
 def _report(name, bad, max_bad_examples):
