@@ -44,7 +44,9 @@ def load(path, threads=0):
     return load_artifact(path, threads)
 
 
-def train(recipe, run_dir, export_dir="", overwrite=False, dataset=None, distribute="none", max_minutes=None):
+def train(
+    recipe, run_dir, export_dir="", overwrite=False, dataset=None, distribute="none", max_minutes=None, report=None
+):
     """Trains a recipe, or goes on with it where a stopped run of it lies in `run_dir`.
 
     TensorFlow's operations are made deterministic, for the process; Keras's random generator is seeded with the
@@ -60,6 +62,8 @@ def train(recipe, run_dir, export_dir="", overwrite=False, dataset=None, distrib
         distribute: `none`, `mirrored` or `multi_worker`.
         max_minutes: after which the training ends early, at a checkpoint from which the same recipe goes on; the
             student is then what there is. None: never.
+        report: called with each line about the data and what is seldom meant, once the run begins; None: nothing is
+            said.
 
     Returns:
         A `Trained`.
@@ -91,7 +95,9 @@ def train(recipe, run_dir, export_dir="", overwrite=False, dataset=None, distrib
         if export_dir:
             check_exportable(system, export_dir, overwrite)
         if is_chief():
-            open_run_directory(run_dir, system.recipe)
+            open_run_directory(run_dir, system.recipe, system.inputs(), system.plans)
+            for line in system.describe_start() if report else ():
+                report(line)
         try:
             with ending_with_the_cluster():
                 finished = system.train(run_dir, began + 60 * max_minutes if max_minutes else math.inf)

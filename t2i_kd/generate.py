@@ -4,6 +4,7 @@ One item gives the image itself, several give a captioned grid. The same caption
 same image from every artifact of a model.
 """
 
+import sys
 from pathlib import Path
 
 from absl import flags
@@ -62,6 +63,7 @@ def write_images(model, captions, images, seed, out):
     if not items:
         raise UserError(f"--{kind}: missing; say what to generate")
     _check_images(runner.condition, images, given["image"])
+    _tell_unread(runner.condition, items)
     labels = items if kind == "caption" else [Path(path).name for path in images]
     try:
         png = _png(runner, items, labels, seed)
@@ -97,6 +99,13 @@ def _read(paths):
         except OSError as error:
             raise UserError(f"--image: {path}: {error.strerror or error}") from None
     return contents
+
+
+def _tell_unread(condition, items):
+    """Names on standard error the words of captions that the model does not know or does not reach."""
+    for item in items:
+        for line in condition.unread(item):
+            print(f"warning: --{condition.kind} {item[:60]!r}: {line}", file=sys.stderr)
 
 
 def _check_images(condition, paths, contents):

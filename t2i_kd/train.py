@@ -78,6 +78,7 @@ def main():
         FLAGS.overwrite,
         distribute=FLAGS.distribute,
         max_minutes=FLAGS.max_minutes,
+        report=commands.say,
     )
     if chief:
         early = "" if finished else f" for {FLAGS.max_minutes:g} minutes; the same command goes on with it"

@@ -16,6 +16,7 @@ from keras import ops
 from tqdm import tqdm
 
 from t2i_kd.data.batches import pairs_at
+from t2i_kd.data.captioned_images import split_lines
 from t2i_kd.data.catalogue import load_dataset
 from t2i_kd.errors import UserError
 from t2i_kd.imaging import write_file_atomically
@@ -25,6 +26,7 @@ from t2i_kd.teacher_slim.fidelity import fidelity
 from t2i_kd.teacher_slim.objective import OBJECTIVE, POOLS, pool_errors, pool_statistics
 from t2i_kd.teachers.vgg19 import build_vgg19, fold_batch_normalization
 from t2i_kd.teachers.vgg19_weights import save_slim_weights
+from t2i_kd.training.loop import is_over
 from t2i_kd.training.system import System
 from t2i_kd.training.trainer import Trainer
 
@@ -135,7 +137,7 @@ class TeacherSlim(System):
         return [f"slim teacher: {folded:,} parameters without normalisation"]
 
     def describe_data(self):
-        return [f"{each.name}: {len(each):,} images" for each in (*self.dataset, *self.held_out)]
+        return [line for each in (*self.dataset, *self.held_out) for line in split_lines(each)]
 
     def own_trainer(self, plan):
         widths = {pool: self.teacher.output[pool].shape[-1] for pool in POOLS}
@@ -157,7 +159,7 @@ class TeacherSlim(System):
     def train(self, run_dir, deadline=math.inf):
         """Trains and folds the slim network; writes it, its weights (float16), and its measured fidelity."""
         run_dir = Path(run_dir)
-        if not (run_dir / FIDELITY_FILE).exists():
+        if not ((run_dir / FIDELITY_FILE).exists() and all(is_over(plan, run_dir) for plan in self.plans)):
             self.pools = cached_pools(self.teacher, self.images, run_dir / POOL_FOLDER)
             if not super().train(run_dir, deadline):
                 return False

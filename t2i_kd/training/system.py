@@ -10,13 +10,16 @@ from pathlib import Path
 import keras
 import numpy as np
 
+from t2i_kd.data.captioned_images import split_lines
 from t2i_kd.data.catalogue import load_dataset
 from t2i_kd.errors import UserError
 from t2i_kd.imaging import captioned_grid, encode_png, write_file_atomically
 from t2i_kd.runners import core_inputs
 from t2i_kd.student import WEIGHTS_FILE, image_outputs, noise_width, save_network
 from t2i_kd.teachers.catalogue import load_teacher, pinned
+from t2i_kd.training import checkpoints
 from t2i_kd.training.distribution import is_chief
+from t2i_kd.training.inputs import Inputs, captions_digest, example_digests, network_digest
 from t2i_kd.training.loop import learning_rate, plan_stages, train_stage
 
 SHEET_ITEMS = 16
@@ -151,17 +154,39 @@ class System:
         for part in ("dataset", "held_out", "condition", "network", "plans", "teacher"):
             getattr(self, part)
 
+    def inputs(self):
+        """`Inputs`: digests of all that the run reads, by which it is the same run."""
+        train, held_out = (each if isinstance(each, list) else [each] for each in (self.dataset, self.held_out))
+        return Inputs(example_digests(train), captions_digest(held_out), self.network_digests())
+
+    def network_digests(self):
+        """{what: SHA-256} of the pretrained networks that the run reads."""
+        return {"teacher": network_digest(self.teacher)}
+
     def descriptions(self):
         """The parts of `--dry_run`: functions that give lines, each raising `UserError` where something is missing."""
-        return [self.describe_network, self.describe_data, self.describe_plans, self.describe_teacher]
+        parts = (self.describe_network, self.describe_data, self.describe_plans, self.describe_teacher)
+        return [*parts, self.describe_warnings]
 
     def describe_network(self):
         """The network's size."""
         return [f"student: {self.network.count_params():,} parameters"]
 
     def describe_data(self):
-        """The sizes of both splits."""
-        return [f"{each.name}: {len(each):,} images" for each in (self.dataset, self.held_out)]
+        """Both splits: sizes, classes, where they come from."""
+        return [line for each in (self.dataset, self.held_out) for line in split_lines(each)]
+
+    def warnings(self):
+        """Lines about what is allowed and seldom meant; said where a run starts and in `--dry_run`."""
+        return []
+
+    def describe_warnings(self):
+        """`warnings`, each marked as one."""
+        return [f"warning: {line}" for line in self.warnings()]
+
+    def describe_start(self):
+        """What is said where a run starts: its data, and warnings."""
+        return [*self.describe_data(), *self.describe_warnings()]
 
     def describe_plans(self):
         """The stages' lengths."""
@@ -210,6 +235,10 @@ class System:
                 self.save_condition(run_dir)
             for plan in self.plans:
                 self.before_stage(plan)
+                if is_chief():
+                    # It cannot become longer any more.
+                    for earlier in self.plans[: self.plans.index(plan)]:
+                        checkpoints.drop_old(run_dir / "checkpoints" / earlier.stage.name, kept=0)
                 trainer = self.own_trainer(plan)
                 finished = train_stage(
                     plan,
