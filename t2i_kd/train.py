@@ -1,10 +1,11 @@
 """`python -m t2i_kd.train --flagfile=pipelines/NAME.flags`: trains what a recipe describes."""
 
+import contextlib
 import sys
 
 from absl import flags
 
-from t2i_kd import api, commands, recipe_flags, systems
+from t2i_kd import api, commands, recipe_flags, stopping, systems
 from t2i_kd.errors import UserError
 
 FLAGS = flags.FLAGS
@@ -71,15 +72,20 @@ def main():
         for line in api.describe(recipe):
             print(line)
         return
-    chief, finished = api.train(
-        recipe,
-        FLAGS.run_dir,
-        FLAGS.export_dir,
-        FLAGS.overwrite,
-        distribute=FLAGS.distribute,
-        max_minutes=FLAGS.max_minutes,
-        report=commands.say,
-    )
+    # The workers of a cluster would end at different steps.
+    polite = stopping.ending_after_the_step() if FLAGS.distribute != "multi_worker" else contextlib.nullcontext()
+    with polite:
+        chief, finished = api.train(
+            recipe,
+            FLAGS.run_dir,
+            FLAGS.export_dir,
+            FLAGS.overwrite,
+            distribute=FLAGS.distribute,
+            max_minutes=FLAGS.max_minutes,
+            report=commands.say,
+        )
+    if not finished and stopping.asked():
+        sys.exit(f"error: stopped by {stopping.asked()}; the same command goes on from the newest checkpoint")
     if chief:
         early = "" if finished else f" for {FLAGS.max_minutes:g} minutes; the same command goes on with it"
         print(f"{FLAGS.run_dir}: trained{early}")

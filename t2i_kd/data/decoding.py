@@ -61,7 +61,7 @@ def decode_square(encoded, resolution):
 def decode(encoded):
     """A picture's file as an upright `PIL.Image` in RGB, of its own size; as `decode_square` says, and its errors."""
     try:
-        with Image.open(io.BytesIO(_without_text(encoded)), formats=readable_formats()) as image:
+        with Image.open(io.BytesIO(without_text(encoded)), formats=readable_formats()) as image:
             if image.width * image.height > MAX_PIXELS:
                 raise UserError(f"has {image.width} x {image.height} pixels, more than {MAX_PIXELS:,}")
             return upright_rgb(image)
@@ -104,9 +104,10 @@ def _eight_bits(image, tags, format_name):
     elif mode == "PA":
         image = image.convert("RGBA")
     elif image.has_transparency_data and mode not in ("LA", "RGBA"):
-        if mode == "RGB" and _bits(format_name, image) == 16:
+        transparent = image.info.get("transparency")
+        if mode == "RGB" and isinstance(transparent, tuple) and max(transparent) > 255:
             # Of 16 bits a channel Pillow keeps the upper 8, and the transparent colour as it was.
-            image.info["transparency"] = tuple(value >> 8 for value in image.info["transparency"])
+            image.info["transparency"] = tuple(value >> 8 for value in transparent)
         image = image.convert("RGBA")
     if image.mode in ("LA", "RGBA"):
         return image.convert(image.mode[:-1]) if image.mode == "LA" else image.convert("RGB"), image.getchannel("A")
@@ -141,11 +142,6 @@ def _first(value, default):
 
 def _grey(values):
     return Image.fromarray(np.clip(np.rint(values), 0, 255).astype(np.uint8))
-
-
-def _bits(format_name, image):
-    """How many bits a channel of a PNG has; 8 for what is no PNG."""
-    return 16 if format_name == "PNG" and max(np.ravel(image.info.get("transparency", 0))) > 255 else 8
 
 
 def _in_srgb(image, profile):
@@ -187,7 +183,7 @@ def _colours():
     return Image.fromarray(np.stack(np.meshgrid(levels, levels, levels), -1).reshape(27, 27, 3))
 
 
-def _without_text(encoded):
+def without_text(encoded):
     """A PNG without its text, of which Pillow reads only so much before it refuses the picture; else the bytes."""
     if not encoded.startswith(PNG_SIGNATURE):
         return encoded

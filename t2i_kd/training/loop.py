@@ -9,6 +9,7 @@ from pathlib import Path
 import keras
 from absl import logging
 
+from t2i_kd import stopping
 from t2i_kd.errors import UserError
 from t2i_kd.training import checkpoints
 from t2i_kd.training.distribution import check_batch_size, distribute_batches, is_chief
@@ -90,14 +91,14 @@ class _Checkpoints(keras.callbacks.Callback):
 
 
 class _TimeLimit(keras.callbacks.Callback):
-    """Ends the training at the first step after the deadline, with a checkpoint of it."""
+    """Ends the training at the first step after the deadline or a signal that asks for it, with a checkpoint of it."""
 
     def __init__(self, deadline, checkpoint):
         super().__init__()
         self.deadline, self.checkpoint = deadline, checkpoint
 
     def on_train_batch_end(self, batch, logs=None):
-        if time.monotonic() >= self.deadline:
+        if time.monotonic() >= self.deadline or stopping.asked():
             self.checkpoint.write()
             self.model.stop_training = True
 
@@ -145,8 +146,7 @@ def _followed(plan, done, training, run_dir, folder, groups, draw_samples, measu
     if measure is not None and training.measure_every:
         # Before the progress log, which writes what is measured.
         callbacks.insert(0, _Measuring(plan, done, training.measure_every, measure, progress))
-    if deadline < math.inf:
-        callbacks.append(_TimeLimit(deadline, checkpoint))
+    callbacks.append(_TimeLimit(deadline, checkpoint))
     try:
         yield callbacks
     finally:

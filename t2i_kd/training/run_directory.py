@@ -1,5 +1,6 @@
 """The folder of a run: it belongs to one experiment, what it read included, for as long as it lives."""
 
+import contextlib
 import dataclasses
 from pathlib import Path
 
@@ -7,6 +8,7 @@ from absl import logging
 
 from t2i_kd.errors import UserError, raise_all
 from t2i_kd.imaging import write_file_atomically
+from t2i_kd.locking import LOCK, only_process
 from t2i_kd.recipe import (
     RECIPE_FILE,
     as_typed,
@@ -28,6 +30,29 @@ READ_BY = {
     "init_from": ("init_from",),
 }
 LENGTH = ("steps", "epochs")
+
+
+@contextlib.contextmanager
+def run_directory_locked(run_dir):
+    """Makes the folder where it is missing; within it no other process trains there.
+
+    Raises:
+        UserError: naming who does, or why the folder cannot be used.
+    """
+    made = not Path(run_dir).exists()
+    try:
+        Path(run_dir).mkdir(parents=True, exist_ok=True)
+        lock = only_process(Path(run_dir) / LOCK, f"--run_dir: {run_dir}")
+        lock.__enter__()
+    except OSError as error:
+        raise UserError(f"--run_dir: cannot use {run_dir}: {error.strerror or error}") from None
+    try:
+        yield
+    finally:
+        lock.__exit__(None, None, None)
+        # A refusal leaves nothing behind.
+        if made and not any(Path(run_dir).iterdir()):
+            Path(run_dir).rmdir()
 
 
 def open_run_directory(run_dir, recipe, inputs, plans=()):
@@ -64,7 +89,7 @@ def open_run_directory(run_dir, recipe, inputs, plans=()):
 
 def _check_free(run_dir):
     # A run that was killed while it wrote its first files leaves some of them.
-    begun = (f".{RECIPE_FILE}.", f".{INPUTS_FILE}.", INPUTS_FILE)
+    begun = (f".{RECIPE_FILE}.", f".{INPUTS_FILE}.", INPUTS_FILE, LOCK)
     if run_dir.exists() and any(not each.name.startswith(begun) for each in run_dir.iterdir()):
         raise UserError(f"--run_dir: {run_dir} is not empty and has no {RECIPE_FILE}")
 

@@ -10,13 +10,14 @@ import pytest
 from PIL import Image
 
 import t2i_kd
-from t2i_kd import systems
+from t2i_kd import api, systems
 from t2i_kd.data.catalogue import load_dataset
 from t2i_kd.errors import UserError
 from t2i_kd.options import DataOptions, StudentOptions, TeacherOptions, TextOptions, TrainingOptions
 from t2i_kd.sdn import SDNOptions, SDNRecipe, SDNStage
 from t2i_kd.student import load_student
 from t2i_kd.training.inputs import captions_digest, data_differences, example_digests, file_digest
+from t2i_kd.training.text_to_image import SIDES
 from tests.commands import files
 
 COLOURS = {"red": (255, 0, 0), "green": (0, 255, 0), "blue": (0, 0, 255), "white": (255, 255, 255)}
@@ -151,7 +152,7 @@ def test_a_run_belongs_to_the_content_of_its_data(trained, tmp_path):
     write_rows(data, lines)
     t2i_kd.train(recipe(data.rename(tmp_path / "moved"), steps=3), run_dir)
     assert (run_dir / "checkpoints/one/step-00000003.npz").exists()
-    assert len((run_dir / "metrics.jsonl").read_text().splitlines()) == 3
+    assert json.loads((run_dir / "metrics.jsonl").read_text().splitlines()[-1])["step"] == 3
 
 
 def test_a_student_begins_with_a_finished_ones_weights_word_by_word(trained, tmp_path):
@@ -179,3 +180,43 @@ def test_a_student_of_other_layers_is_refused(trained, tmp_path):
     with pytest.raises(UserError, match=r"--init_from: .* is neither a finished run"):
         t2i_kd.train(recipe(data, init_from=str(data)), tmp_path / "other")
     assert not (tmp_path / "other").exists()
+
+
+def test_what_is_seldom_meant_is_counted_at_the_start_and_in_a_dry_run(data):
+    """Cut captions, unknown words, mirrored pictures of captions that say a side, noise that does nothing."""
+    said = {"0.png": "a red square on the Left", "1.png": "one two three four five six seven", "4.png": "a navy square"}
+    write_rows(data, [line | {"caption": said.get(line["file_name"], line["caption"])} for line in rows(data)])
+    plain = recipe(data, noise_dim=3)
+    flipped = dataclasses.replace(plain, data=dataclasses.replace(plain.data, flip=True))
+    system = systems.build(flipped)
+    warnings = system.warnings()
+    assert [line.partition(":")[0] for line in warnings] == [
+        "--text_length",
+        "2 of 4 captions of image_folder/test hold words that the student does not know, 2 in all",
+        "--flip",
+        "--noise_dim=3",
+    ]
+    assert "2 of 4 captions of image_folder/train are longer than 4 words" in warnings[0]
+    assert "--flip: 1 of 4 captions say left or right" in warnings[2]
+    start = system.describe_start()
+    assert "image_folder/train: 4 images, 4 (image, caption) pairs" in start and "image_folder/test: 4 images" in start
+    assert start.count("  split: the key split of the metadata") == 2
+    assert [line for line in start if line.startswith("warning: ")] == [f"warning: {line}" for line in warnings]
+    assert set(start) < set(api.describe(flipped))
+    assert not any("--flip" in line for line in systems.build(plain).warnings())
+
+
+@pytest.mark.parametrize(
+    ("caption", "sided"),
+    [
+        ("a bird facing left", True),
+        ("Right-hand door", True),
+        ("the leftmost tree", True),
+        ("ein Haus links", True),
+        ("红色在左", True),
+        ("bright leftovers", False),
+        ("upright lefty", False),
+    ],
+)
+def test_captions_that_say_a_side(caption, sided):
+    assert bool(SIDES.search(caption)) == sided
