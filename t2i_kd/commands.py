@@ -14,7 +14,7 @@ from t2i_kd.command_line import WORDS, expanded, plain_path
 from t2i_kd.errors import DISK_REFUSES, UserError
 
 EXIT_BAD_INPUT = 2
-HELP = ("--help", "-help", "-h", "--helpshort", "--helpfull")
+HELP = ("--help", "-help", "-h", "-?", "--helpshort", "--helpfull", "--helpxml")
 COMMON = "Every command"
 BACKENDS = ("tensorflow", "jax")
 
@@ -78,7 +78,7 @@ def _run(main, define_flags, description, explain_unknown):
         groups = {**define_flags(arguments), COMMON: define_common_flags()}
     except (UserError, flags.Error) as error:
         _exit_bad_input(str(error))
-    if any(argument in HELP for argument in arguments[1:]):
+    if any(argument.partition("=")[0] in HELP for argument in arguments[1:]):
         print(help_text(description, groups))
         return
     names = [name for group in groups.values() for name in group]

@@ -317,3 +317,16 @@ def test_paths_of_flags_are_written_out_and_addresses_refused(tmp_path):
     assert line == "error: --run_dir: gs://bucket/run is an address; give a file or folder of this machine"
     line = refused(*RUN, "--data_dir", "~/absent", "--run_dir=x", HOME=str(tmp_path))
     assert line.startswith(f"error: --data_dir: {tmp_path}/absent does not exist")
+
+
+def test_the_package_lists_its_commands():
+    output = finish(start(code="import runpy; runpy.run_module('t2i_kd', run_name='__main__')"))
+    listed = re.findall(r"python -m t2i_kd\.(\w+)", output)
+    folder = Path(commands.__file__).parent
+    made = {path.stem for path in folder.glob("*.py") if "commands.run(main" in path.read_text()}
+    assert set(listed) == made and len(listed) == 5
+
+
+@pytest.mark.parametrize("flag", ["--help", "-h", "--helpfull", "--helpshort", "--help=true"])
+def test_help_is_no_error(flag):
+    assert "The stages:" in finish(start(flag, code=WITHOUT_KERAS))

@@ -22,7 +22,11 @@ from t2i_kd.recipe import Recipe, TextToImageStage
 class SDNOptions:
     """SDN's generator"""
 
-    width: float = option(1.0, "The factor on the generator's channel counts; it must match the teacher's.")
+    width: float = option(
+        1.0,
+        "The factor on the generator's channel counts. A stage of objective=mirrored that compares more than the image "
+        "needs the teacher's: 1 for vgg19, 0.25 for vgg19_slim; the others take any.",
+    )
     head_rank: int = option(
         0,
         "The rank of the dense layers between fc7 and the first map, which hold most weights. 0, the paper's, is full "
