@@ -118,8 +118,10 @@ def check_exportable(system, export_dir, overwrite=False):
     check_export(system.condition, export_dir, overwrite=overwrite)
 
 
-def describe(recipe, dataset=None):
+def describe(recipe, dataset=None, cost=False):
     """The lines of `--dry_run`: the recipe, and of its system all that can be known here.
+
+    `cost` also trains a few steps of each stage, to say how long the whole will take.
 
     Yields:
         Lines of text.
@@ -139,6 +141,8 @@ def describe(recipe, dataset=None):
                 yield from part()
             except UserError as error:
                 missing.append(str(error))
+        if cost and not missing:
+            yield from system.describe_cost()
     raise_all(missing)
 
 

@@ -50,8 +50,8 @@ def _define_own_flags():
     flags.DEFINE_boolean(
         "dry_run",
         False,
-        "Print the recipe and its parameter counts, name everything that is missing, and make no run. Data and weights "
-        "that can be downloaded are.",
+        "Print the recipe, its parameter counts, its data, and how fast it trains here, measured in a few steps; name "
+        "everything that is missing, and make no run. Data and weights that can be downloaded are.",
     )
 
 
@@ -69,8 +69,8 @@ def main():
         raise UserError("--run_dir: say where the run is kept")
     commands.load_backend()
     if FLAGS.dry_run:
-        for line in api.describe(recipe):
-            print(line)
+        for line in api.describe(recipe, cost=True):
+            commands.say(line)
         return
     # The workers of a cluster would end at different steps.
     polite = stopping.ending_after_the_step() if FLAGS.distribute != "multi_worker" else contextlib.nullcontext()

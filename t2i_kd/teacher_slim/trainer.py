@@ -136,6 +136,10 @@ class TeacherSlim(System):
         folded = sum(9 * w.shape[2] * w.shape[3] + w.shape[3] for w in self.network.weights if len(w.shape) == 4)
         return [f"slim teacher: {folded:,} parameters without normalisation"]
 
+    def describe_cost(self):
+        """Nothing: the teacher's maps of every image, which come first, are kept in a run directory."""
+        return []
+
     def describe_data(self):
         return [line for each in (*self.dataset, *self.held_out) for line in split_lines(each)]
 

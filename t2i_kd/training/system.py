@@ -5,6 +5,7 @@ import dataclasses
 import functools
 import math
 import random
+import time
 from pathlib import Path
 
 import keras
@@ -23,6 +24,8 @@ from t2i_kd.training.inputs import Inputs, captions_digest, example_digests, net
 from t2i_kd.training.loop import learning_rate, plan_stages, train_stage
 
 SHEET_ITEMS = 16
+# Steps that a speed is measured in, after one that compiles.
+MEASURED_STEPS = 3
 KEPT_ITEMS = 256
 
 
@@ -192,6 +195,34 @@ class System:
         """The stages' lengths."""
         return [f"stage {plan.stage.name}: {plan.stage.objective}, {plan.steps:,} steps" for plan in self.plans]
 
+    def describe_cost(self):
+        """How large the student's files become, and how fast each stage trains here, measured in a few steps."""
+        count = self.network.count_params()
+        sizes = {"student.keras and ONNX": 4, "LiteRT float16": 2, "LiteRT int8": 1}
+        told = ", ".join(f"{name} {count * size / 1e6:.1f} MB" for name, size in sizes.items())
+        lines = [f"files, about: {told}"] if self.makes_student else []
+        for plan in self.plans:
+            rate = self.measured_rate(plan)
+            minutes = plan.steps * self.recipe.training.batch_size / rate / 60
+            lines.append(
+                f"stage {plan.stage.name}: {rate:.3g} images a second here, some {minutes:,.0f} minutes in all"
+            )
+        return lines
+
+    def measured_rate(self, plan):
+        """Training images a second of a stage on this machine, in its first steps but the first, which compiles."""
+        short = dataclasses.replace(plan, last_step=plan.first_step + min(plan.steps, 1 + MEASURED_STEPS))
+        clock = _Clock()
+        with self.policy():
+            self.before_stage(short)
+            trainer, training = self.own_trainer(short), self.recipe.training
+            compiled = training.jit_compile or keras.backend.backend() == "jax"
+            trainer.compile(optimizer=trainer.make_optimizer(plan.stage, plan.steps, training), jit_compile=compiled)
+            trainer.optimizer.build(trainer.trainable_variables)
+            batches = self.batches(short, short.first_step, short.last_step)
+            trainer.fit(batches, steps_per_epoch=len(batches), shuffle=False, verbose=0, callbacks=[clock])
+        return training.batch_size * max(1, len(clock.times) - 1) / max(clock.times[-1] - clock.times[0], 1e-9)
+
     def describe_teacher(self):
         """Nothing; raises `UserError` where the teacher cannot be had."""
         _ = self.teacher
@@ -279,6 +310,23 @@ class System:
     def finish(self, run_dir):
         """Writes what the run was for."""
         save_network(self.network, run_dir / WEIGHTS_FILE)
+
+
+class _Clock(keras.callbacks.Callback):
+    """The times at which the steps of a `fit` ended."""
+
+    def __init__(self):
+        super().__init__()
+        self.times = []
+
+    def on_train_begin(self, logs=None):
+        self.times = [time.monotonic()]
+
+    def on_train_batch_end(self, batch, logs=None):
+        # Of several steps the first, which compiles, does not count.
+        self.times = (
+            [time.monotonic()] if batch == 0 and self.params.get("steps", 1) > 1 else [*self.times, time.monotonic()]
+        )
 
 
 @contextlib.contextmanager

@@ -2,7 +2,9 @@
 
 import dataclasses
 import json
+import re
 import shutil
+import time
 import zipfile
 
 import numpy as np
@@ -220,3 +222,28 @@ def test_what_is_seldom_meant_is_counted_at_the_start_and_in_a_dry_run(data):
 )
 def test_captions_that_say_a_side(caption, sided):
     assert bool(SIDES.search(caption)) == sided
+
+
+def test_a_dry_run_measures_what_training_costs(data):
+    """Files' sizes by the count of weights, and a speed from steps that the test makes slow."""
+    system, waited = systems.build(recipe(data, steps=1000)), []
+    batches = system.batches
+
+    class Slow(type(batches(system.plans[0], 0, 1))):
+        def __getitem__(self, index):
+            waited.append(index)
+            time.sleep(0.2)
+            return super().__getitem__(index)
+
+    def slow(plan, first, last):
+        made = batches(plan, first, last)
+        made.__class__ = Slow
+        return made
+
+    system.batches = slow
+    files, stage = system.describe_cost()
+    size = system.network.count_params() * 4 / 1e6
+    assert files.startswith(f"files, about: student.keras and ONNX {size:.1f} MB, ")
+    rate = float(re.fullmatch(r"stage one: (\S+) images a second here, some .* minutes in all", stage)[1])
+    # Four images a step, of which none takes less than 0.2 seconds.
+    assert 0.5 < rate <= 22 and len(waited) <= 8
