@@ -257,14 +257,21 @@ def test_a_polite_signal_ends_after_the_step_with_its_checkpoint(tmp_path, numbe
     write_images(tmp_path)
     run_dir = tmp_path / "run"
     command = [*QUICK, f"--data_dir={tmp_path}", f"--run_dir={run_dir}"]
-    process = start(*command, "--stage=one: objective=mirrored steps=100000 tap_weights=image:1")
-    while not (run_dir / "metrics.jsonl").exists() and process.poll() is None:
-        time.sleep(0.05)
-    # Meanwhile nobody else may train there.
-    line = refused(*command, "--stage=one: objective=mirrored steps=100000 tap_weights=image:1")
-    assert line.startswith(f"error: --run_dir: {run_dir} is in use by process {process.pid} on ")
-    process.send_signal(number)
-    _, errors = process.communicate(timeout=120)
+    command.append("--stage=one: objective=mirrored steps=100000 tap_weights=image:1")
+    process = start(*command)
+    try:
+        while not (run_dir / "metrics.jsonl").exists() and process.poll() is None:
+            time.sleep(0.05)
+        # Meanwhile nobody else may train there.
+        second = start(*command)
+        output, errors = second.communicate(timeout=300)
+        assert second.returncode == 2 and output == "" and "Traceback" not in errors
+        used = f"error: --run_dir: {run_dir} is in use by process {process.pid} on "
+        assert errors.splitlines()[-1].startswith(used)
+        process.send_signal(number)
+        _, errors = process.communicate(timeout=120)
+    finally:
+        process.kill()
     assert process.returncode == 1 and "Traceback" not in errors
     assert errors.splitlines()[-1].startswith(f"error: stopped by {number.name}; the same command goes on")
     (checkpoint,) = (run_dir / "checkpoints" / "one").glob("*.npz")
