@@ -4,14 +4,12 @@ Errors that the caller can mend are `UserError`s. What is imported here is impor
 """
 
 import contextlib
-import errno
 import math
 import time
 from typing import NamedTuple
 
-from t2i_kd.errors import UserError, raise_all
-
-DISK_IS_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+from t2i_kd.command_line import plain_path
+from t2i_kd.errors import DISK_REFUSES, UserError, raise_all
 
 
 class Trained(NamedTuple):
@@ -41,10 +39,12 @@ def load(path, threads=0):
     """
     from t2i_kd.loading import load_artifact
 
-    return load_artifact(path, threads)
+    return load_artifact(plain_path(path, "model"), threads)
 
 
-def train(recipe, run_dir, export_dir="", overwrite=False, dataset=None, distribute="none", max_minutes=None):
+def train(
+    recipe, run_dir, export_dir="", overwrite=False, dataset=None, distribute="none", max_minutes=None, report=None
+):
     """Trains a recipe, or goes on with it where a stopped run of it lies in `run_dir`.
 
     TensorFlow's operations are made deterministic, for the process; Keras's random generator is seeded with the
@@ -60,6 +60,8 @@ def train(recipe, run_dir, export_dir="", overwrite=False, dataset=None, distrib
         distribute: `none`, `mirrored` or `multi_worker`.
         max_minutes: after which the training ends early, at a checkpoint from which the same recipe goes on; the
             student is then what there is. None: never.
+        report: called with each line about the data and what is seldom meant, once the run begins; None: nothing is
+            said.
 
     Returns:
         A `Trained`.
@@ -71,10 +73,11 @@ def train(recipe, run_dir, export_dir="", overwrite=False, dataset=None, distrib
     from t2i_kd.training.determinism import begin_names_anew, make_deterministic
     from t2i_kd.training.distribution import check_batch_size, ending_with_the_cluster, is_chief, make_strategy
     from t2i_kd.training.memory import keep_freed_memory
-    from t2i_kd.training.run_directory import open_run_directory
+    from t2i_kd.training.run_directory import open_run_directory, run_directory_locked
     from t2i_kd.training.system import random_state_restored
 
     began = time.monotonic()
+    run_dir, export_dir = plain_path(run_dir, "run_dir"), plain_path(export_dir, "export_dir")
     if max_minutes is not None and not 0 < max_minutes < math.inf:
         raise UserError(f"--max_minutes: {max_minutes:g} is not positive and finite")
     if max_minutes and distribute == "multi_worker":
@@ -84,19 +87,23 @@ def train(recipe, run_dir, export_dir="", overwrite=False, dataset=None, distrib
     make_deterministic()
     if strategy is None:
         begin_names_anew()
-    with random_state_restored(), strategy.scope() if strategy else contextlib.nullcontext():
+    scope = strategy.scope() if strategy else contextlib.nullcontext()
+    with random_state_restored(), scope, contextlib.ExitStack() as held:
         check_batch_size(recipe.training.batch_size)
         system = systems.build(recipe, dataset=dataset)
         system.prepare()
         if export_dir:
             check_exportable(system, export_dir, overwrite)
         if is_chief():
-            open_run_directory(run_dir, system.recipe)
+            held.enter_context(run_directory_locked(run_dir))
+            open_run_directory(run_dir, system.recipe, system.inputs(), system.plans)
+            for line in system.describe_start() if report else ():
+                report(line)
         try:
             with ending_with_the_cluster():
                 finished = system.train(run_dir, began + 60 * max_minutes if max_minutes else math.inf)
         except OSError as error:
-            if error.errno not in DISK_IS_FULL:
+            if error.errno not in DISK_REFUSES:
                 raise
             raise UserError(f"--run_dir: cannot write into {run_dir}: {error.strerror}") from None
         return Trained(is_chief(), finished)
@@ -111,8 +118,10 @@ def check_exportable(system, export_dir, overwrite=False):
     check_export(system.condition, export_dir, overwrite=overwrite)
 
 
-def describe(recipe, dataset=None):
+def describe(recipe, dataset=None, cost=False):
     """The lines of `--dry_run`: the recipe, and of its system all that can be known here.
+
+    `cost` also trains a few steps of each stage, to say how long the whole will take.
 
     Yields:
         Lines of text.
@@ -132,6 +141,8 @@ def describe(recipe, dataset=None):
                 yield from part()
             except UserError as error:
                 missing.append(str(error))
+        if cost and not missing:
+            yield from system.describe_cost()
     raise_all(missing)
 
 
@@ -157,6 +168,7 @@ def export(run_dir, export_dir, version=1, overwrite=False, artifacts=None, trun
     from t2i_kd.exporting.exporter import export_run, no_report
     from t2i_kd.exporting.manifest import FILES
 
+    run_dir, export_dir = plain_path(run_dir, "run_dir"), plain_path(export_dir, "export_dir")
     kinds = tuple(FILES) if artifacts is None else tuple(artifacts)
     for kind in kinds:
         if kind not in FILES:

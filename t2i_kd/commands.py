@@ -1,5 +1,7 @@
 """How every command starts and ends: flags in, exit code out."""
 
+import contextlib
+import json
 import os
 import re
 import sys
@@ -7,12 +9,14 @@ import textwrap
 
 from absl import app, flags
 
-from t2i_kd import api, plugins, quiet
-from t2i_kd.errors import UserError
+from t2i_kd import api, plugins, quiet, stopping
+from t2i_kd.command_line import WORDS, expanded, plain_path
+from t2i_kd.errors import DISK_REFUSES, UserError
 
 EXIT_BAD_INPUT = 2
-HELP = ("--help", "-help", "-h", "--helpshort", "--helpfull")
+HELP = ("--help", "-help", "-h", "-?", "--helpshort", "--helpfull", "--helpxml")
 COMMON = "Every command"
+BACKENDS = ("tensorflow", "jax")
 
 # Exported files by the precision of their weights.
 REDUCED_PRECISION = ("litert_float16", "litert_int8")
@@ -30,22 +34,54 @@ def run(main, define_flags, description, explain_unknown=lambda name: ""):
         description: the command in a sentence, for `--help`.
         explain_unknown: function from the name of an unknown flag to the error; where that is empty, it is absl's.
     """
+    sys.stdout, sys.stderr = _Pipe(sys.stdout), _Pipe(sys.stderr)
+    stopping.end_at_once()
     try:
-        arguments = expanded(sys.argv)
+        _run(main, define_flags, description, explain_unknown)
+    except stopping.Stopped as signal:
+        sys.exit(f"error: stopped by {signal}")
+
+
+class _Pipe:
+    """A stream that goes on into nothing once nobody reads it any more: a run is not lost for the reader of its log."""
+
+    def __init__(self, stream):
+        self._stream = stream
+
+    def __getattr__(self, name):
+        return getattr(self._stream, name)
+
+    def write(self, text):
+        return self._doing(self._stream.write, text)
+
+    def flush(self):
+        return self._doing(self._stream.flush)
+
+    def _doing(self, action, *arguments):
+        try:
+            return action(*arguments)
+        except BrokenPipeError:
+            nothing = os.open(os.devnull, os.O_WRONLY)
+            os.dup2(nothing, self._stream.fileno())
+            os.close(nothing)
+            return None
+
+
+def _run(main, define_flags, description, explain_unknown):
+    try:
+        # Everybody after this reads the same line.
+        sys.argv[1:] = expanded(sys.argv[1:])
+        arguments = sys.argv
         verbose = not given(arguments, "verbosity", "-1").startswith("-")
         os.environ.setdefault(quiet.LEVEL, "0" if verbose else "2")
         groups = {**define_flags(arguments), COMMON: define_common_flags()}
     except (UserError, flags.Error) as error:
         _exit_bad_input(str(error))
-    if any(argument in HELP for argument in arguments[1:]):
+    if any(argument.partition("=")[0] in HELP for argument in arguments[1:]):
         print(help_text(description, groups))
         return
-    app.run(lambda argv: _call(main, argv), flags_parser=lambda argv: _parse(argv, explain_unknown))
-
-
-def expanded(arguments):
-    """The arguments with every `--flagfile` replaced by what it holds. Raises `flags.Error`."""
-    return flags.FlagValues().read_flags_from_files(list(arguments))
+    names = [name for group in groups.values() for name in group]
+    app.run(lambda argv: _call(main, argv), flags_parser=lambda argv: _parse(argv, explain_unknown, names))
 
 
 def given(arguments, name, default=""):
@@ -87,7 +123,8 @@ def help_text(description, groups):
 
 def _flag_help(name):
     if name == "flagfile":
-        return ["  --flagfile=FILE", "      Reads flags from a file, one a line."]
+        text = "Reads flags from a file, one a line; what follows # is a comment, and a value may stand between quotes."
+        return ["  --flagfile=FILE", *_indented(text)]
     flag = flags.FLAGS[name]
     if name == "verbosity":
         text = "How much is logged: -1 warnings, 0 also events, 1 more. From 0 on TensorFlow's own lines show too."
@@ -111,13 +148,33 @@ def load_backend():
     standard error is held back meanwhile, unless something fails, there is an NVIDIA device, which they may be about,
     or they are asked for: with `--verbosity=0`, or with TF_CPP_MIN_LOG_LEVEL=0 in the environment.
     """
+    backend = check_backend()
     with quiet.standard_error_held(shown=os.path.exists("/dev/nvidia0")):
-        import keras
-
+        try:
+            import keras
+        except (ImportError, ValueError, OSError) as error:
+            raise UserError(f"KERAS_BACKEND={backend}: Keras cannot be loaded with it: {error}") from None
+        # Whatever a keras.json says: weights and arithmetic here are these.
+        keras.config.set_floatx("float32")
+        keras.config.set_image_data_format("channels_last")
+        keras.config.set_dtype_policy("float32")
         if keras.backend.backend() == "tensorflow":
             import tensorflow as tf
 
             tf.config.list_physical_devices()
+
+
+def check_backend():
+    """The backend that Keras will take. Raises `UserError` where this package does not run on it."""
+    backend, source = os.environ.get("KERAS_BACKEND"), "KERAS_BACKEND"
+    if not backend:
+        path = os.path.join(os.environ.get("KERAS_HOME") or os.path.expanduser("~/.keras"), "keras.json")
+        backend, source = "tensorflow", f"{path}: backend"
+        with contextlib.suppress(OSError, ValueError, AttributeError), open(path, encoding="utf-8") as file:
+            backend = json.load(file).get("backend", backend)
+    if backend not in BACKENDS:
+        raise UserError(f"{source}={backend}: t2i_kd runs on {' and '.join(BACKENDS)}")
+    return backend
 
 
 def say(line):
@@ -157,13 +214,25 @@ def export_trained(run_dir, export_dir, overwrite):
         kinds = [kind for kind in FILES if kind not in refused]
 
 
-def _parse(argv, explain_unknown):
+def _parse(argv, explain_unknown, names):
     try:
-        return flags.FLAGS(argv)
+        rest = flags.FLAGS(argv)
+        _write_paths_out(name for name in names if name in flags.FLAGS and name not in WORDS)
+        return rest
     except flags.UnrecognizedFlagError as error:
         _exit_bad_input(explain_unknown(error.flagname) or str(error))
-    except flags.Error as error:
+    except (flags.Error, UserError) as error:
         _exit_bad_input(str(error))
+
+
+def _write_paths_out(names):
+    """Puts every flag's text in full, see `plain_path`; a flag that is no path is as it was."""
+    for name in names:
+        flag = flags.FLAGS[name]
+        if isinstance(flag.value, str):
+            flag.value = plain_path(flag.value, name)
+        elif isinstance(flag.value, list):
+            flag.value = [plain_path(each, name) for each in flag.value]
 
 
 def _call(main, argv):
@@ -177,6 +246,10 @@ def _call(main, argv):
         main()
     except UserError as error:
         _exit_bad_input(str(error))
+    except OSError as error:
+        if error.errno not in DISK_REFUSES:
+            raise
+        _exit_bad_input(f"{error.filename or 'cannot write'}: {error.strerror}")
 
 
 def _exit_bad_input(message):

@@ -1,5 +1,12 @@
 """The one exception that a command turns into a single line and exit code 2."""
 
+import errno
+
+# What a disk says that is full, read-only or broken.
+DISK_REFUSES = tuple(
+    getattr(errno, name) for name in ("ENOSPC", "EDQUOT", "EFBIG", "EROFS", "EIO") if hasattr(errno, name)
+)
+
 
 class UserError(ValueError):
     """What the user gave is wrong. The message is one line that names the flag, file or field."""

@@ -43,7 +43,8 @@ def _define():
     flags.DEFINE_string(
         "dataset",
         "",
-        f"The data set whose test split is used: {', '.join(DATASETS)}, or a module such as my_package.my_data.",
+        f"The data set whose test split is used: {', '.join(DATASETS)}, or a module such as my_package.my_data. Empty "
+        "takes the one that the first model was trained on, with its --data_dir.",
     )
     flags.DEFINE_string("data_dir", "", "The folder or .zip of the data set, where it needs one.")
     flags.DEFINE_integer(
@@ -72,7 +73,8 @@ def _define_extractor_flags():
         EXTRACTORS[0],
         EXTRACTORS,
         "Whose features are compared: inception (InceptionV3), teacher (which SDN learns from, so that this alone says "
-        "little), hub (--extractor_handle), or own (a small classifier trained on the training split).",
+        "little), hub (--extractor_handle), or own (a small classifier trained on the training split, or without "
+        "classes a network that learns how its pictures are turned).",
     )
     flags.DEFINE_string(
         "inception_weights",

@@ -171,7 +171,8 @@ def evaluate(models, dataset, metrics, *, teacher=None, out="", page="", bootstr
 
     Args:
         models: a path or an object that generates, see `students`; or a list of several, see `finished_students`.
-        dataset: a name of `DATASETS`, or a data set object with `load(split, resolution, ...)` and `name`.
+        dataset: a name of `DATASETS`, or a data set object with `load(split, resolution, ...)` and `name`; empty: that
+            of the first model's recipe, with its `data_dir` and `max_bad_examples` where none are given.
         metrics: names, a list or one string with commas between them; see `resolve_metrics`.
         teacher: `TeacherOptions` for the metrics that need one; None: the one that the first model learned from.
         out: path of a JSON report, or empty.
@@ -192,6 +193,8 @@ def evaluate(models, dataset, metrics, *, teacher=None, out="", page="", bootstr
     models = [models] if isinstance(models, str | Path) or _is_runner(models) else list(models)
     _check(models, {"out": out, "page": page}, bootstrap, options.get("extractor", EXTRACTORS[0]))
     measures = resolve_metrics(metrics)
+    if not dataset:
+        dataset, options = _data_of(models[0], options)
     if page:
         _check_page(measures)
     found = Findings(measures, labels_of(models), bootstrap, report or (lambda text: None), bool(page))
@@ -210,6 +213,17 @@ def evaluate(models, dataset, metrics, *, teacher=None, out="", page="", bootstr
         _check_page(found.rated)
         _write("page", page, render_page(f"{whole['dataset']}: {found.rated[0]}", whole, found.sections))
     return whole
+
+
+def _data_of(model, options):
+    """The data set that a model was trained on, and the options with what it was read with, but for what is given."""
+    data = getattr(recipe_of(model), "data", None)
+    # Of a data set object a recipe has the name and the digest.
+    if data is None or "@" in data.dataset:
+        raise UserError("--dataset: missing; the model does not say what it was trained on")
+    told = {name: options.get(name) or getattr(data, name) for name in ("data_dir", "max_bad_examples")}
+    logging.info("the data set of the model's recipe: %s %s", data.dataset, told["data_dir"])
+    return data.dataset, {**options, **told}
 
 
 def _checked_context(candidate, dataset, measures, given):

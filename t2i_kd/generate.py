@@ -5,6 +5,7 @@ caption or image and the same seed give the same image from every artifact of a 
 """
 
 import math
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -66,6 +67,7 @@ def write_images(model, captions, images, seed, out):
     if not items:
         raise UserError(f"--{kind}: missing; say what to generate")
     _check_images(runner.condition, images, given["image"])
+    _tell_unread(runner.condition, items)
     labels = items if kind == "caption" else [Path(path).name for path in images]
     try:
         png = _png(runner, items, labels, seed)
@@ -110,6 +112,13 @@ def _read(paths):
         except OSError as error:
             raise UserError(f"--image: {path}: {error.strerror or error}") from None
     return contents
+
+
+def _tell_unread(condition, items):
+    """Names on standard error the words of captions that the model does not know or does not reach."""
+    for item in items:
+        for line in condition.unread(item):
+            print(f"warning: --{condition.kind} {item[:60]!r}: {line}", file=sys.stderr)
 
 
 def _check_images(condition, paths, contents):

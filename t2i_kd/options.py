@@ -10,9 +10,13 @@ from dataclasses import dataclass, field
 from t2i_kd.errors import UserError
 
 
-def option(default, help_text, choices=None):
-    """A field that is a flag: its default, its help in whole sentences, and the values that it may take, if few."""
-    return field(default=default, metadata={"help": help_text, "choices": choices})
+def option(default, help_text, choices=None, free=False):
+    """A field that is a flag: its default, its help in whole sentences, and the values that it may take, if few.
+
+    `free` is an option that a run may change on its way: it decides no weight, or only through what is read from files,
+    whose digests the run keeps (see `t2i_kd.training.inputs`).
+    """
+    return field(default=default, metadata={"help": help_text, "choices": choices, "free": free})
 
 
 @dataclass(frozen=True)
@@ -24,7 +28,7 @@ class DataOptions:
         "The data set: captioned_shapes, image_folder, cub200, oxford_flowers102, noto_emoji, for srpkd also "
         "paired_folder and unpaired_folder, or a module of your own on Python's path, as in my_package.my_data.",
     )
-    data_dir: str = option("", "The folder or .zip of the data set, where it needs one.")
+    data_dir: str = option("", "The folder or .zip of the data set, where it needs one.", free=True)
     resolution: int = option(32, "The side of the images in pixels. A teacher may ask for a multiple of 32.")
     flip: bool = option(False, "Mirror a random half of the training images left to right.")
     data_fraction: float = option(
@@ -39,7 +43,7 @@ class DataOptions:
         False, "Draw as many of each class as of any other, as far as it has them, for the two options above."
     )
     max_bad_examples: int = option(
-        0, "How many broken images or unusable captions may be left out; more of them stop the command."
+        0, "How many broken images or unusable captions may be left out; more of them stop the command.", free=True
     )
 
 
@@ -55,12 +59,15 @@ class TextOptions:
     )
     text_dim: int = option(1024, "The width of the text vector. The paper's is 1024.")
     text_length: int = option(
-        0, "How many tokens of a caption are kept. 0 stands for 32 words (gru) or 201 characters (char_cnn_rnn)."
+        0,
+        "How many tokens of a caption are kept. 0 stands for as many words as the longest training caption has, 32 to "
+        "128 (gru), or 201 characters (char_cnn_rnn).",
+        free=True,
     )
     word_dim: int = option(64, "The width of a word's vector, for gru.")
-    text_weights: str = option("", "The .weights.h5 of a pretrained text encoder to start from.")
-    embeddings_dir: str = option("", "The folder of Reed's embedding pickles, for precomputed.")
-    hub_handle: str = option("", "The TF-Hub handle, or a local folder, for hub.")
+    text_weights: str = option("", "The .weights.h5 of a pretrained text encoder to start from.", free=True)
+    embeddings_dir: str = option("", "The folder of Reed's embedding pickles, for precomputed.", free=True)
+    hub_handle: str = option("", "The TF-Hub handle, or a local folder, for hub.", free=True)
 
 
 @dataclass(frozen=True)
@@ -73,20 +80,23 @@ class TeacherOptions:
         "keras.applications by its name, run:DIR (the student of a run that reads images), conse or conse:NETWORK (an "
         "ImageNet classifier joined to a sentence encoder), clip or clip:PRESET (KerasHub's), a module of your own on "
         "Python's path, or none.",
+        free=True,
     )
     teacher_weights: str = option(
         "imagenet",
         "The teacher's weights: imagenet (Keras downloads them; those of vgg19_slim and efficientnet_lite0 come with "
         "the package) or a file: a .weights.h5 of the same keras.applications network, a .npz that the teacher_slim "
         "system wrote, or one of EfficientNet-Lite0's arrays.",
+        free=True,
     )
     teacher_weights_sha256: str = option(
-        "", "The SHA-256 that the file of the teacher's weights must have; empty: any."
+        "", "The SHA-256 that the file of the teacher's weights must have; empty: any.", free=True
     )
     teacher_cache_mb: int = option(
         1024,
         "How many megabytes may hold the teacher's features of the training images. Where they would need more, or an "
         "image comes less than twice in a stage, they are computed at every step. 0 computes them always.",
+        free=True,
     )
     teacher_pooling: str = option(
         "average", "The pooling of vgg19 and vgg19_slim. The paper's is average.", ("average", "max")
@@ -142,10 +152,19 @@ class StudentOptions:
     """The student's inputs"""
 
     noise_dim: int = option(
-        0, "The width of the noise beside the text vector. 0, the paper's for SDN, makes the student deterministic."
+        0,
+        "The width of the noise beside the text vector. 0, the paper's for SDN, makes the student deterministic. SDN's "
+        "images differ by their noise only after a stage of objective=adversarial: its distances alone ask for one "
+        "image a caption.",
     )
     whiten_text: bool = option(
         False, "Start with an affine map after the text encoder that makes the training captions' vectors white."
+    )
+    init_from: str = option(
+        "",
+        "A finished student to start from, a run directory or an exported version of the same layers. Word vectors go "
+        "by their words, so that the vocabulary may be another. Empty starts from random weights.",
+        free=True,
     )
 
     def __post_init__(self):
@@ -157,7 +176,11 @@ class StudentOptions:
 class MirroredOptions:
     """The mirrored generator"""
 
-    width: float = option(1.0, "The factor on the generator's channel counts; it must match the teacher's.")
+    width: float = option(
+        1.0,
+        "The factor on the generator's channel counts. A stage of objective=mirrored that compares more than the image "
+        "needs the teacher's: 1 for vgg19, 0.25 for vgg19_slim; the others take any.",
+    )
     head_rank: int = option(
         0,
         "The rank of the dense layers between fc7 and the first map, which hold most weights. 0, the paper's, is full "
@@ -193,13 +216,14 @@ class TrainingOptions:
     dtype_policy: str = option("float32", "The arithmetic of the networks.", ("float32", "mixed_bfloat16"))
     jit_compile: bool = option(False, "Compile the training step with XLA.")
     clipnorm: float = option(0.0, "The largest global norm of a step's gradient. 0 clips nothing.")
-    checkpoint_every: int = option(500, "How many steps lie between two checkpoints.")
-    sample_every: int = option(500, "How many steps lie between two sample sheets.")
-    log_every: int = option(20, "How many steps lie between two lines of metrics.jsonl.")
+    checkpoint_every: int = option(500, "How many steps lie between two checkpoints.", free=True)
+    sample_every: int = option(500, "How many steps lie between two sample sheets.", free=True)
+    log_every: int = option(20, "How many steps lie between two lines of metrics.jsonl.", free=True)
     measure_every: int = option(
         0,
         "How many steps lie between two measurements on held-out images: a kernel distance, the diversity, and the "
         "discriminators' health, for metrics.jsonl and TensorBoard. 0 measures nothing.",
+        free=True,
     )
 
     def __post_init__(self):

@@ -95,6 +95,10 @@ class Recipe:
         """The `metrics.tap_errors.TapObjective` that its images are trained to minimise; None: there is none."""
         return None
 
+    def follows_length(self, stage):
+        """What follows a stage's length, so that a longer one would have begun otherwise; empty: nothing."""
+        return "" if stage.schedule == "constant" else f"schedule={stage.schedule}"
+
     def as_dict(self):
         """The recipe as JSON values, its stages last."""
         values = dataclasses.asdict(self)
@@ -182,18 +186,45 @@ def _check_choices(values, source):
             raise UserError(f"{source}: {item.name} is {value!r}, none of {', '.join(choices)}")
 
 
-def first_difference(ours, theirs):
-    """The first field in which two recipes differ, as `(name, ours, theirs)`; None where they are the same."""
-    pairs = zip(_leaves(ours.as_dict()), _leaves(theirs.as_dict()), strict=False)
-    for (name, mine), (other_name, other) in pairs:
-        if (name, mine) != (other_name, other):
-            return name, mine, other
-    return None
+def differences(theirs, ours):
+    """The options in which two recipes of one system differ, as the user types them; stages and free options left out.
+
+    Returns:
+        A list of lines such as `--seed=0 there, --seed=4 here`.
+    """
+    return [
+        difference(item.name, getattr(before, item.name), getattr(now, item.name))
+        for before, now in zip(*(_groups(recipe) for recipe in (theirs, ours)), strict=True)
+        for item in dataclasses.fields(now)
+        if not item.metadata.get("free") and getattr(before, item.name) != getattr(now, item.name)
+    ]
 
 
-def _leaves(values, prefix=""):
-    for name, value in values.items():
-        if isinstance(value, dict):
-            yield from _leaves(value)
-        else:
-            yield prefix + name, value
+def difference(name, theirs, ours):
+    """One option in two recipes, as the user types it."""
+    return f"{as_typed(name, theirs)} there, {as_typed(name, ours)} here"
+
+
+def as_typed(name, value):
+    """An option as its flag."""
+    return f"--{'' if value else 'no'}{name}" if isinstance(value, bool) else f"--{name}={value}"
+
+
+def stage_as_typed(stage):
+    """A stage as `--stage` has it: its fields that are not the defaults."""
+    given = [item for item in dataclasses.fields(stage) if getattr(stage, item.name) != item.default]
+    keys = [f"{item.name}={field_as_typed(getattr(stage, item.name))}" for item in given if item.name != "name"]
+    return f"{stage.name}: {' '.join(keys)}"
+
+
+def field_as_typed(value):
+    """The value of a stage's field as `--stage` has it."""
+    if isinstance(value, tuple):
+        return ",".join(":".join(map(field_as_typed, each)) if isinstance(each, tuple) else each for each in value)
+    if isinstance(value, float):
+        return f"{value:.12g}"
+    return str(value).lower() if isinstance(value, bool) else str(value)
+
+
+def _groups(recipe):
+    return [getattr(recipe, name) for name in recipe.groups()]

@@ -10,6 +10,7 @@ from absl import flags
 
 from t2i_kd import systems
 from t2i_kd.errors import UserError
+from t2i_kd.recipe import field_as_typed
 
 
 def define_flags(recipe_class, values=flags.FLAGS):
@@ -37,8 +38,14 @@ def define_option(item, text, default, values=flags.FLAGS):
 
 def stage_help(stage_class):
     """The help of `--stage`."""
-    keys = ", ".join(item.name for item in dataclasses.fields(stage_class)[1:])
-    return f"A stage of the training, given once for each in their order: 'NAME: key=value ...', with the keys {keys}."
+    fields = dataclasses.fields(stage_class)[1:]
+    keys = ", ".join(item.name for item in fields)
+    said = (item for item in fields if item.default not in (dataclasses.MISSING, "", (), 0))
+    defaults = ", ".join(f"{item.name}={field_as_typed(item.default)}" for item in said)
+    return (
+        f"A stage of the training, given once for each in their order: 'NAME: key=value ...', with the keys {keys}. "
+        f"Keys that are left out are {defaults}, else empty or 0."
+    )
 
 
 def from_flags(recipe_class, values, system):

@@ -1,6 +1,9 @@
 """How `python -m t2i_kd.train` reads its flags, what its help says, and what it keeps quiet about."""
 
 import re
+import signal
+import subprocess
+import sys
 import time
 from pathlib import Path
 
@@ -10,7 +13,7 @@ from t2i_kd import api, commands, recipe_flags, systems
 from t2i_kd.exporting.fidelity import FidelityError
 from t2i_kd.exporting.manifest import FILES
 from t2i_kd.recipe import Recipe
-from tests.commands import finish, refused, start
+from tests.commands import environment, finish, metrics, refused, start
 from tests.systems import ROOMS, STRANGER, recipe_of, write_images, write_stranger
 
 NAMES = [room.name for room in ROOMS]
@@ -245,3 +248,94 @@ def test_a_training_ends_with_the_files_that_agree(monkeypatch, capsys, kind):
     others = [each for each in FILES if each != kind]
     assert asked == [("run", "model", True, None), ("run", "model", True, others)]
     assert f"warning: {kind} differs" in capsys.readouterr().out
+
+
+QUICK = (*RUN[:-1], "--checkpoint_every=100000", "--log_every=1")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_polite_signal_ends_after_the_step_with_its_checkpoint(tmp_path, number):
+    write_images(tmp_path)
+    run_dir = tmp_path / "run"
+    command = [*QUICK, f"--data_dir={tmp_path}", f"--run_dir={run_dir}"]
+    command.append("--stage=one: objective=mirrored steps=100000 tap_weights=image:1")
+    process = start(*command)
+    try:
+        while not (run_dir / "metrics.jsonl").exists() and process.poll() is None:
+            time.sleep(0.05)
+        # Meanwhile nobody else may train there.
+        second = start(*command)
+        output, errors = second.communicate(timeout=300)
+        assert second.returncode == 2 and output == "" and "Traceback" not in errors
+        used = f"error: --run_dir: {run_dir} is in use by process {process.pid} on "
+        assert errors.splitlines()[-1].startswith(used)
+        process.send_signal(number)
+        _, errors = process.communicate(timeout=120)
+    finally:
+        process.kill()
+    assert process.returncode == 1 and "Traceback" not in errors
+    assert errors.splitlines()[-1].startswith(f"error: stopped by {number.name}; the same command goes on")
+    (checkpoint,) = (run_dir / "checkpoints" / "one").glob("*.npz")
+    assert metrics(run_dir)[-1]["step"] == int(checkpoint.stem.removeprefix("step-"))
+    assert not list(run_dir.glob(".*")) and (run_dir / "student.keras").exists()
+
+
+def test_a_signal_before_the_training_ends_in_one_line():
+    program = """
+import os, signal, sys
+from t2i_kd import commands
+sys.argv = ["nothing"]
+def main():
+    os.kill(os.getpid(), signal.SIGTERM)
+    raise AssertionError("went on")
+commands.run(main, lambda arguments: {}, "Does nothing.")
+"""
+    process = start(code=program)
+    assert process.communicate(timeout=60) == ("", "error: stopped by SIGTERM\n") and process.returncode == 1
+
+
+def test_a_reader_that_goes_away_is_no_error():
+    code = f"{sys.executable} -m t2i_kd.train --help 2>errors | head -n 1; echo ${{PIPESTATUS[0]}}; cat errors"
+    done = subprocess.run(["bash", "-c", code], capture_output=True, text=True, env=environment(), check=True)
+    assert done.stdout.splitlines()[1:] == ["0"]
+
+
+@pytest.mark.parametrize("how", ["environment", "keras.json"])
+def test_a_backend_that_is_none_of_ours_is_named(tmp_path, how):
+    write_images(tmp_path)
+    changes = {"KERAS_BACKEND": "torch"} if how == "environment" else {"KERAS_BACKEND": None}
+    (tmp_path / "keras.json").write_text('{"backend": "torch"}')
+    line = refused(*RUN, f"--data_dir={tmp_path}", "--run_dir=x", KERAS_HOME=str(tmp_path), **changes)
+    assert line.endswith("torch: t2i_kd runs on tensorflow and jax")
+    assert line.startswith("error: KERAS_BACKEND=" if how == "environment" else f"error: {tmp_path / 'keras.json'}")
+
+
+def test_a_keras_json_of_another_taste_changes_nothing(tmp_path):
+    (tmp_path / "keras.json").write_text('{"floatx": "float16", "image_data_format": "channels_first"}')
+    program = (
+        "from t2i_kd import commands; commands.load_backend(); import keras; "
+        "print(keras.config.floatx(), keras.config.image_data_format(), keras.config.dtype_policy().name)"
+    )
+    assert finish(start(code=program, KERAS_HOME=str(tmp_path))) == "float32 channels_last float32\n"
+
+
+def test_paths_of_flags_are_written_out_and_addresses_refused(tmp_path):
+    write_images(tmp_path)
+    line = refused(*RUN, f"--data_dir={tmp_path}", "--run_dir=gs://bucket/run")
+    assert line == "error: --run_dir: gs://bucket/run is an address; give a file or folder of this machine"
+    line = refused(*RUN, "--data_dir", "~/absent", "--run_dir=x", HOME=str(tmp_path))
+    assert line.startswith(f"error: --data_dir: {tmp_path}/absent does not exist")
+
+
+def test_the_package_lists_its_commands():
+    output = finish(start(code="import runpy; runpy.run_module('t2i_kd', run_name='__main__')"))
+    listed = re.findall(r"python -m t2i_kd\.(\w+)", output)
+    folder = Path(commands.__file__).parent
+    made = {path.stem for path in folder.glob("*.py") if "commands.run(main" in path.read_text()}
+    assert set(listed) == made and len(listed) == 5
+
+
+@pytest.mark.parametrize("flag", ["--help", "-h", "--helpfull", "--helpshort", "--help=true"])
+def test_help_is_no_error(flag):
+    assert "The stages:" in finish(start(flag, code=WITHOUT_KERAS))

@@ -189,6 +189,20 @@ def test_wrong_input_names_its_flag(run_dir, changed, message):
         evaluation.evaluate(**(given | changed))
 
 
+def test_a_model_says_what_it_was_trained_on(run_dir, tmp_path):
+    given = {"num_captions": 2, "bootstrap": 0}
+    report = evaluation.evaluate(str(run_dir), "", "ssim", **given)
+    assert report["dataset"] == "captioned_shapes"
+    assert report == evaluation.evaluate(str(run_dir), "captioned_shapes", "ssim", **given)
+    with pytest.raises(UserError, match="--dataset: missing; the model does not say"):
+        evaluation.evaluate(Grey(0), "", "ssim", **given)
+    data = dataclasses.replace(RECIPE.data, dataset="image_folder", data_dir="mine", max_bad_examples=3)
+    (tmp_path / "recipe.json").write_text(dataclasses.replace(RECIPE, data=data).to_json())
+    found = evaluation._data_of(tmp_path, {"seed": 1, "data_dir": "", "max_bad_examples": 0})
+    assert found == ("image_folder", {"seed": 1, "data_dir": "mine", "max_bad_examples": 3})
+    assert evaluation._data_of(tmp_path, {"data_dir": "other"})[1]["data_dir"] == "other"
+
+
 def test_two_runs_are_compared_on_the_same_captions_and_shown_on_a_page(run_dir, tmp_path, capsys):
     """The second run's student is the first's second one: its pictures differ, on the same captions."""
     other = tmp_path / "other"

@@ -58,6 +58,15 @@ def test_one_caption_gives_the_picture_itself(grey, tmp_path):
     np.testing.assert_array_equal(picture, np.full((32, 32, 3), 77))
 
 
+def test_words_that_the_model_does_not_read_are_named(grey, tmp_path, capsys):
+    captions = ["red", "Red xyzzy red plugh", "red " * 8 + "end"]
+    generate.write_images("model", captions, [], 0, tmp_path / "one.png")
+    assert capsys.readouterr().err.splitlines() == [
+        "warning: --caption 'Red xyzzy red plugh': the student does not know 'xyzzy', 'plugh'",
+        "warning: --caption 'red red red red red red red red end': the student reads 8 words, not 'end'",
+    ]
+
+
 def test_several_captions_give_a_grid(grey, tmp_path):
     generate.write_images("model", ["a red circle", "a blue square", "a star"], [], 77, tmp_path / "three.PNG")
     sheet = np.asarray(Image.open(tmp_path / "three.PNG"))

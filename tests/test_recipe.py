@@ -7,7 +7,7 @@ from t2i_kd import systems
 from t2i_kd.errors import UserError
 from t2i_kd.icsd_gan import IcsdRecipe
 from t2i_kd.kd_dlgan import KDDLGANRecipe
-from t2i_kd.recipe import Stage, TextToImageStage, first_difference
+from t2i_kd.recipe import Stage, TextToImageStage, differences, stage_as_typed
 from t2i_kd.recipe_flags import parse_stage
 from t2i_kd.sdn import SDNRecipe, SDNStage
 from t2i_kd.srpkd import SrpkdRecipe
@@ -150,10 +150,18 @@ def test_a_wrong_recipe_file_is_named(text, named):
     assert named in str(error.value)
 
 
-def test_the_first_difference_is_found():
-    ours, theirs = recipe_of("--seed=1"), recipe_of("--seed=2")
-    assert first_difference(ours, theirs) == ("seed", 1, 2)
-    assert first_difference(ours, ours) is None
-    # Options come before stages, whose difference is long to read.
-    assert first_difference(ours, recipe_of("--seed=2", f"--stage={LINE}")) == ("seed", 1, 2)
+def test_differences_are_said_as_they_are_typed():
+    ours = recipe_of("--seed=1", "--flip", "--log_every=7", "--data_dir=a")
+    theirs = recipe_of("--seed=2", "--beta_1=0.5", "--data_dir=b")
+    assert differences(theirs, ours) == [
+        "--noflip there, --flip here",
+        "--beta_1=0.5 there, --beta_1=0.0 here",
+        "--seed=2 there, --seed=1 here",
+    ]
+    assert differences(ours, ours) == []
     assert list(ours.as_dict()) == ["system", *ours.groups(), "stages"]
+
+
+def test_a_stage_is_said_as_it_is_typed():
+    line = "two: objective=perceptual steps=13 learning_rate=0.001 tap_weights=image:3,conv3_*:1 frozen=text_*,fc*"
+    assert stage_as_typed(recipe_of(f"--stage={line}").stages[0]) == line

@@ -58,6 +58,8 @@ def test_a_run_leaves_its_files(whole):
         [
             "captions.txt",
             "condition.json",
+            "checkpoints/two/step-00000013.npz",
+            "inputs.json",
             *(f"checkpoints/{stage}/{name}" for stage in STAGES for name in ("final.npz", "student.keras")),
             "metrics.jsonl",
             "recipe.json",
@@ -164,7 +166,10 @@ WRONG = {
     "clipnorm": (("--clipnorm=-1",), "--clipnorm: -1.0"),
     "noise": (("--noise_dim=-1",), "--noise_dim: -1"),
     "text_dim": (("--text_dim=0",), "--text_dim: 0"),
-    "other_recipe": (("--run_dir=WHOLE",), "belongs to another recipe: dataset is 'captioned_shapes' there"),
+    "other_recipe": (
+        ("--run_dir=WHOLE",),
+        "belongs to another recipe: --dataset=captioned_shapes there, --dataset=image_folder here",
+    ),
     "other_files": (("--run_dir=DIR",), "is not empty and has no recipe.json"),
     "no_run_dir": (("--run_dir=",), "--run_dir: say where"),
     "no_stage": ((), "--stage: a recipe needs at least one stage"),
@@ -271,7 +276,9 @@ def test_other_arithmetic_trains_and_keeps_float32(outcomes, name):
 
 def test_a_full_disk_ends_in_one_line(outcomes):
     code, output, errors = outcomes.found["full"]
-    assert code == 2 and output == "" and "Traceback" not in errors
+    assert code == 2 and "Traceback" not in errors
+    # The run had begun, and said with what.
+    assert "image_folder/train: 17 images, 17 (image, caption) pairs" in output.splitlines()
     folder = outcomes.runs / "full" / "checkpoints" / "one"
     assert errors.splitlines()[-1] == f"error: --run_dir: cannot write {folder / 'step-00000002.npz'}: File too large"
     assert list(folder.iterdir()) == []

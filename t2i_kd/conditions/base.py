@@ -108,6 +108,10 @@ class Condition(abc.ABC):
     def label(self, item):
         """What stands under an item's image on a sheet: a line of text."""
 
+    def unread(self, item):
+        """What of an item the student cannot read, each a line for whoever asked; nothing where all is read."""
+        return []
+
     @abc.abstractmethod
     def awkward_items(self):
         """Items that users send and no training set has; every export is proven on them too."""

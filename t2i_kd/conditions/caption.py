@@ -10,8 +10,16 @@ from t2i_kd.imaging import write_file_atomically
 from t2i_kd.text.base import TextFrontEnd
 from t2i_kd.text.front_end import load_front_end
 
+NAMED_TOKENS = 20
 CAPTIONS_FILE = "captions.txt"
 AWKWARD_CAPTIONS = ("  UPPER case,with punctuation!?", "ein rotes Fünfeck 红色 🟥", "it's", "unknown " * 60)
+
+
+def _named(tokens):
+    """Tokens between quotation marks, each once, up to `NAMED_TOKENS`."""
+    each = list(dict.fromkeys(tokens))
+    more = f" and {len(each) - NAMED_TOKENS} more" if len(each) > NAMED_TOKENS else ""
+    return ", ".join(f"'{token}'" for token in each[:NAMED_TOKENS]) + more
 
 
 @dataclass(frozen=True)
@@ -72,6 +80,17 @@ class CaptionCondition(Condition):
 
     def label(self, item):
         return item
+
+    def unread(self, item):
+        tokenizer = self.front_end.tokenizer
+        unknown, beyond = tokenizer.unread(item) if tokenizer else ((), ())
+        unit = getattr(tokenizer, "kind", "")
+        lines = []
+        if unknown:
+            lines.append(f"the student does not know {_named(unknown)}")
+        if beyond:
+            lines.append(f"the student reads {tokenizer.length} {unit}, not {_named(beyond)}")
+        return lines
 
     def awkward_items(self):
         return list(AWKWARD_CAPTIONS)

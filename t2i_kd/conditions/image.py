@@ -9,7 +9,7 @@ from PIL import Image, UnidentifiedImageError
 
 from t2i_kd.conditions.base import Condition, Input, Limits
 from t2i_kd.conditions.resizing import resize_square, resize_square_in_graph
-from t2i_kd.data.decoding import FORMATS, MAX_PIXELS, decode, upright_rgb
+from t2i_kd.data.decoding import MAX_PIXELS, decode, readable_formats, upright_rgb, without_text
 from t2i_kd.errors import UserError
 from t2i_kd.imaging import encode_png
 
@@ -51,7 +51,7 @@ class ImageCondition(Condition):
     def check_request(data):
         """See `Condition`; a JPEG or PNG of which the graph would read other pixels is encoded anew."""
         try:
-            with Image.open(io.BytesIO(data), formats=(*READ, *RECOGNISED)) as image:
+            with Image.open(io.BytesIO(without_text(data)), formats=(*READ, *RECOGNISED)) as image:
                 if image.format not in IN_GRAPH:
                     raise UserError(f"image: {image.format} is not read; give a JPEG or PNG")
                 if image.width * image.height > MAX_PIXELS:
@@ -159,7 +159,7 @@ class ImageCondition(Condition):
         """An item as bytes that the graph decodes to the same pixels."""
         if isinstance(item, bytes):
             try:
-                with Image.open(io.BytesIO(item), formats=FORMATS) as image:
+                with Image.open(io.BytesIO(without_text(item)), formats=readable_formats()) as image:
                     if _graph_reads(image, item):
                         return item
             except OSError:
@@ -172,4 +172,6 @@ def _graph_reads(image, data):
     # In a PNG the orientation may stand behind the pixels, where the graph does not look.
     turned = image.getexif().get(ORIENTATION, 1) != 1
     plain = image.format != "PNG" or (data[PNG_DEPTH] == 8 and not turned)
+    # A graph knows no colour profiles.
+    plain = plain and not image.info.get("icc_profile")
     return image.mode in IN_GRAPH.get(image.format, ()) and plain

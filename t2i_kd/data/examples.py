@@ -1,5 +1,6 @@
 """What every reader of files shares: examples are checked one by one, then reachable by index."""
 
+import hashlib
 import operator
 import time
 from collections.abc import Callable, Iterable, Sequence
@@ -33,9 +34,9 @@ class Example:
     label: int
     read: Callable[[], bytes]
 
-    def picture(self, resolution):
-        """The picture at a resolution; see `decode_square`, and its errors."""
-        return decode_square(self.read(), resolution)
+    def picture(self, encoded, resolution):
+        """The picture of what `read` gives, at a resolution; see `decode_square`, and its errors."""
+        return decode_square(encoded, resolution)
 
 
 class Pictures(Sequence):
@@ -46,7 +47,7 @@ class Pictures(Sequence):
     """
 
     def __init__(self, held, resolution):
-        """`held`: for each picture its array, or what reads it: a `name` and a method `picture`, as `Example` has."""
+        """`held`: for each picture its array, or what reads it: `name`, `read` and `picture`, as `Example` has."""
         self._held = held
         self._resolution = resolution
 
@@ -58,12 +59,22 @@ class Pictures(Sequence):
         if isinstance(held, np.ndarray):
             return held
         try:
-            return held.picture(self._resolution)
+            return held.picture(held.read(), self._resolution)
         except UserError as error:
             raise UserError(f"{held.name} {error}") from None
 
 
-def collect(name, examples: Iterable[Example], label_names, resolution, max_bad_examples=0, total=0, decode=True):
+def collect(
+    name,
+    examples: Iterable[Example],
+    label_names,
+    resolution,
+    max_bad_examples=0,
+    total=0,
+    decode=True,
+    skipped=(),
+    origin="",
+):
     """A data set of the examples that pass: every picture is decoded once and every caption checked.
 
     A picture that cannot be decoded is left out; so is a caption that is empty, too long or not UTF-8, and a picture
@@ -80,29 +91,33 @@ def collect(name, examples: Iterable[Example], label_names, resolution, max_bad_
         total: number of examples, for the progress lines; 0 where it is unknown.
         decode: without, no picture is read here, and none is kept: each is decoded at every use, and one that cannot
             be decoded stays in the set until its use raises `UserError`.
+        skipped: what the reader has left out already, each a name with its reason; they count as bad.
+        origin: where the splits come from, see `CaptionedImages`.
 
     Raises:
         UserError: naming the first bad example, its reason and how many there are, where there are too many.
     """
-    bad, good = [], []
+    bad, good = list(skipped), []
     capacity = held_pictures(resolution) if decode else 0
     progress = Progress(name, total)
     for example in examples:
         captions = _good_captions(example, bad)
-        picture = decoded(example, resolution, bad) if decode else None
+        picture, digest = decoded(example, resolution, bad) if decode else (None, "")
         if captions and (picture is not None or not decode):
             kept = picture if len(good) < capacity else example
-            good.append((example.name, captions, example.label, kept))
+            good.append((example.name, captions, example.label, kept, digest))
         progress.advance()
     report_bad(name, bad, max_bad_examples)
     good.sort(key=operator.itemgetter(0))
     return CaptionedImages(
         name=name,
-        images=Pictures([kept for *_, kept in good], resolution),
-        captions=tuple(captions for _, captions, _, _ in good),
-        labels=np.array([label for _, _, label, _ in good], dtype=np.int32),
+        images=Pictures([kept for *_, kept, _ in good], resolution),
+        captions=tuple(captions for _, captions, *_ in good),
+        labels=np.array([label for _, _, label, *_ in good], dtype=np.int32),
         label_names=tuple(label_names),
         file_names=tuple(file_name for file_name, *_ in good),
+        origin=origin,
+        digests=tuple(digest for *_, digest in good) if decode else (),
     )
 
 
@@ -120,14 +135,21 @@ def _good_captions(example, bad):
 
 
 def decoded(example, resolution, bad):
-    """An example's picture, read-only, or None where it cannot be decoded; the reason is added to `bad`."""
+    """An example's picture, read-only, and its file's SHA-256; None where it cannot be decoded, `bad` gets the reason.
+
+    Args:
+        example: what has `name`, `read` and `picture(encoded, resolution)`.
+        resolution: side of the picture.
+        bad: list of reasons.
+    """
     try:
-        picture = example.picture(resolution)
+        encoded = example.read()
+        picture = example.picture(encoded, resolution)
     except UserError as error:
         bad.append(f"{example.name} {error}")
-        return None
+        return None, ""
     picture.flags.writeable = False
-    return picture
+    return picture, hashlib.sha256(encoded).hexdigest()
 
 
 def held_pictures(resolution):

@@ -9,6 +9,7 @@ import numpy as np
 from absl import logging
 from PIL import Image
 
+from t2i_kd.data.captioned_images import digest_of
 from t2i_kd.data.decoding import centred_square
 from t2i_kd.data.examples import Pictures, Progress, decoded, held_pictures, report_bad
 from t2i_kd.data.sources import open_source
@@ -28,6 +29,7 @@ class ImagePairs:
         first, second: A's and B's pictures, each uint8 RGB [resolution, resolution, 3] by its index. B may be empty.
         paired: whether the i-th of A belongs to the i-th of B.
         first_names, second_names: where they came from.
+        first_digests, second_digests: SHA-256 of their files, where they were read; else empty.
     """
 
     name: str
@@ -36,6 +38,23 @@ class ImagePairs:
     paired: bool
     first_names: tuple[str, ...] = ()
     second_names: tuple[str, ...] = ()
+    first_digests: tuple[str, ...] = ()
+    second_digests: tuple[str, ...] = ()
+
+    def described(self):
+        """(name, what it is) of every picture, what it is a list of JSON values with the picture's digest first."""
+        sides = {
+            "A": (self.first, self.first_names, self.first_digests),
+            "B": (self.second, self.second_names, self.second_digests),
+        }
+        for side, (images, names, digests) in sides.items():
+            for index in range(len(images)):
+                name = names[index] if names else str(index)
+                yield f"{side}/{name}", [digests[index] if digests else digest_of(images[index]), self.paired]
+
+    def named(self):
+        """What is known of a set without its pictures, as JSON values."""
+        return [self.first_names, self.second_names, len(self.first), len(self.second), self.paired]
 
     def __len__(self):
         """How many examples an epoch has: of the larger side."""
@@ -60,9 +79,9 @@ class Side:
     read: Callable[[], bytes]
     cut: Callable
 
-    def picture(self, resolution):
-        """uint8 RGB [resolution, resolution, 3]. Raises `UserError` with the reason."""
-        return centred_square(self.cut(self.read()), resolution)
+    def picture(self, encoded, resolution):
+        """Of what `read` gives, uint8 RGB [resolution, resolution, 3]. Raises `UserError` with the reason."""
+        return centred_square(self.cut(encoded), resolution)
 
 
 def collect_pairs(name, first, second, resolution, max_bad_examples=0, decode=True):
@@ -72,11 +91,11 @@ def collect_pairs(name, first, second, resolution, max_bad_examples=0, decode=Tr
     """
     bad, kept, progress = [], ([], []), Progress(name, len(first))
     for pair in zip(first, second, strict=True):
-        pictures = [decoded(side, resolution, bad) for side in pair] if decode else pair
-        if all(picture is not None for picture in pictures):
+        pictures = [decoded(side, resolution, bad) if decode else (side, "") for side in pair]
+        if all(picture is not None for picture, _ in pictures):
             room = decode and 2 * len(kept[0]) < held_pictures(resolution)
-            for side, held, picture in zip(kept, pair, pictures, strict=True):
-                side.append((held.name, picture if room else held))
+            for side, held, (picture, digest) in zip(kept, pair, pictures, strict=True):
+                side.append((held.name, picture if room else held, digest))
         progress.advance()
     # A picture side by side would be counted twice.
     report_bad(name, list(dict.fromkeys(bad)), max_bad_examples)
@@ -91,19 +110,20 @@ def collect_sides(name, first, second, resolution, max_bad_examples=0, decode=Tr
     bad, kept, progress = [], ([], []), Progress(name, len(first) + len(second))
     for side, unread in zip(kept, (first, second), strict=True):
         for held in unread:
-            picture = decoded(held, resolution, bad) if decode else held
+            picture, digest = decoded(held, resolution, bad) if decode else (held, "")
             if picture is not None:
                 room = decode and len(kept[0]) + len(kept[1]) < held_pictures(resolution)
-                side.append((held.name, picture if room else held))
+                side.append((held.name, picture if room else held, digest))
             progress.advance()
     report_bad(name, bad, max_bad_examples)
     return _pairs(name, kept, resolution, paired=False)
 
 
 def _pairs(name, kept, resolution, paired):
-    pictures = [Pictures([held for _, held in side], resolution) for side in kept]
-    names = [tuple(name for name, _ in side) for side in kept]
-    return ImagePairs(name, *pictures, paired, *names)
+    pictures = [Pictures([held for _, held, _ in side], resolution) for side in kept]
+    names = [tuple(name for name, *_ in side) for side in kept]
+    digests = [tuple(digest for *_, digest in side if digest) for side in kept]
+    return ImagePairs(name, *pictures, paired, *names, *digests)
 
 
 class Folders:

@@ -1,5 +1,7 @@
 """Where a data set's files lie: a folder, a .zip or a .tgz, all read in place and never left."""
 
+import functools
+import hashlib
 import os
 import tarfile
 import zipfile
@@ -79,6 +81,65 @@ class FolderSource:
         except OSError as error:
             raise UserError(f"cannot be read: {error.strerror}") from None
 
+    def same_content(self, names):
+        """Groups, of two and more, of those of the files that have the same bytes; only files of one size are read."""
+        sizes = {}
+        for name in names:
+            try:
+                stat = (self._root / name).stat()
+                sizes.setdefault(stat.st_size, []).append((name, stat.st_mtime_ns))
+            except OSError:
+                continue  # It cannot be read, which is told where it is read.
+        alike = {}
+        for size, files in sizes.items():
+            if len(files) > 1 and size <= MAX_FILE_BYTES:
+                for name, changed in files:
+                    alike.setdefault(_digest(self._root / name, size, changed), []).append(name)
+        return [group for group in alike.values() if len(group) > 1]
+
+
+@functools.lru_cache(maxsize=100_000)
+def _digest(path, size, changed):
+    """A file's SHA-256, kept for as long as it does not change; what cannot be read is like nothing else."""
+    try:
+        with open(path, "rb") as file:
+            return hashlib.file_digest(file, "sha256").digest()
+    except OSError:
+        return path
+
+
+class Within:
+    """A source whose names start in one of its folders."""
+
+    def __init__(self, source, prefix):
+        self._source, self._prefix, self.path = source, prefix, source.path
+
+    @classmethod
+    def single_folder(cls, source, files, is_split):
+        """The source, its names starting in the one folder at its top that holds one of the files, where that is so.
+
+        A folder that `is_split` by its name is not left out.
+        """
+        names = source.names()
+        holders = {PurePosixPath(name).parts[:-1] for name in names if PurePosixPath(name).name.lower() in files}
+        if len(holders) == 1 and len(*holders) == 1 and not is_split(next(iter(*holders))):
+            return cls(source, next(iter(*holders)) + "/")
+        return source
+
+    def names(self):
+        start = len(self._prefix)
+        return [name[start:] for name in self._source.names() if name.startswith(self._prefix)]
+
+    def read(self, name):
+        """A file's bytes. Raises `UserError` with the reason where it cannot be read."""
+        return self._source.read(self._prefix + safe_name(name))
+
+    def same_content(self, names):
+        """See `FolderSource.same_content`."""
+        start = len(self._prefix)
+        groups = self._source.same_content([self._prefix + name for name in names])
+        return [[name[start:] for name in group] for group in groups]
+
 
 class ZipSource:
     """The files of a .zip; where `metadata.jsonl` lies one folder down, names start in that folder."""
@@ -117,6 +178,17 @@ class ZipSource:
             raise
         except Exception as error:  # zipfile and zlib raise many kinds on a damaged or encrypted entry.
             raise UserError(f"cannot be read: {error}") from None
+
+    def same_content(self, names):
+        """Groups, of two and more, of those of the files whose sizes and checksums in the archive agree."""
+        archive, alike = self._open(), {}
+        for name in names:
+            try:
+                entry = archive.getinfo(self._prefix + name)
+                alike.setdefault((entry.file_size, entry.CRC), []).append(name)
+            except KeyError:
+                continue  # It does not exist, which is told where it is read.
+        return [group for group in alike.values() if len(group) > 1]
 
     def __getstate__(self):
         return {**self.__dict__, "_archive": None, "_process": None}

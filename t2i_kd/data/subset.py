@@ -1,16 +1,12 @@
 """A part of the training images, the same for the same seed: what a data-limited training learns from."""
 
 import dataclasses
-import json
-from pathlib import Path
 
 import numpy as np
 
 from t2i_kd.data.captioned_images import Chosen
 from t2i_kd.errors import UserError
-from t2i_kd.imaging import write_file_atomically
 
-FILE = "training_subset.json"
 # Sets this draw apart from the others that derive from the seed.
 _DOMAIN = 0x5B
 
@@ -107,32 +103,5 @@ def picked(dataset, indices):
         labels=dataset.labels[indices],
         attributes=of(dataset.attributes),
         file_names=of(dataset.file_names),
+        digests=of(dataset.digests),
     )
-
-
-def _listed(part):
-    if part.file_names:
-        return {"file_names": part.file_names}
-    return {"indices": [int(index) for index in part.images.indices]}
-
-
-def save_subset(parts, run_dir):
-    """Writes which images a run trains on, `training_subset.json`, or sees that they are those of a run that goes on.
-
-    By their file names, or, in a set that is not of files, by their places in the whole.
-
-    Args:
-        parts: list of the training `CaptionedImages`, after `training_subset`.
-        run_dir: the run directory.
-
-    Raises:
-        UserError: naming `--data_dir`, where a run that goes on had others.
-    """
-    path = Path(run_dir) / FILE
-    listed = [{"data_set": part.name, "images": len(part), **_listed(part)} for part in parts]
-    text = json.dumps(listed, indent=1) + "\n"
-    if path.exists():
-        if path.read_text("utf-8") != text:
-            raise UserError(f"--data_dir: its training images are not those that {path} lists; has it changed?")
-        return
-    write_file_atomically(path, text.encode("utf-8"))

@@ -1,18 +1,21 @@
 """From a trained student to a published version: convert, prove, and only then rename into place."""
 
+import contextlib
 import json
 import os
+import re
 import shutil
 from pathlib import Path
 
 import keras
 
-from t2i_kd.errors import UserError
+from t2i_kd.errors import DISK_REFUSES, UserError
 from t2i_kd.exporting import fidelity, manifest
 from t2i_kd.exporting.litert import convert_litert
 from t2i_kd.exporting.onnx import convert_onnx
 from t2i_kd.exporting.saved_model import write_saved_model
 from t2i_kd.exporting.tf_serving import BATCHING, write_serving_files
+from t2i_kd.locking import LOCK, only_process
 from t2i_kd.quiet import quiet_converters
 from t2i_kd.recipe import RECIPE_FILE, read_text
 from t2i_kd.runners import (
@@ -91,11 +94,40 @@ def export_student(
         fidelity.FidelityError: when an artifact differs too much from the Keras model.
     """
     target = check_export(student.condition, export_dir, version, overwrite)
+    with _locked(target):
+        return _export_alone(student, target, items, artifacts, report, truncation, recipe)
+
+
+@contextlib.contextmanager
+def _locked(target):
+    """Within it no other process exports this version; what a killed one left is removed."""
+    try:
+        lock = only_process(target.with_name(f".{target.name}{LOCK}"), f"--export_dir: {target}")
+        lock.__enter__()
+    except OSError as error:
+        raise UserError(f"--export_dir: {target}: {error.strerror or error}") from None
+    try:
+        for left in (*target.parent.glob(f".exporting-{target.name}-*"), *_replaced(target)):
+            shutil.rmtree(left, ignore_errors=True)
+        yield
+    finally:
+        lock.__exit__(None, None, None)
+
+
+def _replaced(target):
+    """The versions that a killed export had moved aside; one that nothing has replaced moves back."""
+    left = sorted(target.parent.glob(f".replaced-{target.name}-*"))
+    if left and not target.exists():
+        os.replace(left.pop(), target)
+    return left
+
+
+def _export_alone(student, target, items, artifacts, report, truncation, recipe):
     _prepare_backend()
     calibration = _spread(items, CALIBRATION_ITEMS)
     awkward = student.condition.awkward_items()
     checked = _spread(items, CHECKED_ITEMS - len(awkward)) + awkward
-    temporary = target.with_name(f".exporting-{version}-{os.getpid()}")
+    temporary = target.with_name(f".exporting-{target.name}-{os.getpid()}")
     try:
         (temporary / EXTRA).mkdir(parents=True)
         _write_files(student, temporary, calibration, artifacts, recipe, report)
@@ -106,10 +138,28 @@ def export_student(
         _publish(temporary, target)
     except OSError as error:
         raise UserError(f"--export_dir: {target}: {error.strerror or error}") from None
+    except Exception as error:
+        # TensorFlow and its converters have their own words for a disk that refuses.
+        if not _disk_refused(error):
+            raise
+        raise UserError(f"--export_dir: {target}: cannot write: {' '.join(str(error).split())[:200]}") from None
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
     report(f"Published {target}")
     return target
+
+
+def _disk_refused(error):
+    """Whether an error, or what led to it, is a disk's."""
+    import tensorflow as tf
+
+    said = re.compile("|".join(re.escape(os.strerror(number)) for number in DISK_REFUSES), re.IGNORECASE)
+    while error is not None:
+        kinds = (tf.errors.OpError, OSError, RuntimeError, ValueError)
+        if getattr(error, "errno", None) in DISK_REFUSES or (isinstance(error, kinds) and said.search(str(error))):
+            return True
+        error = error.__cause__ or error.__context__
+    return False
 
 
 def check_export(condition, export_dir, version=1, overwrite=False):

@@ -59,6 +59,9 @@ class IcsdRecipe(Recipe):
     training: TrainingOptions = TrainingOptions()
     stages: tuple[TextToImageStage, ...] = ()
 
+    def follows_length(self, stage):
+        return "--icsd_warmup" if self.icsd.icsd_warmup else super().follows_length(stage)
+
 
 RECIPE = IcsdRecipe
 SYSTEM = "t2i_kd.icsd_gan.trainer.ICSDGAN"

@@ -5,6 +5,7 @@ import functools
 import keras
 from keras import ops
 
+from t2i_kd.data.captioned_images import digest_of
 from t2i_kd.errors import UserError
 from t2i_kd.kd_dlgan.networks import Discriminator, FeatureHead, build_generator, check_side
 from t2i_kd.kd_dlgan.objective import aggregated_loss, correlated_loss, lecam_penalty, pairwise_similarity
@@ -14,6 +15,7 @@ from t2i_kd.training.adversarial import AdversarialTrainer, as_arrays, augmentat
 from t2i_kd.training.distribution import gathered
 from t2i_kd.training.feature_cache import features_worth_caching
 from t2i_kd.training.gan_losses import fake_loss, generator_loss, real_loss
+from t2i_kd.training.inputs import network_digest
 from t2i_kd.training.projected import (
     ProjectedDiscriminators,
     check_projection,
@@ -308,6 +310,14 @@ class KDDLGAN(TextToImageSystem):
         if not self.reads_prompts:
             return None
         return self.dual_encoder.prompts(prompt_texts(self.recipe.kd, self.dataset))
+
+    def network_digests(self):
+        found = super().network_digests()
+        if self.dual_encoder is not None:
+            found["image_tower"] = network_digest(self.dual_encoder.image)
+        if self.prompts is not None:
+            found["prompts"] = digest_of(self.prompts)
+        return found
 
     def prepare(self):
         super().prepare()

@@ -35,7 +35,8 @@ class EvaluationContext:
         tap_objective: what the student learned to minimise in this teacher's taps; None where it did not.
         extractor: whose activations are compared. `inception`: InceptionV3's last pool. `teacher`: the teacher's
             pool4, averaged over the picture; SDN learns from VGG19, so this alone says little of it. `hub`: a TF-Hub
-            image feature vector. `own`: a small classifier trained on the real training split.
+            image feature vector. `own`: a small classifier trained on the real training split, or without classes a
+            network that tells how its pictures are turned.
         inception_weights: for `extractor=inception`; see `extractors.load_inception`.
         extractor_handle: for `extractor=hub`, a TF-Hub handle or folder.
         retrieval_handle: of a TF-Hub sentence encoder, for `r_precision`; see there.
@@ -124,6 +125,18 @@ class EvaluationContext:
         train, key = self.split("train"), ("own_classifier", self.sides)
         return self.shared(
             key, lambda: train_image_classifier(train, self.seed, cache=self.arrays, key=self.digest_of("train"))
+        )
+
+    @property
+    def own_network(self):
+        """The network of `extractor=own`: `own_classifier`, or of a set without classes one that needs no labels."""
+        from t2i_kd.metrics.image_classifier import has_classes, train_without_labels
+
+        train, key = self.split("train"), ("own_without_labels", self.sides)
+        if has_classes(train):
+            return self.own_classifier
+        return self.shared(
+            key, lambda: train_without_labels(train, self.seed, cache=self.arrays, key=self.digest_of("train"))
         )
 
     @property

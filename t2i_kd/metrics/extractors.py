@@ -94,7 +94,7 @@ def load_extractor(context):
         return _teacher(context)
     if context.extractor == "hub":
         return _hub(context.extractor_handle)
-    return context.own_classifier.extractor()
+    return context.own_network.extractor()
 
 
 def preview(context):
@@ -107,9 +107,10 @@ def preview(context):
         UserError: naming the flag, where the network cannot be had or takes no pictures.
     """
     if context.extractor == "own":
-        from t2i_kd.metrics.image_classifier import FEATURES, targets_of
+        from t2i_kd.metrics.image_classifier import FEATURES, has_classes, targets_of
 
-        return FEATURES, "label" in targets_of(context.split("train"))
+        train = context.split("train")
+        return FEATURES, has_classes(train) and "label" in targets_of(train)
     extractor, side = context.extractor_network, context.student.resolution
     found = extractor.forward(np.zeros((1, side, side, 3), np.float32))
     return found["features"].shape[1], extractor.has_probabilities

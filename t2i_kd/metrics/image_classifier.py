@@ -4,6 +4,7 @@ It names classes (`classification`), and its last hidden layer gives the feature
 """
 
 import functools
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import keras
@@ -20,6 +21,11 @@ LEARNING_RATE = 2e-3
 FEATURES = 64
 LARGEST_SIDE = 64
 SMALLEST_SIDE = 16
+TURNS = "turns"
+PROTOCOL_OF_TURNS = (
+    "our convolutional network, 64 features, trained without labels to tell by how many quarters a picture of the real "
+    "training split is turned"
+)
 PROTOCOL = "our convolutional network, 64 features, trained on the real training split"
 
 
@@ -63,6 +69,8 @@ class ImageClassifier:
         if "label" in self.network.output:
             outputs["probabilities"] = ops.softmax(self.network.output["label"])
         network = keras.Model(self.network.input, outputs)
+        if TURNS in self.network.output:
+            return keras_extractor("own_turns", {"classifier": PROTOCOL_OF_TURNS}, network, self.sides[1])
         return keras_extractor("own", {"classifier": PROTOCOL}, network, self.sides[1])
 
 
@@ -119,15 +127,46 @@ def train_image_classifier(dataset, seed=0, steps=STEPS, cache=None, key=""):
     Raises:
         UserError: naming `--dataset`, where there is nothing to learn.
     """
-    targets = targets_of(dataset)
+    return _trained(dataset, dataset.images, targets_of(dataset), seed, steps, cache, key)
+
+
+def has_classes(dataset):
+    """Whether a classifier of a set's own can be trained; else `train_without_labels` can."""
+    return bool(dataset.attributes) or len(np.unique(dataset.labels)) >= 2
+
+
+def train_without_labels(dataset, seed=0, steps=STEPS, cache=None, key=""):
+    """A network of the same layers that has learned to tell by how many quarters a picture is turned; as above.
+
+    Source: Gidaris, Singh & Komodakis, "Unsupervised Representation Learning by Predicting Image Rotations" (ICLR
+    2018); the layers are ours.
+    """
+    turned = Turned(dataset.images)
+    return _trained(dataset, turned, {TURNS: np.arange(len(turned), dtype="int32") % 4}, seed, steps, cache, key)
+
+
+class Turned(Sequence):
+    """Every picture four times, turned by none, one, two and three quarters."""
+
+    def __init__(self, images):
+        self._images = images
+
+    def __len__(self):
+        return 4 * len(self._images)
+
+    def __getitem__(self, index):
+        return np.rot90(self._images[index // 4], index % 4)
+
+
+def _trained(dataset, images, targets, seed, steps, cache, key):
     classes = {name: int(values.max()) + 1 for name, values in targets.items()}
-    if not dataset.attributes and dataset.label_names:
+    if "label" in targets and dataset.label_names:
         classes = {"label": len(dataset.label_names)}
-    network = build_image_classifier(len(dataset.images[0]), classes, seed)
+    network = build_image_classifier(len(images[0]), classes, seed)
     train_classifier(
         network,
         classes,
-        lambda: TrainingBatches(dataset.images, targets, _mirrored if "label" in targets else soften, seed, steps),
+        lambda: TrainingBatches(images, targets, _mirrored if "label" in targets else soften, seed, steps),
         LEARNING_RATE,
         cache,
         ("classifier", digest_of_training(network, key, steps, seed, *targets, *targets.values())),

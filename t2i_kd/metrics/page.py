@@ -50,7 +50,7 @@ class Section:
     reference: Sequence
 
 
-def choose(values, lower_is_better, count, seed):
+def choose(values, lower_is_better, count, seed, captions=None):
     """Which pictures stand for all: the best, the worst, and some that the values have no say in.
 
     Of equal values the one of the lower index counts as better, so that best and worst share no picture unless there
@@ -62,10 +62,11 @@ def choose(values, lower_is_better, count, seed):
         lower_is_better: whether a low value is a good one.
         count: pictures of each kind; all n where there are fewer.
         seed: of the random choice.
+        captions: n strings; the best are then of different captions, and so are the worst. None: of any.
 
     Returns:
         {"best": indices, the best first, "worst": indices, the worst first, "random": indices, none twice}, lists of
-        min(n, count) ints.
+        min(n, count) ints, the first two shorter where there are fewer captions.
 
     Raises:
         ValueError: for values of another shape, NaN or infinity.
@@ -75,8 +76,22 @@ def choose(values, lower_is_better, count, seed):
         raise ValueError(f"values of shape {values.shape}: finite numbers in one dimension are needed")
     order = np.argsort(values if lower_is_better else -values, kind="stable")
     shuffled = np.random.default_rng(seed).permutation(len(values))
-    chosen = {"best": order, "worst": order[::-1], "random": shuffled}
+    chosen = {
+        "best": _of_different(order, captions),
+        "worst": _of_different(order[::-1], captions),
+        "random": shuffled,
+    }
     return {name: indices[:count].tolist() for name, indices in chosen.items()}
+
+
+def _of_different(order, captions):
+    """The indices without those whose caption came before: one caption, drawn again with another seed, is no other."""
+    if captions is None:
+        return order
+    first = {}
+    for index in order:
+        first.setdefault(captions[index], index)
+    return np.array(list(first.values()), int)
 
 
 def render_page(title, report, sections):
@@ -145,7 +160,7 @@ def _section(section, letters):
     counts = [len(each) for each in (section.values, section.captions, section.generated, section.reference)]
     if counts[0] == 0 or len(set(counts)) > 1:
         raise ValueError("{}: {} values, {} captions, {} generated and {} reference pictures".format(heading, *counts))
-    chosen = choose(section.values, section.lower_is_better, SHOWN, RANDOM_SEED)
+    chosen = choose(section.values, section.lower_is_better, SHOWN, RANDOM_SEED, section.captions)
     return {
         "heading": heading,
         "line": section.line,

@@ -1,4 +1,4 @@
-"""R-precision: does a generated picture find its own caption among 99 others?
+"""R-precision: does a generated picture find its own caption among 99 others, or as many as there are?
 
 Source: Xu et al., "AttnGAN" (CVPR 2018), section 4, with other evaluators than its DAMSM.
 """
@@ -24,6 +24,7 @@ from t2i_kd.text.joint_embedding import build_joint_embedding, ds_sje_loss
 from t2i_kd.training.trainer import Trainer
 
 OTHERS = 99
+FEWEST_OTHERS = 9
 STEPS = 1500
 BATCH = 64
 LEARNING_RATE = 2e-3
@@ -58,8 +59,8 @@ def first_among(image_vectors, text_vectors, candidates):
     return found
 
 
-def draw_candidates(captions, pairs, seed):
-    """For each pair its own caption and 99 different texts that no caption of its picture equals.
+def draw_candidates(captions, pairs, seed, others=OTHERS):
+    """For each pair its own caption and `others` different texts that no caption of its picture equals.
 
     Args:
         captions: for each picture of the split its captions.
@@ -67,36 +68,41 @@ def draw_candidates(captions, pairs, seed):
         seed: the only source of chance.
 
     Returns:
-        (texts, int [pairs, 100]): the split's distinct captions, and rows of it, each pair's own first.
+        (texts, int [pairs, 1 + others]): the split's distinct captions, and rows of it, each pair's own first.
 
     Raises:
-        ValueError: where a picture has fewer than 99 texts of others.
+        ValueError: where a picture has fewer texts of others.
     """
     texts = sorted({caption for own in captions for caption in own})
     rows = {text: row for row, text in enumerate(texts)}
     rng = np.random.default_rng([seed, 99])
-    candidates = np.empty((len(pairs), 1 + OTHERS), np.int64)
+    candidates = np.empty((len(pairs), 1 + others), np.int64)
     for i, (picture, caption) in enumerate(pairs):
         wrong = np.setdiff1d(np.arange(len(texts)), [rows[own] for own in captions[picture]])
-        candidates[i] = [rows[caption], *rng.choice(wrong, OTHERS, replace=False)]
+        candidates[i] = [rows[caption], *rng.choice(wrong, others, replace=False)]
     return texts, candidates
+
+
+def other_captions(context):
+    """How many captions of other pictures each is compared with: 99, or as many as there are."""
+    captions = context.split("test").captions
+    texts = {caption for own in captions for caption in own}
+    # What `draw_candidates` would find, of the pictures that are asked for.
+    return min(OTHERS, len(texts) - max(len(set(captions[picture])) for picture, _ in context.pairs))
 
 
 def check(context):
     """Raises `UserError`, see `catalogue.Metric`: too few captions, or networks that cannot be had or do not fit."""
-    captions = context.split("test").captions
-    texts = {caption for own in captions for caption in own}
-    # What `draw_candidates` would find, of the pictures that are asked for.
-    fewest = len(texts) - max(len(set(captions[picture])) for picture, _ in context.pairs)
-    if fewest < OTHERS:
-        raise UserError(f"--dataset: r_precision needs {OTHERS} captions of other pictures, there are {fewest}")
+    others = other_captions(context)
+    if others < FEWEST_OTHERS:
+        raise UserError(f"--dataset: r_precision needs {FEWEST_OTHERS} captions of other pictures, there are {others}")
     width = context.check_extractor()
     if context.retrieval_handle:
         _hub_pair(context, width)
 
 
 def measure(context):
-    """The share of generated pictures whose own caption is first among 100.
+    """The share of generated pictures whose own caption is first among 100, or as many as there are (`_ofN`).
 
     The picture's vector comes from the extractor's activations, the text's from a DS-SJE encoder, which is trained on
     both of the real training split (compatibility f . t, f a learned linear map); or, with `retrieval_handle` and
@@ -112,7 +118,8 @@ def measure(context):
         UserError: naming the flag, where there are too few captions or the two networks do not fit.
     """
     check(context)
-    texts, candidates = draw_candidates(context.split("test").captions, context.pairs, context.seed)
+    others = other_captions(context)
+    texts, candidates = draw_candidates(context.split("test").captions, context.pairs, context.seed, others)
     extractor = context.extractor_network
     if context.retrieval_handle:
         evaluator, kind = _hub_pair(context, context.check_extractor()), "hub"
@@ -121,7 +128,7 @@ def measure(context):
         evaluator, kind = context.shared(key, lambda: _train_evaluator(context)), "ds_sje"
     vectors = require_finite("--metrics: r_precision", "the captions' vectors", evaluator.texts(texts))
     pictures = [picture for picture, _ in context.pairs]
-    name = f"r_precision_{kind}_{context.features_name}_n{len(pictures)}_of{1 + OTHERS}"
+    name = f"r_precision_{kind}_{context.features_name}_n{len(pictures)}_of{1 + others}"
 
     def hits(activations):
         images = require_finite("--metrics: r_precision", "the pictures' vectors", evaluator.images(activations))
@@ -137,7 +144,7 @@ def measure(context):
         samples=samples,
         pairs=context.pairs,
         pictures=context.generated,
-        baselines={"real pictures": {name: float(reference.mean())}, "chance": {name: 1 / (1 + OTHERS)}},
+        baselines={"real pictures": {name: float(reference.mean())}, "chance": {name: 1 / (1 + others)}},
     )
 
 

@@ -56,6 +56,9 @@ class SDNRecipe(Recipe):
     training: TrainingOptions = TrainingOptions()
     stages: tuple[SDNStage, ...] = ()
 
+    def follows_length(self, stage):
+        return "error=annealed" if stage.error == "annealed" else super().follows_length(stage)
+
     @property
     def tap_objective(self):
         """That of the last stage that compares the taps of two images."""

@@ -160,6 +160,16 @@ class SDN(TextToImageSystem):
             for group in (self.recipe.gan, self.recipe.projection):
                 refuse_unread(group, f"a stage with objective={ADVERSARIAL}")
 
+    def warnings(self):
+        found = super().warnings()
+        noise, objectives = self.recipe.student.noise_dim, [stage.objective for stage in self.recipe.stages]
+        if noise and ADVERSARIAL not in objectives:
+            found.append(
+                f"--noise_dim={noise}: without a stage of objective={ADVERSARIAL} nothing asks for images that differ, "
+                "and those of two seeds hardly do"
+            )
+        return found
+
     def check_own_stage(self, stage):
         check_stage(stage, self.recipe)
 

@@ -6,7 +6,9 @@ with Client("http://localhost:8501", "photo2map") as client:
     client.generate([Path("photo.jpg").read_bytes()])[0].save("map.png")
 """
 
+import functools
 import io
+import os
 from collections.abc import Iterable
 from urllib.parse import urlsplit
 
@@ -22,7 +24,9 @@ from t2i_kd.serving.rest_client import RestProtocol
 
 
 class Client:
-    """One model behind an endpoint; may be shared by threads.
+    """One model behind an endpoint; may be shared by threads, and used in processes that are forked from its own.
+
+    No connection and no thread outlives a fork: each process opens its own when it first asks.
 
     What is tried again: connecting, and nothing else. An image depends on its item and seed alone, so that asking
     twice would do no harm to the answer; but a request that was sent may be at work, and to send it again after a
@@ -47,7 +51,21 @@ class Client:
         if version is not None and label is not None:
             raise ValueError("give a version or a label, not both")
         protocol = GrpcProtocol if parts.scheme == "grpc" else RestProtocol
-        self._protocol = protocol(parts, model_name, version, label, timeout, connect_retries)
+        protocol.prepare()
+        self._make = functools.partial(protocol, parts, model_name, version, label, timeout, connect_retries)
+        # By process. What a fork inherits stays here untouched: to close it could wait for threads that are gone.
+        self._protocols = {}
+
+    @property
+    def _protocol(self):
+        """That of this process."""
+        process = os.getpid()
+        if process not in self._protocols:
+            made = self._make()
+            # Two threads may have come at once.
+            if self._protocols.setdefault(process, made) is not made:
+                made.close()
+        return self._protocols[process]
 
     def generate(self, items, seeds=None):
         """Generates an image of each item.
@@ -86,8 +104,9 @@ class Client:
         return self._protocol.signatures()
 
     def close(self):
-        """Closes the connections."""
-        self._protocol.close()
+        """Closes this process's connections."""
+        if os.getpid() in self._protocols:
+            self._protocols.pop(os.getpid()).close()
 
     def __enter__(self):
         return self

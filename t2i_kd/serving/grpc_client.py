@@ -1,5 +1,6 @@
 """TF Serving's gRPC, as the client asks it."""
 
+import os
 import queue
 import time
 
@@ -11,6 +12,18 @@ PAUSE_MILLISECONDS = 250
 
 class GrpcProtocol:
     """Asks over one channel."""
+
+    @staticmethod
+    def prepare():
+        """Loads gRPC so that it survives a fork, where nobody has loaded it before and it is not told otherwise.
+
+        Raises `ImportError` where what it needs is not installed.
+        """
+        os.environ.setdefault("GRPC_ENABLE_FORK_SUPPORT", "1")
+        # Loading them takes seconds, which no call's time is for.
+        import grpc  # noqa: F401
+        from tensorflow.core.framework import types_pb2  # noqa: F401
+        from tensorflow_serving.apis import model_service_pb2_grpc, prediction_service_pb2_grpc  # noqa: F401
 
     def __init__(self, parts, model_name, version, label, timeout, connect_retries):
         import grpc

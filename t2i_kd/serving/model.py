@@ -7,8 +7,9 @@ from pathlib import Path
 
 import numpy as np
 
+from t2i_kd.conditions.catalogue import load_condition
 from t2i_kd.errors import UserError
-from t2i_kd.exporting.manifest import check_file
+from t2i_kd.exporting.manifest import EXTRA, check_file
 from t2i_kd.exporting.tf_serving import WARMUP
 from t2i_kd.loading import check_saved_model
 from t2i_kd.serving.errors import invalid
@@ -56,6 +57,7 @@ class Model:
             raise UserError(f"{folder}: cannot be loaded: {error}") from None
         self.resolution, self.noise_dim = manifest["resolution"], manifest["noise_dim"]
         self.condition = manifest["condition"]
+        self._reader = load_condition(folder / EXTRA)
         self.signature_defs = dict(graph.meta_graphs[0].signature_def)
 
     def run(self, signature, inputs):
@@ -81,6 +83,10 @@ class Model:
         except tf.errors.InvalidArgumentError as error:
             raise invalid(f"the model refuses this request: {_reason(error)}") from None
         return {name: tensor.numpy() for name, tensor in outputs.items()}
+
+    def unread(self, item):
+        """What of an item the student cannot read, in words; see `Condition.unread`."""
+        return self._reader.unread(item)
 
     def warm_up(self, sizes):
         """Runs every signature once with every batch size, so that no request pays for the first time.

@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import json
 import re
 import zlib
 
@@ -13,6 +14,7 @@ from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 from tensorflow_serving.apis import get_model_metadata_pb2
 
+from t2i_kd.data.captioned_images import check_caption
 from t2i_kd.serving import json_format
 from t2i_kd.serving.asgi import HEALTH, METRICS, error_response
 from t2i_kd.serving.errors import RequestError, invalid
@@ -37,6 +39,7 @@ def make_app(service):
         routes=[
             *page_routes(),
             Route("/page.json", rest.page),
+            Route("/unread.json", rest.unread, methods=["POST"]),
             Route(HEALTH, rest.health),
             Route(METRICS, rest.metrics),
             Route("/v1/models/{target:path}", rest.model, methods=["GET", "POST"]),
@@ -58,6 +61,17 @@ class _Rest:
             condition = {key: model.condition[key] for key in ("kind", "request", "inputs")}
         limits = {name: getattr(self.settings, name) for name in PAGE_LIMITS}
         return JSONResponse({"model": self.settings.model_name, "condition": condition, **about, **limits})
+
+    async def unread(self, request):
+        """For the page: a JSON list of captions to what of each the newest version cannot read, lists of sentences."""
+        body = self._unpacked(request, await self._read(request))
+        try:
+            captions = json.loads(body)
+            captions = [check_caption(caption) for caption in captions if isinstance(caption, str)]
+        except (ValueError, TypeError, RecursionError):
+            raise invalid("not a JSON list of captions") from None
+        with self.service.repository.hold() as (model, _):
+            return JSONResponse([model.unread(caption) for caption in captions])
 
     async def health(self, request):
         """200 while a version is loaded, 503 otherwise."""

@@ -15,8 +15,16 @@ CODES = {status: code for code, status in HTTP_STATUS.items()} | {
 }
 
 
+SPARE_SECONDS = 5.0
+
+
 class RestProtocol:
     """Asks on an event loop in a thread of its own: nothing else bounds the time of a whole call."""
+
+    @staticmethod
+    def prepare():
+        """Raises `ImportError` where what it needs is not installed."""
+        import httpx  # noqa: F401
 
     def __init__(self, parts, model_name, version, label, timeout, connect_retries):
         import httpx
@@ -67,7 +75,8 @@ class RestProtocol:
     def _run(self, coroutine):
         future = asyncio.run_coroutine_threadsafe(coroutine, self._loop)
         try:
-            return future.result()
+            # The loop itself bounds the time; longer than this it can only be gone.
+            return future.result(self._timeout + SPARE_SECONDS)
         finally:
             # Where the waiting itself was interrupted.
             future.cancel()

@@ -84,7 +84,7 @@ class Settings:
     @property
     def threads(self):
         """Of one TensorFlow operation: by default the cores divided among the batches that run at once."""
-        return self.tensorflow_intra_op_parallelism or max(1, len(os.sched_getaffinity(0)) // self.num_batch_threads)
+        return self.tensorflow_intra_op_parallelism or max(1, usable_cores() // self.num_batch_threads)
 
     def address(self, port):
         """--host and a port as one word."""
@@ -116,3 +116,10 @@ def _require_positive(name, value, most):
     # Not-a-number is neither more nor less than anything.
     if not 0 < value <= most:
         raise UserError(f"--{name}: {value} is not a positive number of at most {most}")
+
+
+def usable_cores():
+    """The processor cores that this process may use; where a platform does not say, all of the machine's."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1

@@ -12,6 +12,7 @@ from t2i_kd.conditions.image import SOURCE, ImageCondition
 from t2i_kd.data.captioned_images import CaptionedImages
 from t2i_kd.data.catalogue import load_dataset
 from t2i_kd.data.image_pairs import ImagePairs
+from t2i_kd.data.subset import trains_on_a_part
 from t2i_kd.data.translation_batches import TranslationBatches
 from t2i_kd.errors import UserError
 from t2i_kd.imaging import captioned_grid, encode_png, write_file_atomically
@@ -38,6 +39,7 @@ from t2i_kd.teachers.catalogue import load_teacher
 from t2i_kd.training.adversarial import AdversarialTrainer
 from t2i_kd.training.distribution import assign_alike
 from t2i_kd.training.gan_losses import fake_loss, generator_loss, real_loss
+from t2i_kd.training.inputs import network_digest
 from t2i_kd.training.measuring import Measurements
 from t2i_kd.training.system import System, evenly
 from t2i_kd.training.trainer import Trainer
@@ -399,6 +401,13 @@ class SRPKD(System):
         kinds = (ImagePairs, CaptionedImages)
         return load_dataset(self._source, split, side, data.data_dir, data.max_bad_examples, decode, kinds)
 
+    def part_of(self, split):
+        data = self.recipe.data
+        if isinstance(split, CaptionedImages) or not trains_on_a_part(data):
+            return super().part_of(split)
+        flag = "max_examples" if data.max_examples else "data_fraction"
+        raise UserError(f"--{flag}: a part is drawn of captioned images alone, {split.name} has two sides")
+
     def sides(self, dataset):
         """(sources, targets) of a split; captioned images are sources without targets."""
         if isinstance(dataset, CaptionedImages):
@@ -454,6 +463,16 @@ class SRPKD(System):
             return None
         with self.policy():
             return load_teacher(TeacherOptions(teacher=options.feature_network), self.recipe.data.resolution)
+
+    def network_digests(self):
+        teacher, found = self.teacher, {}
+        if teacher is not None:
+            found["teacher"] = network_digest(teacher.network)
+            if teacher.inverse is not None:
+                found["teacher_inverse"] = network_digest(teacher.inverse)
+        if self.features is not None:
+            found["feature_network"] = network_digest(self.features)
+        return found
 
     @functools.cached_property
     def taps(self):

@@ -16,6 +16,7 @@ from keras import ops
 from tqdm import tqdm
 
 from t2i_kd.data.batches import pairs_at
+from t2i_kd.data.captioned_images import split_lines
 from t2i_kd.data.catalogue import load_dataset
 from t2i_kd.errors import UserError
 from t2i_kd.imaging import write_file_atomically
@@ -25,6 +26,7 @@ from t2i_kd.teacher_slim.fidelity import fidelity
 from t2i_kd.teacher_slim.objective import OBJECTIVE, POOLS, pool_errors, pool_statistics
 from t2i_kd.teachers.vgg19 import build_vgg19, fold_batch_normalization
 from t2i_kd.teachers.vgg19_weights import save_slim_weights
+from t2i_kd.training.loop import is_over
 from t2i_kd.training.system import System
 from t2i_kd.training.trainer import Trainer
 
@@ -118,10 +120,6 @@ class TeacherSlim(System):
         part_of = super().part_of
         return [part_of(split) for split in splits]
 
-    @property
-    def parts(self):
-        return self.dataset
-
     @functools.cached_property
     def images(self):
         """All training images: uint8 [n, resolution, resolution, 3]."""
@@ -143,8 +141,12 @@ class TeacherSlim(System):
         folded = sum(9 * w.shape[2] * w.shape[3] + w.shape[3] for w in self.network.weights if len(w.shape) == 4)
         return [f"slim teacher: {folded:,} parameters without normalisation"]
 
+    def describe_cost(self):
+        """Nothing: the teacher's maps of every image, which come first, are kept in a run directory."""
+        return []
+
     def describe_data(self):
-        return [f"{each.name}: {len(each):,} images" for each in (*self.dataset, *self.held_out)]
+        return [line for each in (*self.dataset, *self.held_out) for line in split_lines(each)]
 
     def own_trainer(self, plan):
         widths = {pool: self.teacher.output[pool].shape[-1] for pool in POOLS}
@@ -166,7 +168,7 @@ class TeacherSlim(System):
     def train(self, run_dir, deadline=math.inf):
         """Trains and folds the slim network; writes it, its weights (float16), and its measured fidelity."""
         run_dir = Path(run_dir)
-        if not (run_dir / FIDELITY_FILE).exists():
+        if not ((run_dir / FIDELITY_FILE).exists() and all(is_over(plan, run_dir) for plan in self.plans)):
             self.pools = cached_pools(self.teacher, self.images, run_dir / POOL_FOLDER)
             if not super().train(run_dir, deadline):
                 return False

@@ -39,6 +39,10 @@ class TextFrontEnd(abc.ABC):
         """What owns the tables and variables of `in_graph`; an export must track it for as long as it lives."""
 
     @abc.abstractmethod
+    def digest(self, captions):
+        """SHA-256 over what decides how captions are read: the vocabulary, or these training captions' vectors."""
+
+    @abc.abstractmethod
     def build_encoder(self, options):
         """A new `keras.Model`, {input_name: features} -> float [batch, options.text_dim], with all learned weights.
 

@@ -1,5 +1,7 @@
 """The recipe's text encoder as an object: `build_front_end` for training, `load_front_end` for a trained student."""
 
+import hashlib
+import json
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -7,11 +9,13 @@ from t2i_kd.errors import UserError
 from t2i_kd.text.base import TextFrontEnd
 from t2i_kd.text.hub import HubFrontEnd
 from t2i_kd.text.precomputed import PrecomputedFrontEnd
-from t2i_kd.text.tokenizer import REED_LENGTH, Tokenizer
+from t2i_kd.text.tokenizer import REED_LENGTH, Tokenizer, token_count
 
 VOCABULARY_FILE = "vocabulary.txt"
 TOKEN_KINDS = {"gru": "words", "char_cnn_rnn": "characters"}
 DEFAULT_LENGTHS = {"gru": 32, "char_cnn_rnn": REED_LENGTH}
+# A longer default would cost every step: the recurrence is unrolled.
+LONGEST_DEFAULT = 128
 VECTOR_FRONT_ENDS = {"precomputed": PrecomputedFrontEnd, "hub": HubFrontEnd}
 # Three convolutions of 4 and two poolings of 3 need this many characters to leave one step.
 SHORTEST_CHARACTER_TEXT = 48
@@ -44,6 +48,11 @@ class TokenFrontEnd(TextFrontEnd):
 
     def in_graph_module(self):
         return self.tokenizer.in_graph_module()
+
+    def digest(self, captions):
+        tokenizer = self.tokenizer
+        described = [self.name, tokenizer.kind, tokenizer.length, tokenizer.vocabulary]
+        return hashlib.sha256(json.dumps(described).encode()).hexdigest()
 
     def build_encoder(self, options):
         """The encoder, with the weights of `text_weights` where given. Raises `UserError` when they do not fit."""
@@ -111,7 +120,8 @@ def build_front_end(text_options, dataset):
         raise UserError(f"--text_dim: {text_options.text_dim} is not a positive width")
     name = text_options.text_encoder
     if name in TOKEN_KINDS:
-        tokenizer = Tokenizer.from_captions(dataset.all_captions, TOKEN_KINDS[name], _length(text_options))
+        captions = dataset.all_captions
+        tokenizer = Tokenizer.from_captions(captions, TOKEN_KINDS[name], _length(text_options, captions))
         return TokenFrontEnd(name, tokenizer)
     if name not in VECTOR_FRONT_ENDS:
         raise UserError(f"--text_encoder: {name!r} is none of {', '.join((*TOKEN_KINDS, *VECTOR_FRONT_ENDS))}")
@@ -152,8 +162,12 @@ def load_front_end(folder, described):
     return VECTOR_FRONT_ENDS[name].load(described)
 
 
-def _length(text_options):
+def _length(text_options, captions):
+    """The tokens that are kept: as many as asked for, else the usual number, for words as many as the longest has."""
     length = text_options.text_length or DEFAULT_LENGTHS[text_options.text_encoder]
+    if text_options.text_encoder == "gru" and not text_options.text_length:
+        longest = max((token_count(caption, "words") for caption in captions), default=0)
+        length = min(max(length, longest), LONGEST_DEFAULT)
     if text_options.text_encoder == "char_cnn_rnn" and length < SHORTEST_CHARACTER_TEXT:
         raise UserError(
             f"--text_length: char_cnn_rnn needs at least {SHORTEST_CHARACTER_TEXT} characters, not {length}"

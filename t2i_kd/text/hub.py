@@ -1,6 +1,8 @@
 """Captions to vectors by a TF-Hub sentence encoder: any module from strings [batch] to floats [batch, dim]."""
 
 import functools
+import hashlib
+from pathlib import Path
 
 import numpy as np
 
@@ -42,6 +44,16 @@ class HubFrontEnd(VectorFrontEnd):
         vectors = {**self.vectors, **self._embed(unknown)} if unknown else self.vectors
         rows = [vectors[caption] for caption in captions]
         return np.asarray(rows, np.float32).reshape(len(rows), self.embedding_dim)
+
+    def digest(self, captions):
+        """Of the module's files where it is a folder, else of its handle; vectors' last bits differ by machine."""
+        folder = Path(self.source)
+        files = sorted(each for each in folder.rglob("*") if each.is_file()) if folder.is_dir() else []
+        sha256 = hashlib.sha256(b"" if files else self.source.encode())
+        for path in files:
+            sha256.update(path.relative_to(folder).as_posix().encode())
+            sha256.update(path.read_bytes())
+        return sha256.hexdigest()
 
     def in_graph(self, text):
         return self._module(text)

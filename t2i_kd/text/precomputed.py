@@ -5,6 +5,7 @@ The folder is the field's (StackGAN's `birds` and `flowers`): `train/` and `test
 (the images, in that order).
 """
 
+import hashlib
 from pathlib import Path, PurePosixPath
 
 import numpy as np
@@ -55,6 +56,9 @@ class PrecomputedFrontEnd(VectorFrontEnd):
             raise UserError(f"caption: {missing[:80]!r} has no vector in --embeddings_dir={self.source}")
         rows = [self.vectors[caption] for caption in captions]
         return np.asarray(rows, np.float32).reshape(len(rows), self.embedding_dim)
+
+    def digest(self, captions):
+        return hashlib.sha256(np.ascontiguousarray(self.features(captions))).hexdigest()
 
     def in_graph(self, text):
         raise UserError("--text_encoder=precomputed: text cannot become a vector inside a graph")

@@ -79,6 +79,16 @@ class Tokenizer:
             row[: len(tokens)] = [self._ids.get(token, UNKNOWN) for token in tokens]
         return ids
 
+    def unread(self, caption):
+        """What of a caption no student reads: (the words or characters that are unknown, those beyond `length`)."""
+        if self.kind == "characters":
+            beyond = _lower_bytes(caption)[self.length :].decode("utf-8", "ignore")
+            unknown = [each for each in caption if any(bytes([byte]) not in self._ids for byte in _lower_bytes(each))]
+            return unknown, [beyond] if beyond else []
+        tokens = _split(_lower_bytes(caption), self.kind)
+        unknown = [token for token in tokens[: self.length] if token not in self._ids]
+        return [[token.decode("utf-8", "replace") for token in some] for some in (unknown, tokens[self.length :])]
+
     def in_graph(self, text):
         """Token ids inside a TensorFlow graph; equal to `__call__` for every byte string.
 
@@ -143,6 +153,11 @@ class Tokenizer:
             if _split(_lower_bytes(token), kind) != [token.encode("utf-8")]:
                 raise UserError(f"{path}: {token!r} is not one token of kind {kind}")
         return cls(kind, tokens, length)
+
+
+def token_count(caption, kind):
+    """How many tokens a caption has."""
+    return len(_split(_lower_bytes(caption), kind))
 
 
 def _lower_bytes(caption):

@@ -74,7 +74,7 @@ class ProgressLog(keras.callbacks.Callback):
         super().__init__()
         self.stage, self.events, self.batch_size, self.log_every = stage, events, batch_size, log_every
         self.metrics_path = Path(run_dir) / "metrics.jsonl"
-        self.step, self.last_step = first_step + done, last_step
+        self.first_step, self.step, self.last_step = first_step, first_step + done, last_step
         self.bar = tqdm(
             total=(last_step - first_step) * batch_size,
             initial=done * batch_size,
@@ -107,8 +107,15 @@ class ProgressLog(keras.callbacks.Callback):
         values["images_per_second"] = round(speed, 2)
         with open(self.metrics_path, "a", encoding="utf-8") as file:
             file.write(json.dumps({"stage": self.stage, "step": self.step, **values}) + "\n")
-        self.events.scalars(self.step, {f"{self.stage}/{name}": value for name, value in values.items()})
-        self.bar.set_postfix(loss=f"{values['loss']:.4g}", refresh=False)
+        shown = values | self._learning_rate()
+        self.events.scalars(self.step, {f"{self.stage}/{name}": value for name, value in shown.items()})
+        steps = f"{self.step - self.first_step:,}/{self.last_step - self.first_step:,}"
+        self.bar.set_postfix(step=steps, loss=f"{values['loss']:.4g}", refresh=False)
+
+    def _learning_rate(self):
+        """{"learning_rate": that of the next step}, of an optimizer that has one."""
+        rate = getattr(getattr(self.model, "optimizer", None), "learning_rate", None)
+        return {} if rate is None else {"learning_rate": float(rate)}
 
     def close(self):
         """Ends the bar's line, so that what is printed next has one of its own."""

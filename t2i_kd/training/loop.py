@@ -9,6 +9,7 @@ from pathlib import Path
 import keras
 from absl import logging
 
+from t2i_kd import stopping
 from t2i_kd.errors import UserError
 from t2i_kd.training import checkpoints
 from t2i_kd.training.distribution import check_batch_size, distribute_batches, is_chief
@@ -91,13 +92,14 @@ def make_optimizer(stage, steps, training):
 
 
 class _Checkpoints(keras.callbacks.Callback):
-    def __init__(self, folder, done, every, groups):
+    def __init__(self, folder, done, last, every, groups):
         super().__init__()
-        self.folder, self.step, self.every, self.groups = folder, done, every, groups
+        self.folder, self.step, self.last, self.every, self.groups = folder, done, last, every, groups
 
     def on_train_batch_end(self, batch, logs=None):
         self.step += 1
-        if self.step % self.every == 0:
+        # The last step's too: at the end of `fit`, Keras puts the averages in the weights' place.
+        if self.step % self.every == 0 or self.step == self.last:
             self.write()
 
     def write(self):
@@ -108,14 +110,14 @@ class _Checkpoints(keras.callbacks.Callback):
 
 
 class _TimeLimit(keras.callbacks.Callback):
-    """Ends the training at the first step after the deadline, with a checkpoint of it."""
+    """Ends the training at the first step after the deadline or a signal that asks for it, with a checkpoint of it."""
 
     def __init__(self, deadline, checkpoint):
         super().__init__()
         self.deadline, self.checkpoint = deadline, checkpoint
 
     def on_train_batch_end(self, batch, logs=None):
-        if time.monotonic() >= self.deadline:
+        if time.monotonic() >= self.deadline or stopping.asked():
             self.checkpoint.write()
             self.model.stop_training = True
 
@@ -156,15 +158,14 @@ def _followed(plan, done, training, run_dir, folder, groups, draw_samples, measu
     cut_metrics(Path(run_dir) / "metrics.jsonl", first + done)
     events = EventLog(Path(run_dir) / "tensorboard", first + done)
     progress = ProgressLog(name, run_dir, events, first, last, done, training.batch_size, training.log_every)
-    checkpoint = _Checkpoints(folder, done, training.checkpoint_every, groups)
+    checkpoint = _Checkpoints(folder, done, plan.steps, training.checkpoint_every, groups)
     samples = _Samples(plan, done, training.sample_every, lambda *where: draw_samples(*where, events))
     # A step's checkpoint comes after everything else of the step: whoever resumes from it finds its sheet and its logs.
     callbacks = [progress, samples, checkpoint]
     if measure is not None and training.measure_every:
         # Before the progress log, which writes what is measured.
         callbacks.insert(0, _Measuring(plan, done, training.measure_every, measure, progress))
-    if deadline < math.inf:
-        callbacks.append(_TimeLimit(deadline, checkpoint))
+    callbacks.append(_TimeLimit(deadline, checkpoint))
     try:
         yield callbacks
     finally:
@@ -175,10 +176,11 @@ def _followed(plan, done, training, run_dir, folder, groups, draw_samples, measu
 def train_stage(plan, trainer, make_batches, training, run_dir, draw_samples, measure=None, deadline=math.inf):
     """Trains one stage to its end or to a deadline, from its newest checkpoint where there is one.
 
-    The order of a resume: (1) the trainer is built, its weights are the previous stage's; (2) the optimizer is made
-    and built; (3) if `final.npz` is there, its weights are read and the stage is over; (4) else the newest step's
-    checkpoint gives weights and optimizer; (5) logs beyond that step are dropped; (6) batches go on from the next
-    step, each a function of (seed, step).
+    The order of a resume: (1) the trainer is built, its weights are the previous stage's; (2) if the stage is over, the
+    weights of its `final.npz` are read; (3) else the optimizer is made and built; (4) the newest step's checkpoint
+    gives weights and optimizer; (5) logs beyond that step are dropped; (6) batches go on from the next step, each a
+    function of (seed, step). The last step's checkpoint stays beside `final.npz`, so that the stage can become longer,
+    until the next stage begins.
 
     Args:
         plan: `StagePlan`.
@@ -200,7 +202,7 @@ def train_stage(plan, trainer, make_batches, training, run_dir, draw_samples, me
     check_batch_size(training.batch_size)
     folder = Path(run_dir) / "checkpoints" / stage.name
     weights = {"trained": trainer.kept_variables}
-    if (folder / checkpoints.FINAL).exists():
+    if is_over(plan, run_dir):
         checkpoints.read(folder / checkpoints.FINAL, weights)
         return True
     # On JAX a step is either compiled or run operation by operation, many times slower.
@@ -231,5 +233,12 @@ def train_stage(plan, trainer, make_batches, training, run_dir, draw_samples, me
         trainer.keep_averages()
     if is_chief():
         checkpoints.write(folder / checkpoints.FINAL, weights)
-        checkpoints.drop_old(folder, kept=0)
+        checkpoints.drop_old(folder, kept=1)
     return True
+
+
+def is_over(plan, run_dir):
+    """Whether a stage has all its steps: it is finished, and was not made longer since."""
+    folder = Path(run_dir) / "checkpoints" / plan.stage.name
+    done, path = checkpoints.newest(folder)
+    return (folder / checkpoints.FINAL).exists() and (path is None or done >= plan.steps)

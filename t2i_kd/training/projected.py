@@ -82,6 +82,12 @@ def seen_through(options, teacher):
     return TeacherOptions(teacher=options.discriminator_teacher) if options.discriminator_teacher else teacher
 
 
+def discriminators_teacher(recipe):
+    """The `TeacherOptions` of the network that discriminators alone see through; None: they take the teacher."""
+    options = getattr(recipe, "projection", None)
+    return seen_through(options, None) if getattr(options, "discriminator_teacher", "") else None
+
+
 def check_projection(options, gan, teacher, side):
     """Raises `UserError` where discriminators cannot see images through a teacher.
 

@@ -5,22 +5,28 @@ import dataclasses
 import functools
 import math
 import random
+import time
 from pathlib import Path
 
 import keras
 import numpy as np
 
+from t2i_kd.data.captioned_images import split_lines
 from t2i_kd.data.catalogue import load_dataset
-from t2i_kd.data.subset import check_subset, save_subset, training_subset, trains_on_a_part
+from t2i_kd.data.subset import check_subset, training_subset
 from t2i_kd.errors import UserError
 from t2i_kd.imaging import captioned_grid, encode_png, write_file_atomically
 from t2i_kd.runners import core_inputs
 from t2i_kd.student import WEIGHTS_FILE, image_outputs, noise_width, save_network
 from t2i_kd.teachers.catalogue import load_teacher, pinned
+from t2i_kd.training import checkpoints
 from t2i_kd.training.distribution import is_chief
+from t2i_kd.training.inputs import Inputs, captions_digest, example_digests, network_digest
 from t2i_kd.training.loop import learning_rate, plan_stages, train_stage
 
 SHEET_ITEMS = 16
+# Steps that a speed is measured in, after one that compiles.
+MEASURED_STEPS = 3
 KEPT_ITEMS = 256
 
 
@@ -78,11 +84,6 @@ class System:
     def part_of(self, split):
         """`training_subset` of a loaded training split."""
         return training_subset(split, self.recipe.data, self.recipe.training.seed)
-
-    @property
-    def parts(self):
-        """The training `CaptionedImages`, a list."""
-        return [self.dataset]
 
     @functools.cached_property
     def held_out(self):
@@ -164,21 +165,71 @@ class System:
         for part in ("dataset", "held_out", "condition", "network", "plans", "teacher"):
             getattr(self, part)
 
+    def inputs(self):
+        """`Inputs`: digests of all that the run reads, by which it is the same run."""
+        train, held_out = (each if isinstance(each, list) else [each] for each in (self.dataset, self.held_out))
+        return Inputs(example_digests(train), captions_digest(held_out), self.network_digests())
+
+    def network_digests(self):
+        """{what: SHA-256} of the pretrained networks that the run reads."""
+        return {"teacher": network_digest(self.teacher)}
+
     def descriptions(self):
         """The parts of `--dry_run`: functions that give lines, each raising `UserError` where something is missing."""
-        return [self.describe_network, self.describe_data, self.describe_plans, self.describe_teacher]
+        parts = (self.describe_network, self.describe_data, self.describe_plans, self.describe_teacher)
+        return [*parts, self.describe_warnings]
 
     def describe_network(self):
         """The network's size."""
         return [f"student: {self.network.count_params():,} parameters"]
 
     def describe_data(self):
-        """The sizes of both splits."""
-        return [f"{each.name}: {len(each):,} images" for each in (self.dataset, self.held_out)]
+        """Both splits: sizes, classes, where they come from."""
+        return [line for each in (self.dataset, self.held_out) for line in split_lines(each)]
+
+    def warnings(self):
+        """Lines about what is allowed and seldom meant; said where a run starts and in `--dry_run`."""
+        return []
+
+    def describe_warnings(self):
+        """`warnings`, each marked as one."""
+        return [f"warning: {line}" for line in self.warnings()]
+
+    def describe_start(self):
+        """What is said where a run starts: its data, and warnings."""
+        return [*self.describe_data(), *self.describe_warnings()]
 
     def describe_plans(self):
         """The stages' lengths."""
         return [f"stage {plan.stage.name}: {plan.stage.objective}, {plan.steps:,} steps" for plan in self.plans]
+
+    def describe_cost(self):
+        """How large the student's files become, and how fast each stage trains here, measured in a few steps."""
+        count = self.network.count_params()
+        sizes = {"student.keras and ONNX": 4, "LiteRT float16": 2, "LiteRT int8": 1}
+        told = ", ".join(f"{name} {count * size / 1e6:.1f} MB" for name, size in sizes.items())
+        lines = [f"files, about: {told}"] if self.makes_student else []
+        for plan in self.plans:
+            rate = self.measured_rate(plan)
+            minutes = plan.steps * self.recipe.training.batch_size / rate / 60
+            lines.append(
+                f"stage {plan.stage.name}: {rate:.3g} images a second here, some {minutes:,.0f} minutes in all"
+            )
+        return lines
+
+    def measured_rate(self, plan):
+        """Training images a second of a stage on this machine, in its first steps but the first, which compiles."""
+        short = dataclasses.replace(plan, last_step=plan.first_step + min(plan.steps, 1 + MEASURED_STEPS))
+        clock = _Clock()
+        with self.policy():
+            self.before_stage(short)
+            trainer, training = self.own_trainer(short), self.recipe.training
+            compiled = training.jit_compile or keras.backend.backend() == "jax"
+            trainer.compile(optimizer=trainer.make_optimizer(plan.stage, plan.steps, training), jit_compile=compiled)
+            trainer.optimizer.build(trainer.trainable_variables)
+            batches = self.batches(short, short.first_step, short.last_step)
+            trainer.fit(batches, steps_per_epoch=len(batches), shuffle=False, verbose=0, callbacks=[clock])
+        return training.batch_size * max(1, len(clock.times) - 1) / max(clock.times[-1] - clock.times[0], 1e-9)
 
     def describe_teacher(self):
         """Nothing; raises `UserError` where the teacher cannot be had."""
@@ -220,11 +271,13 @@ class System:
         run_dir = Path(run_dir)
         with self.policy():
             if is_chief():
-                if trains_on_a_part(self.recipe.data):
-                    save_subset(self.parts, run_dir)
                 self.save_condition(run_dir)
             for plan in self.plans:
                 self.before_stage(plan)
+                if is_chief():
+                    # It cannot become longer any more.
+                    for earlier in self.plans[: self.plans.index(plan)]:
+                        checkpoints.drop_old(run_dir / "checkpoints" / earlier.stage.name, kept=0)
                 trainer = self.own_trainer(plan)
                 finished = train_stage(
                     plan,
@@ -265,6 +318,23 @@ class System:
     def finish(self, run_dir):
         """Writes what the run was for."""
         save_network(self.network, run_dir / WEIGHTS_FILE)
+
+
+class _Clock(keras.callbacks.Callback):
+    """The times at which the steps of a `fit` ended."""
+
+    def __init__(self):
+        super().__init__()
+        self.times = []
+
+    def on_train_begin(self, logs=None):
+        self.times = [time.monotonic()]
+
+    def on_train_batch_end(self, batch, logs=None):
+        # Of several steps the first, which compiles, does not count.
+        self.times = (
+            [time.monotonic()] if batch == 0 and self.params.get("steps", 1) > 1 else [*self.times, time.monotonic()]
+        )
 
 
 @contextlib.contextmanager

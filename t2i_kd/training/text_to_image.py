@@ -2,27 +2,42 @@
 
 import fnmatch
 import functools
+import re
+from collections import Counter
 
 import keras
 import numpy as np
 
 from t2i_kd.conditions.caption import CaptionCondition
 from t2i_kd.data.batches import Batches, ClassBalancedBatches, caption_pairs
+from t2i_kd.data.captioned_images import split_lines
 from t2i_kd.data.class_balance import class_balanced_indices, classes_of
 from t2i_kd.errors import UserError
 from t2i_kd.student import IMAGE, noise_width, save_whole
+from t2i_kd.teachers.catalogue import load_teacher
 from t2i_kd.teachers.tap_weights import resolve_tap_weights
 from t2i_kd.text.front_end import build_front_end, check_sources
 from t2i_kd.text.whitening import whitening_map
 from t2i_kd.training.adversarial import AdversarialTrainer
 from t2i_kd.training.distribution import predict
 from t2i_kd.training.health import Health, head_health
+from t2i_kd.training.initial_weights import start_from, weights_digest
+from t2i_kd.training.inputs import file_digest, network_digest
 from t2i_kd.training.joint_embedding import JOINT_EMBEDDING, JointEmbeddingTrainer, check_joint_embedding
 from t2i_kd.training.measuring import CAPTIONS_OVER_SEEDS, ITEMS, SEEDS, Measurements
+from t2i_kd.training.projected import discriminators_teacher, readable_side
 from t2i_kd.training.system import KEPT_ITEMS, SHEET_ITEMS, System, evenly
 from t2i_kd.training.trainer import restored
 
 WHITENING_CAPTIONS = 4096
+# Words that the student does not know are named up to so many.
+NAMED_WORDS = 10
+# What a mirrored picture makes untrue, in the languages of most captions.
+SIDES = re.compile(
+    r"\b(left|right|leftmost|rightmost|leftwards?|rightwards?|lefthand|righthand|(counter|anti)?clockwise|links|rechts|"
+    r"linke[nrsm]?|rechte[nrsm]?|gauche|droite|izquierd[ao]|derech[ao]|sinistr[ao]|destr[ao]|esquerd[ao]|direit[ao])\b|[左右]",
+    re.IGNORECASE,
+)
 # Images at a time, and those of each kind that a GAN's health is seen by.
 HEALTH_BATCH = 64
 # What a DS-SJE stage leaves beside the vocabulary, for another run's --text_weights.
@@ -79,7 +94,11 @@ class TextToImageSystem(System):
     def build_network(self):
         # The text encoder is made first: initial weights come from one stream of random numbers.
         encoder = self.condition.front_end.build_encoder(self.recipe.text)
-        return build_student(self.condition, encoder, self.generator, self.recipe.student.whiten_text)
+        network = build_student(self.condition, encoder, self.generator, self.recipe.student.whiten_text)
+        if self.recipe.student.init_from:
+            self.known_words = start_from(network, self.condition, self.recipe.student.init_from)
+            self._whitened = True
+        return network
 
     @functools.cached_property
     def pairs(self):
@@ -95,6 +114,18 @@ class TextToImageSystem(System):
         if plan.stage.objective == JOINT_EMBEDDING:
             class_balanced_indices(classes_of(self.dataset.labels), self.recipe.training.batch_size, 0, 0)
 
+    def network_digests(self):
+        text, seen_through = self.recipe.text, discriminators_teacher(self.recipe)
+        found = super().network_digests() | {"text": self.condition.front_end.digest(self.dataset.all_captions)}
+        if text.text_weights:
+            found["text_weights"] = file_digest(text.text_weights)
+        if self.recipe.student.init_from:
+            found["init_from"] = weights_digest(self.recipe.student.init_from)
+        if seen_through:
+            side = readable_side(seen_through, self.recipe.data.resolution)
+            found["discriminator_teacher"] = network_digest(load_teacher(seen_through, side))
+        return found
+
     def descriptions(self):
         return [*super().descriptions(), self.describe_text]
 
@@ -109,11 +140,53 @@ class TextToImageSystem(System):
 
     def describe_data(self):
         train, test, encoder = self.dataset, self.held_out, self.network.get_layer("text_encoder")
+        lines = []
+        if self.known_words:
+            known, every = self.known_words
+            lines.append(f"started from {self.recipe.student.init_from}, which knows {known:,} of {every:,} words")
         return [
+            *lines,
             f"student with its text encoder: {self.network.count_params():,} parameters",
             f"  text encoder: {encoder.count_params():,}",
             f"{train.name}: {len(train):,} images, {self.examples:,} (image, caption) pairs",
-            f"{test.name}: {len(test):,} images",
+            *split_lines(train)[1:],
+            *split_lines(test),
+        ]
+
+    def warnings(self):
+        return [*super().warnings(), *self._unread_words(), *self._sides_that_change()]
+
+    def _unread_words(self):
+        """How many captions are cut, or have words that training lacks."""
+        tokenizer, lines = self.condition.front_end.tokenizer, []
+        for data in (self.dataset, self.held_out) if tokenizer else ():
+            found = [(caption, *tokenizer.unread(caption)) for caption in dict.fromkeys(data.all_captions)]
+            cut = [caption for caption, _, beyond in found if beyond]
+            unknown = Counter(word for _, words, _ in found for word in dict.fromkeys(words))
+            unit = "words" if tokenizer.kind == "words" else "characters"
+            if cut:
+                lines.append(
+                    f"--text_length: {len(cut):,} of {len(found):,} captions of {data.name} are longer than "
+                    f"{tokenizer.length} {unit}, and what follows is not read; the first: {cut[0][:100]!r}"
+                )
+            if unknown:
+                named = ", ".join(repr(word) for word, _ in unknown.most_common(NAMED_WORDS))
+                having = sum(bool(words) for _, words, _ in found)
+                lines.append(
+                    f"{having:,} of {len(found):,} captions of {data.name} hold {unit} that the student does not know, "
+                    f"{len(unknown):,} in all: {named}"
+                )
+        return lines
+
+    def _sides_that_change(self):
+        """How many captions say left or right of pictures that are mirrored."""
+        captions = self.dataset.all_captions if self.recipe.data.flip else []
+        sided = [caption for caption in captions if SIDES.search(caption)]
+        if not sided:
+            return []
+        return [
+            f"--flip: {len(sided):,} of {len(captions):,} captions say left or right, and half of their pictures are "
+            f"mirrored; the first: {sided[0][:100]!r}"
         ]
 
     def own_trainer(self, plan):
@@ -218,6 +291,8 @@ class TextToImageSystem(System):
             whiten_text(self.network, self.condition.arrays(evenly(self.dataset.all_captions, WHITENING_CAPTIONS)))
 
     _whitened = False
+    # Of the vocabulary, those that the student of --init_from knows, and all; None without one.
+    known_words = None
 
     def save_stage(self, plan, run_dir):
         if plan.stage.objective == JOINT_EMBEDDING:

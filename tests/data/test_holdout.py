@@ -4,7 +4,7 @@ import hashlib
 
 import pytest
 
-from t2i_kd.data.holdout import held_out, position
+from t2i_kd.data.holdout import copies_by_name, held_out, held_out_groups, joined, position
 
 
 def test_position_is_the_digest():
@@ -27,3 +27,32 @@ def test_neither_side_is_empty(count, share):
 
 def test_one_or_none():
     assert held_out(["a"], 1.0) == held_out([], 1.0) == frozenset()
+
+
+@pytest.mark.parametrize(
+    "family",
+    [
+        ["x.png", "x (1).png"],
+        ["a/x.png", "a/x (2).jpg", "a/x copy.png", "a/x copy 2.png"],
+        ["x.png", "x - Copy.png", "x - Copy (2).png"],
+        ["x.jpg", "x.webp"],
+    ],
+)
+def test_copies_have_one_stem(family):
+    others = ["y.png", "x1.png", "b/x.png", "copy.png", *(f"{number}.png" for number in range(40))]
+    assert copies_by_name(family + others, 0.1) == [family]
+
+
+def test_a_numbering_is_no_family_of_copies():
+    assert copies_by_name([f"photo ({number}).jpg" for number in range(300)], 0.1) == []
+
+
+def test_groups_join_and_go_where_their_shortest_name_goes():
+    names = ["aa", "b", "c", "dd", "e"]
+    groups = joined(names, [["aa", "b"], ["dd", "aa"], ["c"]])
+    assert sorted(groups) == [["b", "aa", "dd"], ["c"], ["e"]]
+    for share in (0.1, 0.5, 0.9):
+        chosen = held_out_groups(groups, share)
+        assert ("b" in chosen) == ("aa" in chosen) == ("dd" in chosen)
+        assert chosen & {"b", "c", "e"} == held_out(["b", "c", "e"], share)
+    assert len(held_out_groups([["a", "b", "c"]], 0.1)) == 1

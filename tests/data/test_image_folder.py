@@ -96,10 +96,12 @@ def test_test_falls_back_to_validation(tmp_path):
 
 def test_without_splits_a_tenth_is_held_out(tmp_path):
     rows = [{"file_name": f"{number}.png", "caption": "x"} for number in range(60)]
-    write(tmp_path, {"metadata.jsonl": metadata(*rows)} | {row["file_name"]: png() for row in rows})
+    pictures = {row["file_name"]: png(number) for number, row in enumerate(rows)}
+    write(tmp_path, {"metadata.jsonl": metadata(*rows)} | pictures)
     expected = sum(position(row["file_name"]) < 0.1 for row in rows)
     assert len(load(tmp_path, "test")) == expected
     assert len(load(tmp_path, "train")) == 60 - expected
+    assert load(tmp_path).origin == "no split is given, so that 10% are held out by their names"
     with pytest.raises(UserError, match="no validation pictures"):
         load(tmp_path, "validation")
 
@@ -215,6 +217,8 @@ def test_text_file_that_is_missing_or_not_utf8(tmp_path):
             "train/b.txt": b"\xff\xfe",
             "train/c.png": png(),
             "train/c.txt": b"c",
+            "test/d.png": png(),
+            "test/d.txt": b"d",
         },
     )
     with pytest.raises(UserError, match=r"2 bad .* the first: train/a.png has no caption"):
@@ -245,7 +249,16 @@ BAD_METADATA = {
     "label text": (b'{"file_name": "a.png", "caption": "x", "label": "3"}', "line 1: label is '3'"),
     "label negative": (b'{"file_name": "a.png", "caption": "x", "label": -1}', "line 1: label is -1"),
     "class number": (b'{"file_name": "a.png", "caption": "x", "class_name": 1}', "line 1: class_name is not text"),
-    "split": (b'{"file_name": "a.png", "caption": "x", "split": "val"}', "line 1: split is 'val', none of train"),
+    "split": (b'{"file_name": "a.png", "caption": "x", "split": "vall"}', "line 1: split is 'vall', none of train"),
+    "two splits": (b'{"file_name": "a.png", "caption": "x", "split": "trainval"}', "'trainval' says several splits"),
+    "key twice": (b'{"file_name": "a.png", "caption": "x", "caption": "y"}', "line 1: caption is given twice"),
+    "key in two cases": (b'{"file_name": "a.png", "caption": "x", "Caption": "y"}', "line 1: caption is given twice"),
+    "another split": (b'{"file_name": "a.png", "caption": "x", "subset": "val"}', "'subset' looks like the split"),
+    "unknown caption": (
+        b'{"file_name": "a.png", "prompt": "x"}',
+        "no caption, and unknown keys: prompt; known are",
+    ),
+    "caption and text": (b'{"file_name": "a.png", "caption": "x", "text": "y"}', "has both caption and text"),
     "some splits": (
         b'{"file_name": "a.png", "caption": "x", "split": "train"}\n{"file_name": "b.png", "caption": "x"}',
         "line 1 has a split and metadata.jsonl line 2 has none",
@@ -298,6 +311,199 @@ def test_empty_folder(tmp_path):
         load(tmp_path)
 
 
+def pictures(*names, suffix=".txt"):
+    """Different pictures with a caption each, by their names."""
+    files = {name: png(10 + index) for index, name in enumerate(names)}
+    return files | {name.rpartition(".")[0] + suffix: f"caption of {name}".encode() for name in names}
+
+
+@pytest.mark.parametrize(
+    ("train", "test"),
+    [
+        ("Train", "Test"),
+        ("TRAINING", "eval"),
+        ("train_set", "test-set"),
+        ("train2017", "val2017"),
+        ("training images", "validation images"),
+        ("trn", "held_out"),
+        ("train", "dev"),
+    ],
+)
+@pytest.mark.parametrize("inner", ["{}/{}", "all/{}/{}", "{}/roses/{}", "roses/{}/{}"])
+def test_folders_that_say_a_split_are_no_classes(tmp_path, train, test, inner):
+    names = [inner.format(folder, f"{number}.png") for folder in (train, test) for number in range(3)]
+    write(tmp_path, pictures(*names))
+    sets = [load(tmp_path, split) for split in ("train", "test")]
+    assert [set(each.file_names) for each in sets] == [set(names[:3]), set(names[3:])]
+    classes = {"{}/{}": "picture", "all/{}/{}": "all"}.get(inner, "roses")
+    assert tuple(sets[0].label_names) == (classes,)
+    assert sets[0].origin.startswith("the folders ") and f"{train}/" in sets[0].origin and f"{test}/" in sets[0].origin
+
+
+@pytest.mark.parametrize(
+    ("names", "named"),
+    [
+        (("trainval/1.png", "test/1.png"), "'trainval' says several splits"),
+        (("train/test/1.png", "test/2.png"), "the folders of train/test/1.png say both test and train"),
+        (("train/1.png", "bus/1.png"), "train/1.png has a split and bus/1.png has none"),
+    ],
+)
+def test_folders_that_say_it_half_are_refused(tmp_path, names, named):
+    write(tmp_path, pictures(*names))
+    with pytest.raises(UserError, match=named):
+        load(tmp_path)
+
+
+def test_a_train_folder_alone_is_divided(tmp_path):
+    write(tmp_path, pictures(*(f"train/{number}.png" for number in range(5))))
+    assert len(load(tmp_path)) + len(load(tmp_path, "test")) == 5
+    assert load(tmp_path).origin == "only train/ is there, so that 10% of it are held out by their names"
+
+
+@pytest.mark.parametrize("key", ["Split", "SPLIT", " split "])
+@pytest.mark.parametrize("said", [("train", "test"), ("Training", "Val")])
+def test_a_split_in_other_letters_is_read(tmp_path, key, said):
+    rows = [{"file_name": f"{i}.png", "caption": "x", key: said[i < 3]} for i in range(10)]
+    write(tmp_path, {"metadata.jsonl": metadata(*rows)} | {f"{i}.png": png(i) for i in range(10)})
+    assert load(tmp_path, "test").file_names == ("0.png", "1.png", "2.png") and len(load(tmp_path)) == 7
+
+
+def test_what_pillow_reads_is_read(tmp_path):
+    names = {"a.jpe": "JPEG", "b.jfif": "JPEG", "c.jp2": "JPEG2000", "d.ppm": "PPM", "e.ico": "ICO", "f.avif": "AVIF"}
+    for index, (name, format_name) in enumerate(names.items()):
+        Image.new("RGB", (16, 16), (20 * index, 0, 0)).save(tmp_path / name, format_name)
+        (tmp_path / name).with_suffix(".txt").write_text(name)
+    captions = load(tmp_path).captions + load(tmp_path, "test").captions
+    assert sorted(captions) == [(name,) for name in names]
+
+
+SKIPPED = {
+    "a picture of another kind": ({"x.heic": b"x", "x.txt": b"a"}, "x.heic is no picture"),
+    "a picture without an ending": ({"x": b"x", "x.txt": b"a"}, "x is no picture: without an ending"),
+    "another kind alone": ({"x.mp4": b"x"}, "x.mp4 is no picture"),
+    "a caption alone": ({"x.txt": b"a"}, "x.txt is a caption without its picture"),
+    "a picture alone": ({"x.png": png(99)}, "x.png has no caption"),
+}
+
+
+@pytest.mark.parametrize("kind", SKIPPED)
+def test_what_is_left_out_is_counted_once_and_named(tmp_path, kind, caplog):
+    more, named = SKIPPED[kind]
+    names = [f"{folder}/{number}.png" for folder in ("train", "test") for number in range(2)]
+    write(tmp_path, pictures(*names) | {f"train/{name}": content for name, content in more.items()})
+    with pytest.raises(UserError, match=f"--max_bad_examples: 1 bad .* the first: train/{named}"):
+        load(tmp_path)
+    assert len(load(tmp_path, bad=1)) == len(load(tmp_path, "test")) == 2
+    assert named in caplog.text
+
+
+def test_captions_by_other_usual_names(tmp_path):
+    write(tmp_path, {"train/a.png": png(1), "train/a.png.txt": b"A", "train/b.png": png(2), "train/b.TXT": b"B"})
+    write(tmp_path, {"train/c.png": png(3), "train/c.caption": b"C", "test/d.png": png(4), "test/d.txt": b"D"})
+    write(tmp_path, {"LICENSE": b"x", "README.md": b"x", "train/Thumbs.db": b"x"})
+    assert load(tmp_path).captions == (("A",), ("B",), ("C",))
+
+
+def test_pictures_and_keys_that_metadata_leave_out_are_told(tmp_path, caplog):
+    rows = [{"file_name": f"{i}.png", "text": f"t{i}", "width": 8, "split": ["train", "test"][i]} for i in range(2)]
+    write(tmp_path, {"metadata.jsonl": metadata(*rows)} | {f"{i}.png": png(i) for i in range(4)})
+    assert load(tmp_path).captions == (("t0",),)
+    assert "2 pictures are in no metadata and left out, the first: 2.png" in caplog.text
+    assert "keys that are not read: width (2 times); known are file_name" in caplog.text
+
+
+def as_csv(*lines):
+    return "\r\n".join(lines).encode("utf-8-sig")
+
+
+LAYOUTS = {
+    "text": {
+        "metadata.jsonl": metadata({"file_name": "a.png", "text": "A"}, {"file_name": "b.png", "text": ["B", "C"]})
+    },
+    "csv": {"metadata.csv": as_csv("file_name,text", "a.png,A", 'b.png,"B, ""C""\r\nD"')},
+    "semicolons": {"metadata.csv": as_csv("file_name;caption;label", "a.png;A;3", "b.png;B;0")},
+    "lists": {"metadata.csv": as_csv("file_name,captions", "a.png,A", 'b.png,"[""B"", ""C""]"')},
+    "one folder down": {"flowers/metadata.jsonl": metadata(*({"file_name": f"{n}.png", "caption": n} for n in "ab"))},
+}
+CAPTIONS = {"text": ("B", "C"), "csv": ('B, "C"\r\nD',), "lists": ("B", "C"), "one folder down": ("b",)}
+
+
+@pytest.mark.parametrize("zipped", [False, True])
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_hugging_faces_layouts(tmp_path, layout, zipped):
+    folder = "flowers/" if layout == "one folder down" else ""
+    files = LAYOUTS[layout] | {f"{folder}{name}.png": png(index) for index, name in enumerate("ab")}
+    path = write_zip(tmp_path / "a.zip", files) if zipped else write(tmp_path / "a", files)
+    sets = [load(path, split) for split in ("train", "test")]
+    found = {name: captions for each in sets for name, captions in zip(each.file_names, each.captions, strict=True)}
+    first = ("a",) if layout == "one folder down" else ("A",)
+    assert found == {"a.png": first, "b.png": CAPTIONS.get(layout, ("B",))}
+    if layout == "semicolons":
+        assert sorted(label for each in sets for label in each.labels) == [0, 3]
+
+
+@pytest.mark.parametrize("zipped", [False, True])
+@pytest.mark.parametrize("prefix", ["", "data/"])
+def test_metadata_of_each_split(tmp_path, zipped, prefix):
+    files = {}
+    for index, split in enumerate(("train", "test")):
+        files[f"{prefix}{split}/metadata.jsonl"] = metadata({"file_name": "a.png", "text": split})
+        files[f"{prefix}{split}/a.png"] = png(index)
+    path = write_zip(tmp_path / "a.zip", files) if zipped else write(tmp_path / "a", files)
+    for index, split in enumerate(("train", "test")):
+        found = load(path, split)
+        assert found.captions == ((split,),) and found.images[0][0, 0, 0] == index
+        assert found.file_names == (f"{prefix}{split}/a.png",)
+
+
+BAD_CSV = {
+    "fields": (b"file_name,text\na.png,A,more\n", "metadata.csv line 2: 3 fields, and the first line names 2"),
+    "twice": (b"file_name,text,text\na.png,A,B\n", "text is given twice"),
+    "quote": (b'file_name,text\na.png,"A\n', "not CSV"),
+    "letters": (b"file_name,text\na.png,\xff\n", "not UTF-8"),
+    "label": (b"file_name,text,label\na.png,A,cat\n", "label is 'cat', not a whole number"),
+}
+
+
+@pytest.mark.parametrize("kind", BAD_CSV)
+def test_bad_csv(tmp_path, kind):
+    content, message = BAD_CSV[kind]
+    write(tmp_path, {"metadata.csv": content, "a.png": png()})
+    with pytest.raises(UserError, match=message):
+        load(tmp_path)
+
+
+@pytest.mark.parametrize("zipped", [False, True])
+def test_copies_stay_on_one_side_and_are_told(tmp_path, caplog, zipped):
+    names = [f"{number}.png" for number in range(60)]
+    files = pictures(*names)
+    originals = [name for name in names if position(name) < 0.1][:2] + [name for name in names if position(name) > 0.1][
+        :2
+    ]
+    for index, name in enumerate(originals):
+        # By their bytes under any name, by their names with other bytes.
+        files |= {f"other{index}.png": files[name], f"other{index}.txt": b"x"}
+        files |= {name.replace(".png", " (1).png"): png(200 + index), name.replace(".png", " (1).txt"): b"x"}
+    path = write_zip(tmp_path / "a.zip", files) if zipped else write(tmp_path / "a", files)
+    train, test = (set(load(path, split).file_names) for split in ("train", "test"))
+    assert not train & test and len(train | test) == 68
+    for index, name in enumerate(originals):
+        family = {name, f"other{index}.png", name.replace(".png", " (1).png")}
+        assert family <= train or family <= test
+    # What has no copy lies where it lay without them.
+    alone = set(names) - set(originals)
+    assert {name for name in alone if position(name) < 0.1} == test & alone
+    assert "8 pictures are copies of others" in caplog.text
+
+
+def test_copies_in_two_given_splits_are_told(tmp_path, caplog):
+    files = pictures("train/a.png", "train/b.png", "test/c.png")
+    write(tmp_path, files | {"test/a.png": files["train/a.png"], "test/a.txt": b"x"})
+    assert len(load(tmp_path)) == len(load(tmp_path, "test")) == 2
+    assert "1 pictures lie in two splits with the same bytes, such as" in caplog.text
+    assert "test/a.png" in caplog.text and "train/a.png" in caplog.text
+
+
 @pytest.mark.parametrize(
     ("name", "train", "validation", "captions", "classes"),
     [
@@ -340,6 +546,7 @@ def test_shared_flower(shared_data, tmp_path):
 def test_files_that_claim_to_be_huge(tmp_path, monkeypatch):
     monkeypatch.setattr(sources, "MAX_FILE_BYTES", 2000)
     files = {"train/a.png": png(), "train/a.txt": b"a", "train/b.png": b"0" * 3000, "train/b.txt": b"b"}
+    files |= {"test/c.png": png(1), "test/c.txt": b"c"}
     for path in (write(tmp_path / "a", files), write_zip(tmp_path / "a.zip", files)):
         with pytest.raises(UserError, match=r"1 bad .* the first: train/b.png is larger than 2,000 bytes"):
             load(path)

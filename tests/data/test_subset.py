@@ -1,15 +1,14 @@
-"""A part of the training images: how many, whose classes, the same for the same seed, and what a run writes of it."""
-
-import json
+"""A part of the training images: how many, whose classes, the same for the same seed, and how a run knows it."""
 
 import numpy as np
 import pytest
 
 from t2i_kd.data.arrays import from_arrays
 from t2i_kd.data.captioned_images import CaptionedImages
-from t2i_kd.data.subset import FILE, save_subset, subset_indices, training_subset
+from t2i_kd.data.subset import subset_indices, training_subset
 from t2i_kd.errors import UserError
 from t2i_kd.options import DataOptions
+from t2i_kd.training.inputs import data_differences, example_digests
 
 LABELS = np.array([0] * 60 + [1] * 30 + [2] * 6, "int32")
 
@@ -78,18 +77,14 @@ def test_a_part_that_cannot_be_is_named(options, message):
         training_subset(dataset(), DataOptions(**options), 0)
 
 
-def test_a_run_lists_it_and_goes_on_with_no_other(tmp_path):
+def test_a_run_is_known_by_the_part_alone():
     part = training_subset(dataset(), DataOptions(max_examples=30), 5)
-    save_subset([part], tmp_path)
-    (listed,) = json.loads((tmp_path / FILE).read_text())
-    assert listed["data_set"] == "set/train" and listed["images"] == 30
-    assert listed["file_names"] == list(part.file_names) and "indices" not in listed
-    save_subset([part], tmp_path)
-    with pytest.raises(UserError, match=r"--data_dir: its training images are not those that .*training_subset.json"):
-        save_subset([training_subset(dataset(), DataOptions(max_examples=30), 6)], tmp_path)
+    assert list(example_digests([part])) == list(part.file_names) and len(part) == 30
+    other = training_subset(dataset(), DataOptions(max_examples=30), 6)
+    assert data_differences(example_digests([part]), example_digests([other]))
 
 
-def test_arrays_have_parts_and_their_held_out_images_stay(tmp_path):
+def test_arrays_have_parts_and_their_held_out_images_stay():
     from t2i_kd.sdn import SDNRecipe, SDNStage
     from t2i_kd.sdn.trainer import SDN
 
@@ -98,6 +93,4 @@ def test_arrays_have_parts_and_their_held_out_images_stay(tmp_path):
     stages = (SDNStage("one", "mirrored", steps=1, tap_weights=(("image", 1.0),)),)
     system = SDN(SDNRecipe(data=DataOptions(max_examples=3), stages=stages), dataset=arrays)
     assert len(system.dataset) == system.examples == 3 and len(system.held_out) == 4
-    save_subset(system.parts, tmp_path)
-    (listed,) = json.loads((tmp_path / FILE).read_text())
-    assert listed["indices"] == list(system.dataset.images.indices)
+    assert list(system.inputs().examples) == [str(index) for index in system.dataset.images.indices]

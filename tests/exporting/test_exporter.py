@@ -1,4 +1,5 @@
 import dataclasses
+import errno
 import hashlib
 import importlib
 import json
@@ -6,6 +7,7 @@ import shutil
 
 import keras
 import pytest
+import tensorflow as tf
 
 import t2i_kd
 from t2i_kd.conditions.caption import CaptionCondition
@@ -224,3 +226,42 @@ def test_another_backend_is_sent_to_tensorflow(student, tmp_path, monkeypatch):
     with pytest.raises(UserError, match="KERAS_BACKEND=jax: exporting needs TensorFlow"):
         exporter.export_student(student, tmp_path / "model", ["a"])
     assert not (tmp_path / "model").exists()
+
+
+def test_a_version_is_exported_by_one_process_at_a_time(tmp_path):
+    target, refused = tmp_path / "1", pytest.raises(UserError, match=r"--export_dir: .*1 is in use by process \d+ on")
+    with exporter._locked(target), refused, exporter._locked(target):
+        raise AssertionError("held twice")
+    with exporter._locked(tmp_path / "2"), exporter._locked(target):
+        pass
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_what_a_killed_export_left_is_removed_and_a_version_moved_aside_comes_back(tmp_path):
+    for name in (".exporting-1-77", ".replaced-1-77", ".exporting-12-77"):
+        (tmp_path / name).mkdir()
+    (tmp_path / ".replaced-1-77" / "old").touch()
+    with exporter._locked(tmp_path / "1"):
+        assert {path.name for path in tmp_path.iterdir()} == {".1.lock", "1", ".exporting-12-77"}
+    assert (tmp_path / "1" / "old").exists()
+
+
+@pytest.mark.parametrize(
+    ("error", "refused"),
+    [
+        (OSError(errno.ENOSPC, "x"), True),
+        (tf.errors.ResourceExhaustedError(None, None, "a/b; No space left on device"), True),
+        (RuntimeError("while writing: File too large"), True),
+        (RuntimeError("the shapes differ"), False),
+        (tf.errors.InvalidArgumentError(None, None, "wrong"), False),
+    ],
+)
+def test_a_disk_that_refuses_is_told_from_a_mistake(error, refused):
+    assert exporter._disk_refused(error) == refused
+    try:
+        try:
+            raise error
+        except Exception as cause:
+            raise ValueError("in between") from cause
+    except ValueError as outer:
+        assert exporter._disk_refused(outer) == refused

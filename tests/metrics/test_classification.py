@@ -3,6 +3,7 @@ import dataclasses
 import numpy as np
 import pytest
 
+from t2i_kd.data.arrays import from_arrays
 from t2i_kd.data.catalogue import load_dataset
 from t2i_kd.errors import UserError
 from t2i_kd.metrics import classification, image_classifier, resampling
@@ -97,6 +98,28 @@ def test_one_class_teaches_nothing():
     one = flowers("train", 8)
     with pytest.raises(UserError, match="--dataset: flowers/train has no two classes"):
         image_classifier.train_image_classifier(dataclasses.replace(one, labels=np.zeros(8, int)))
+
+
+def test_a_set_without_classes_has_features_that_tell_how_a_picture_is_turned():
+    """Pictures that are dark at the top: turned by a quarter they are dark at the left, and so on."""
+    rng, ramp = np.random.default_rng(0), np.linspace(0, 255, 16)[:, None, None]
+    images = np.clip(ramp + rng.normal(0, 20, (40, 16, 16, 3)), 0, 255).astype(np.uint8)
+    turned = image_classifier.Turned(images)
+    assert len(turned) == 160
+    assert [np.argmin(edges(turned[index])) for index in range(8)] == [0, 1, 2, 3] * 2
+    plain = from_arrays(images, ["a"] * 40, images, ["a"] * 40).load("train", 16)
+    assert not image_classifier.has_classes(plain)
+    classifier = image_classifier.train_without_labels(plain, steps=40)
+    found = classifier.logits([turned[index] for index in range(40)], image_classifier.TURNS).argmax(1)
+    assert (found == np.arange(40) % 4).mean() > 0.9
+    extractor = classifier.extractor()
+    assert extractor.name == "own_turns" and not extractor.has_probabilities
+    assert extractor.features(images[:3]).shape == (3, 64)
+
+
+def edges(image):
+    """The mean brightness of the top, left, bottom and right edge."""
+    return [edge.mean() for edge in (image[0], image[:, 0], image[-1], image[:, -1])]
 
 
 def test_large_pictures_are_averaged_down():

@@ -120,6 +120,15 @@ def test_of_equal_values_the_earlier_is_the_better(lower_is_better):
     assert (tied["best"], tied["worst"]) == (([1, 3], [4, 2]) if lower_is_better else ([0, 2], [3, 1]))
 
 
+def test_the_best_and_the_worst_are_of_different_captions():
+    """Three captions, drawn again and again: each stands once, with its best or its worst."""
+    captions = ["a", "b", "c"] * 4
+    chosen = choose(np.arange(12.0), True, 8, 0, captions)
+    assert chosen["best"] == [0, 1, 2] and chosen["worst"] == [11, 10, 9]
+    assert choose(np.arange(12.0), True, 2, 0, captions)["best"] == [0, 1]
+    assert choose(np.arange(12.0), True, 8, 0, captions)["random"] == choose(np.arange(12.0), True, 8, 0)["random"]
+
+
 def test_fewer_pictures_than_wanted_are_all_shown():
     chosen = choose([0.5, 0.1, 0.9], True, 8, 0)
     assert (chosen["best"], chosen["worst"]) == ([1, 0, 2], [2, 0, 1])

@@ -53,8 +53,19 @@ def test_candidates_are_the_own_caption_and_99_of_other_pictures():
 
 
 def test_too_few_captions_name_the_data_set():
-    with pytest.raises(UserError, match="--dataset: r_precision needs 99 captions of other pictures, there are"):
-        retrieval.measure(context_of(Painter(), test=40))
+    with pytest.raises(UserError, match="--dataset: r_precision needs 9 captions of other pictures, there are 8"):
+        retrieval.measure(context_of(Painter(), test=6))
+
+
+def test_few_captions_make_a_measure_of_another_name():
+    """40 pictures have 44 texts, of which two are their own; those of 160 are cut to 99."""
+    assert retrieval.other_captions(context_of(Painter(), test=40)) == 42
+    assert retrieval.other_captions(context_of(Painter(), test=160)) == 99
+    captions = flowers("test", 40).captions
+    pairs = [(i, captions[i][0]) for i in range(40)]
+    texts, candidates = retrieval.draw_candidates(captions, pairs, 0, 42)
+    assert candidates.shape == (40, 43) and all(len(set(row)) == 43 for row in candidates)
+    assert all(texts[row[0]] == caption for row, (_, caption) in zip(candidates, pairs, strict=True))
 
 
 @pytest.mark.slow

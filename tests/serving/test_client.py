@@ -2,6 +2,8 @@ import base64
 import contextlib
 import io
 import json
+import subprocess
+import sys
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
@@ -18,6 +20,7 @@ from tensorflow_serving.apis.prediction_service_pb2_grpc import (
 )
 
 from t2i_kd.serving.client import Client, ServingError
+from tests.commands import environment
 from tests.serving.endpoint import free_ports
 
 
@@ -253,3 +256,40 @@ def test_wrong_arguments_are_refused(arguments):
 def test_wrong_questions_are_refused_before_anyone_is_asked(scheme, items, seeds):
     with Client(f"{scheme}://127.0.0.1:1", "m") as client, pytest.raises(ValueError, match=r"items|seeds"):
         client.generate(items, seeds)
+
+
+# A client that is made before a fork, as servers of web pages and loaders of data do, and used in the child.
+FORKED = """
+import multiprocessing, sys
+from t2i_kd.serving.client import Client, ServingError
+address, used = sys.argv[1:]
+client = Client(address, "m", timeout=3)
+if used == "used":
+    client.generate_png(["a"], [1])
+def work():
+    print(client.generate_png(["a"], [1]), flush=True)
+    client.close()
+child = multiprocessing.get_context("fork").Process(target=work)
+child.start()
+child.join(60)
+alive = child.is_alive()
+child.kill()
+print("waits for ever" if alive else "done", client.generate_png(["a"], [1]))
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("used", ["used", "unused"])
+@pytest.mark.parametrize("scheme", ["http", "grpc"])
+def test_a_client_works_on_both_sides_of_a_fork(server, scheme, used):
+    server.prepared += [ANSWER] * 3
+    with ThreadPoolExecutor(1) as pool:
+        other = grpc.server(pool)
+        add_PredictionServiceServicer_to_server(EmptyAnswers(), other)
+        port = other.add_insecure_port("127.0.0.1:0") if scheme == "grpc" else server.server_port
+        other.start()
+        command = [sys.executable, "-c", FORKED, f"{scheme}://127.0.0.1:{port}", used]
+        done = subprocess.run(command, capture_output=True, text=True, env=environment(), timeout=150, check=False)
+        other.stop(None).wait()
+    picture = [b"\x00\x01\x02"] if scheme == "http" else [b"no picture"]
+    assert done.stdout.splitlines() == [str(picture), f"done {picture}"], done.stderr

@@ -209,6 +209,22 @@ def test_the_page_may_load_nothing_from_elsewhere(endpoint):
     }
 
 
+def test_the_page_is_told_what_the_model_cannot_read(endpoint):
+    def ask(content):
+        return httpx.post(endpoint.rest + "/unread.json", content=content)
+
+    captions = ["a small red circle", "a xyzzy circle", "red " * 20 + "plugh red"]
+    assert ask(json.dumps(captions)).json() == [
+        [],
+        ["the student does not know 'xyzzy'"],
+        ["the student reads 20 words, not 'plugh', 'red'"],
+    ]
+    for wrong in ("{", "3", json.dumps([" "]), "[" * 100_000):
+        answer = ask(wrong)
+        assert answer.status_code == 400 and "captions" in answer.json()["error"]
+    assert httpx.get(endpoint.rest + "/unread.json").status_code == 405
+
+
 @pytest.mark.slow
 def test_many_clients_at_once_get_their_own_images(clients, runner):
     seeds = [0, 9]

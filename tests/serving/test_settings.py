@@ -71,3 +71,9 @@ def test_sizes_and_labels_that_cannot_be_read_are_named():
             parse_labels(labels)
     with pytest.raises(UserError, match="'a' is given twice"):
         parse_labels(["a:1", "a:2"])
+
+
+def test_cores_are_counted_where_a_platform_does_not_say_which(monkeypatch):
+    monkeypatch.delattr("os.sched_getaffinity", raising=False)
+    monkeypatch.setattr("os.cpu_count", lambda: 6)
+    assert Settings("name", "folder", num_batch_threads=2).threads == 3

@@ -40,6 +40,13 @@ def test_default_lengths(name, length):
     assert build_front_end(TextOptions(text_encoder=name), DATASET).input_shape == (length,)
 
 
+@pytest.mark.parametrize(("words", "length"), [(3, 32), (40, 40), (500, 128)])
+def test_the_default_length_of_words_fits_the_longest_caption(words, length):
+    data = dataclasses.replace(DATASET, captions=(("red",), (" ".join(["word"] * words),)))
+    assert build_front_end(TextOptions(), data).input_shape == (length,)
+    assert build_front_end(TextOptions(text_length=7), data).input_shape == (7,)
+
+
 @pytest.mark.parametrize("name", RECIPES)
 def test_saved_front_end_loads_and_does_not_ask_for_pretrained_weights(name, tmp_path):
     options = dataclasses.replace(RECIPES[name], text_weights="gone.weights.h5")

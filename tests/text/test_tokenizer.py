@@ -151,3 +151,11 @@ def test_graph_form_survives_a_saved_model(tokenizer, tmp_path):
     captions = ["A red bird's größe", "", "\x00 a"]
     tokens = loaded.signatures["serving_default"](text=tf.constant(captions))["tokens"]
     np.testing.assert_array_equal(tokens, tokenizer(captions))
+
+
+def test_what_is_not_read_is_named():
+    tokenizer = Tokenizer("words", ("a", "red", "circle"), 4)
+    assert tokenizer.unread("A red circle") == [[], []]
+    assert tokenizer.unread("a XYZZY circle plugh red navy") == [["xyzzy", "plugh"], ["red", "navy"]]
+    characters = Tokenizer.from_captions([], "characters", 48)
+    assert characters.unread("café" + "x" * 50) == (["é"], ["xxxxxxx"])

@@ -79,7 +79,9 @@ def test_every_term_is_written_every_so_many_steps(train_line):
         assert line["stage"] == "line" and line["halved"] == pytest.approx(line["loss"] / 2)
         assert line["images_per_second"] > 0
     read = events(run.run_dir / "tensorboard")
-    assert set(read.Tags()["scalars"]) == {"line/loss", "line/halved", "line/images_per_second"}
+    assert set(read.Tags()["scalars"]) == {
+        f"line/{name}" for name in ("loss", "halved", "images_per_second", "learning_rate")
+    }
     shown = [(each.step, each.value) for each in read.Scalars("line/loss")]
     assert shown == [(line["step"], pytest.approx(line["loss"])) for line in lines]
 

@@ -164,7 +164,7 @@ def test_a_gradient_that_is_not_finite_leaves_no_checkpoint(train_line, tmp_path
 
 
 def test_nor_does_it_finish_a_stage(train_line, tmp_path):
-    with pytest.raises(UserError, match=r"final.npz: not written"):
+    with pytest.raises(UserError, match=r"step-00000003.npz: not written"):
         train_line(steps=3, root=True, scales={2: 0.0}, checkpoint_every=100)
     assert not (tmp_path / "checkpoints" / "line" / "final.npz").exists()
 
@@ -212,7 +212,7 @@ def test_a_run_whose_time_is_over_goes_on_bit_exactly(train_line, tmp_path):
 
 def test_a_stage_whose_last_step_is_the_deadlines_is_finished(train_line, tmp_path):
     run = train_line(steps=1, deadline=time.monotonic())
-    assert run.finished == [True] and stored(tmp_path) == ["final.npz"]
+    assert run.finished == [True] and stored(tmp_path) == ["final.npz", "step-00000001.npz"]
 
 
 def test_what_is_measured_is_logged_of_the_averages(train_line, tmp_path):
@@ -232,6 +232,16 @@ def test_a_finished_run_trains_no_more(train_line):
     first, again = train_line(), train_line()
     assert again.seen == []
     assert np.array_equal(first.trainer.network.get_weights()[0], again.trainer.network.get_weights()[0])
+
+
+@pytest.mark.parametrize("ema", [0.0, 0.8])
+def test_a_finished_stage_becomes_longer_as_if_it_had_never_ended(train_line, tmp_path, ema):
+    whole = train_line(run_dir=tmp_path / "whole", steps=6, ema=ema)
+    train_line(steps=4, ema=ema, checkpoint_every=3)
+    longer = train_line(steps=6, ema=ema)
+    assert [step for _, step, _ in longer.seen] == [5, 6]
+    np.testing.assert_array_equal(whole.trainer.network.get_weights()[0], longer.trainer.network.get_weights()[0])
+    assert stored(tmp_path) == ["final.npz", "step-00000006.npz"]
 
 
 def test_a_stage_killed_before_its_end_is_written_is_finished(train_line, tmp_path, monkeypatch):

@@ -128,7 +128,9 @@ function generate(asked, seed, use) {
     const began = performance.now();
     try {
       use(await model.generate(asked.map(({ value }) => value), asked.map(() => seed)));
-      say(`Generated ${words} in ${Math.round(performance.now() - began)} ms.`);
+      const took = Math.round(performance.now() - began);
+      const notes = model.unread ? (await model.unread(asked.map(({ value }) => value))).flat() : [];
+      say([`Generated ${words} in ${took} ms.`, ...new Set(notes.map((note) => `Note: ${note}.`))].join(" "));
     } catch (error) {
       fail(error.message);
     }
