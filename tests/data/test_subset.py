@@ -93,4 +93,4 @@ def test_arrays_have_parts_and_their_held_out_images_stay():
     stages = (SDNStage("one", "mirrored", steps=1, tap_weights=(("image", 1.0),)),)
     system = SDN(SDNRecipe(data=DataOptions(max_examples=3), stages=stages), dataset=arrays)
     assert len(system.dataset) == system.examples == 3 and len(system.held_out) == 4
-    assert list(system.inputs().examples) == [str(index) for index in system.dataset.images.indices]
+    assert [name for name, _ in system.dataset.described()] == [str(index) for index in system.dataset.images.indices]
