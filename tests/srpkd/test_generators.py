@@ -165,6 +165,7 @@ def load(teacher, resolution, **more):
     return load_generator(pinned(GeneratorTeacherOptions(teacher=str(teacher), **more)), resolution)
 
 
+@pytest.mark.slow
 def test_a_run_teaches_with_both_generators(tmp_path):
     student = make_image_student()
     save_run(student, tmp_path / "run", make_photos(2, 8, 8), recipe=None)
@@ -192,6 +193,7 @@ def test_no_teacher_and_what_is_none():
         load("vgg19", 32)
 
 
+@pytest.mark.slow
 def test_an_exported_model_teaches(tmp_path):
     student, photos = make_image_student(), make_photos(3, 32, 32)
     version = export_student(student, tmp_path / "inks", photos, artifacts=())
@@ -205,7 +207,7 @@ def test_an_exported_model_teaches(tmp_path):
 
 @pytest.mark.parametrize(
     ("kind", "norm", "depth"),
-    [("resnet", "instance", 2), ("resnet", "instance_affine", 2), ("style", "instance", 2), ("unet", "batch", 5)],
+    [("resnet", "instance_affine", 2), ("style", "instance", 1), ("unet", "batch", 5)],
 )
 def test_a_student_as_wide_as_the_teacher_is_the_teacher(kind, norm, depth):
     teacher = randomised(build_generator(kind, 32, 4, depth, norm))
@@ -246,6 +248,7 @@ def spread(values, shape):
     return wide
 
 
+@pytest.mark.slow
 def test_fewer_blocks_are_the_first_ones_and_misfits_are_named():
     teacher = randomised(build_generator("style", 16, 4, 3))
     student = build_generator("style", 16, 4, 1)

@@ -33,7 +33,10 @@ def trainable(network):
     return sum(int(np.prod(weights.shape)) for weights in network.trainable_weights)
 
 
-@pytest.mark.parametrize(("kind", "channels"), PUBLISHED)
+@pytest.mark.parametrize(
+    ("kind", "channels"),
+    [("resnet", 64), *(pytest.param("resnet", width, marks=pytest.mark.slow) for width in (32, 16))],
+)
 def test_the_residual_generators_have_the_published_counts(kind, channels):
     network = build_generator(kind, 256, channels)
     parameters, at_input, at_output = PUBLISHED[kind, channels]
@@ -42,7 +45,7 @@ def test_the_residual_generators_have_the_published_counts(kind, channels):
     assert multiply_adds(network, "output") / 1e9 == pytest.approx(at_output, abs=0.005)
 
 
-@pytest.mark.parametrize("channels", U_NETS)
+@pytest.mark.parametrize("channels", [*(pytest.param(width, marks=pytest.mark.slow) for width in (64, 32)), 16])
 def test_the_u_nets_have_the_published_counts(channels):
     network = build_generator("unet", 256, channels, norm="batch", dropout=0.5)
     assert trainable(network) / 1e6 == pytest.approx(U_NETS[channels], abs=0.005)

@@ -205,6 +205,7 @@ def moved(trainer, made, batch):
     return {id(each) for each, was in zip(trainer.variables, changed, strict=True) if was}
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(keras.backend.backend() != "tensorflow", reason="the step of TensorFlow")
 def test_a_step_moves_what_it_should_and_no_teacher(teacher):
     made = recipe("cycle_gan", teacher, relation_weight=1.0, tap_mse_weight=1.0, generator_norm="instance_affine")
@@ -239,6 +240,7 @@ def test_checkpoints_hold_the_pool_and_no_teacher(teacher, tmp_path):
     assert {"relation", "relation_backward"} < set(terms)
 
 
+@pytest.mark.slow
 def test_a_student_may_start_from_the_teacher(tmp_path):
     network = build_generator("resnet", SIDE, 6, 1)
     save_network(network, tmp_path / "run" / "student.keras")
@@ -253,6 +255,7 @@ CAPTIONED = from_arrays(photos(3, 0), ["a photo"] * 3, photos(2, 1), ["a photo"]
 ONE_SIDE = from_image_pairs(photos(3, 0), [], photos(2, 1), [], paired=False)
 
 
+@pytest.mark.slow
 def test_captioned_images_and_one_side_are_sources(teacher):
     for dataset in (CAPTIONED, ONE_SIDE):
         _, trainer, batch = prepared(recipe("distil", teacher, output_weight=1.0), dataset)
