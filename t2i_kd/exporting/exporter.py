@@ -140,26 +140,29 @@ def _export_alone(student, target, items, artifacts, report, truncation, recipe)
         raise UserError(f"--export_dir: {target}: {error.strerror or error}") from None
     except Exception as error:
         # TensorFlow and its converters have their own words for a disk that refuses.
-        if not _disk_refused(error):
+        reason = _disks_reason(error)
+        if not reason:
             raise
-        raise UserError(f"--export_dir: {target}: cannot write: {' '.join(str(error).split())[:200]}") from None
+        raise UserError(f"--export_dir: {target}: cannot write: {reason}") from None
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
     report(f"Published {target}")
     return target
 
 
-def _disk_refused(error):
-    """Whether an error, or what led to it, is a disk's."""
+def _disks_reason(error):
+    """What a disk says where an error, or what led to it, is a disk's; empty where it is not."""
     import tensorflow as tf
 
     said = re.compile("|".join(re.escape(os.strerror(number)) for number in DISK_REFUSES), re.IGNORECASE)
     while error is not None:
         kinds = (tf.errors.OpError, OSError, RuntimeError, ValueError)
-        if getattr(error, "errno", None) in DISK_REFUSES or (isinstance(error, kinds) and said.search(str(error))):
-            return True
+        if getattr(error, "errno", None) in DISK_REFUSES:
+            return os.strerror(error.errno)
+        if isinstance(error, kinds) and (found := said.search(str(error))):
+            return found[0]
         error = error.__cause__ or error.__context__
-    return False
+    return ""
 
 
 def check_export(condition, export_dir, version=1, overwrite=False):

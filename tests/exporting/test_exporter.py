@@ -249,19 +249,19 @@ def test_what_a_killed_export_left_is_removed_and_a_version_moved_aside_comes_ba
 @pytest.mark.parametrize(
     ("error", "refused"),
     [
-        (OSError(errno.ENOSPC, "x"), True),
-        (tf.errors.ResourceExhaustedError(None, None, "a/b; No space left on device"), True),
-        (RuntimeError("while writing: File too large"), True),
-        (RuntimeError("the shapes differ"), False),
-        (tf.errors.InvalidArgumentError(None, None, "wrong"), False),
+        (OSError(errno.ENOSPC, "x"), "No space left on device"),
+        (tf.errors.ResourceExhaustedError(None, None, "a/b; No space left on device"), "No space left on device"),
+        (RuntimeError("while writing: File too large"), "File too large"),
+        (RuntimeError("the shapes differ"), ""),
+        (tf.errors.InvalidArgumentError(None, None, "wrong"), ""),
     ],
 )
 def test_a_disk_that_refuses_is_told_from_a_mistake(error, refused):
-    assert exporter._disk_refused(error) == refused
+    assert exporter._disks_reason(error) == refused
     try:
         try:
             raise error
         except Exception as cause:
             raise ValueError("in between") from cause
     except ValueError as outer:
-        assert exporter._disk_refused(outer) == refused
+        assert exporter._disks_reason(outer) == refused
