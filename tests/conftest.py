@@ -11,6 +11,14 @@ import pytest
 SHARED_DATA = Path(__file__).resolve().parents[1].parent / "shared" / "data"
 
 
+def pytest_collection_modifyitems(items):
+    """Lets `--dist loadgroup` keep together what shares a fixture: a file's tests, of `test_systems.py` a room's."""
+    for item in items:
+        room = item.callspec.params.get("room") if hasattr(item, "callspec") else None
+        group = item.path.name if room is None else f"{item.path.name} {room.title}"
+        item.add_marker(pytest.mark.xdist_group(f"{item.path.parent.name}/{group}"))
+
+
 @pytest.fixture(scope="session")
 def shared_data():
     """The folder of the research data; the test is skipped where it is absent."""

@@ -35,9 +35,7 @@ from tests.systems import first_losses, recipe_of
 from tests.test_systems import for_jax
 assert keras.backend.backend() == "jax"
 folder, *arguments = sys.argv[1:]
-found = {}
-for name, line in json.load(open(f"{folder}/rooms.json")).items():
-    found[name] = first_losses(for_jax(recipe_of(*line)), f"{folder}/{name}", write=False, jit_compile=True)
+found = first_losses(for_jax(recipe_of(*arguments)), folder, write=False, jit_compile=True)
 assert "tensorflow" not in sys.modules
 print(json.dumps(found))
 """
@@ -220,26 +218,14 @@ def test_killed_runs_end_with_the_same_weights_to_the_bit(room, whole, data_dir,
     assert losses[0] == losses[1], moments
 
 
-@pytest.fixture(scope="module")
-def on_both(data_dir, tmp_path_factory):
-    """{room: its first losses} on TensorFlow and, from the same weights, on JAX without TensorFlow."""
-    folder, lines, found = tmp_path_factory.mktemp("jax"), {}, {}
-    for room in (*ROOMS, STRANGER, *VARIANTS):
-        name = room.title
-        lines[name] = [*room.arguments(data_dir), *room.on_jax]
-        (folder / name).mkdir()
-        found[name] = first_losses(for_jax(recipe_of(*lines[name])), folder / name, write=True)
-    (folder / "rooms.json").write_text(json.dumps(lines))
-    # One process compiles every room's steps.
-    jax = finish(start_without_tensorflow(JAX_LOSSES, folder), seconds=1200)
-    return types.SimpleNamespace(tensorflow=found, jax=json.loads(jax.splitlines()[-1]))
-
-
 @pytest.mark.slow
 @pytest.mark.skipif(importlib.util.find_spec("jax") is None, reason="jax is not installed")
 @needs_tensorflow
-def test_jax_loses_what_tensorflow_does(room, on_both):
-    ours, theirs = on_both.tensorflow[room.title], on_both.jax[room.title]
+def test_jax_loses_what_tensorflow_does(room, data_dir, tmp_path):
+    """From the same weights, on a host without TensorFlow."""
+    arguments = [*room.arguments(data_dir), *room.on_jax]
+    ours = first_losses(for_jax(recipe_of(*arguments)), tmp_path, write=True)
+    theirs = json.loads(finish(start_without_tensorflow(JAX_LOSSES, tmp_path, *arguments)).splitlines()[-1])
     assert ours.keys() == theirs.keys()
     for name, steps in ours.items():
         assert len(steps) == len(theirs[name]) == STEPS
