@@ -227,7 +227,8 @@ def on_both(data_dir, tmp_path_factory):
         (folder / name).mkdir()
         found[name] = first_losses(for_jax(recipe_of(*lines[name])), folder / name, write=True)
     (folder / "rooms.json").write_text(json.dumps(lines))
-    jax = finish(start_without_tensorflow(JAX_LOSSES, folder))
+    # One process compiles every room's steps.
+    jax = finish(start_without_tensorflow(JAX_LOSSES, folder), seconds=1200)
     return types.SimpleNamespace(tensorflow=found, jax=json.loads(jax.splitlines()[-1]))
 
 
