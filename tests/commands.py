@@ -53,9 +53,9 @@ def start_without_tensorflow(code, *arguments):
     return start(*arguments, code=NO_TENSORFLOW + code, **ON_JAX)
 
 
-def finish(process, code=0):
-    """What a process printed, after it ended with the exit code."""
-    output, errors = process.communicate(timeout=300)
+def finish(process, code=0, seconds=300):
+    """What a process printed, after it ended with the exit code within the time."""
+    output, errors = process.communicate(timeout=seconds)
     assert process.returncode == code, output + errors
     return output
 

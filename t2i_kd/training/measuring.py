@@ -8,7 +8,7 @@ import numpy as np
 
 from t2i_kd.errors import UserError
 from t2i_kd.imaging import to_uint8
-from t2i_kd.metrics.diversity import mean_pair_distance
+from t2i_kd.metrics.diversity import distance_over_seeds, mean_pair_distance
 from t2i_kd.metrics.extractors import teacher_extractor
 from t2i_kd.metrics.kernel_distance import kernel_distance
 from t2i_kd.options import TeacherOptions
@@ -50,12 +50,12 @@ class Measurements:
     def _spread(features):
         return float(mean_pair_distance(features, np.ones((1, len(features))))[0])
 
-    def of(self, images, over_seeds=()):
+    def of(self, images, over_seeds=None):
         """The values for generated images, float [n, resolution, resolution, 3], nominally 0-255.
 
         Args:
             images: of as many captions.
-            over_seeds: those of each of a few captions with several seeds, an array of images a caption; may be empty.
+            over_seeds: those of a few captions, float [captions, seeds, resolution, resolution, 3]; None: none.
 
         Returns:
             {"kernel_distance_NAME": see `metrics.kernel_distance`, "diversity_NAME": the mean distance of two
@@ -67,7 +67,8 @@ class Measurements:
             f"kernel_distance_{self.name}": float(kernel_distance(features, self.reference)[0]),
             f"diversity_{self.name}": self._spread(features) / spread,
         }
-        if len(over_seeds):
-            within = [self._spread(self.extractor.features(to_uint8(each))) for each in over_seeds]
-            values[f"seed_diversity_{self.name}"] = float(np.mean(within)) / spread
+        if over_seeds is not None:
+            captions, seeds, *image = over_seeds.shape
+            drawn = self.extractor.features(to_uint8(over_seeds.reshape(-1, *image))).reshape(captions, seeds, -1)
+            values[f"seed_diversity_{self.name}"] = float(distance_over_seeds(drawn).mean()) / spread
         return values

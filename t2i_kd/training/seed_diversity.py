@@ -13,7 +13,7 @@ import numpy as np
 from keras import ops
 
 from t2i_kd.metrics.diversity import mean_pair_distance
-from t2i_kd.metrics.tap_errors import SCALE_IMAGES
+from t2i_kd.metrics.tap_errors import SCALE_BATCH, SCALE_IMAGES
 from t2i_kd.training.distribution import gathered
 from t2i_kd.training.system import evenly
 
@@ -38,14 +38,15 @@ class SeedDiversity:
 
     def __init__(self, projection, images, target):
         self.projection, self.target = projection, target
-        chosen = np.stack([images[index] for index in evenly(range(len(images)), SCALE_IMAGES)])
+        chosen = np.stack(evenly(images, SCALE_IMAGES))
         self.distances = {
             tap: max(float(mean_pair_distance(vectors, np.ones((1, len(vectors))))[0]), SMALLEST_DISTANCE)
             for tap, vectors in self._pooled_in_parts(chosen.astype("float32")).items()
         }
 
-    def _pooled_in_parts(self, images, size=16):
-        parts = [self.pooled(images[start : start + size]) for start in range(0, len(images), size)]
+    def _pooled_in_parts(self, images):
+        starts = range(0, len(images), SCALE_BATCH)
+        parts = [self.pooled(images[start : start + SCALE_BATCH]) for start in starts]
         return {tap: np.concatenate([ops.convert_to_numpy(part[tap]) for part in parts]) for tap in parts[0]}
 
     def pooled(self, images):

@@ -248,9 +248,10 @@ class TextToImageSystem(System):
         captions = [self.held_out.captions[row][0] for row in self.measured_rows]
         starts = range(0, len(captions), HEALTH_BATCH)
         images = [self.generate(captions[start : start + HEALTH_BATCH])[IMAGE] for start in starts]
-        over_seeds = []
+        over_seeds = None
         if noise_width(self.network):
-            over_seeds = [self.generate([each] * SEEDS)[IMAGE] for each in evenly(captions, CAPTIONS_OVER_SEEDS)]
+            drawn = self.generate(np.repeat(evenly(captions, CAPTIONS_OVER_SEEDS), SEEDS).tolist())[IMAGE]
+            over_seeds = drawn.reshape(-1, SEEDS, *drawn.shape[1:])
         values = self.measurements.of(np.concatenate(images), over_seeds)
         if isinstance(trainer, AdversarialTrainer):
             training, held_out = self.health_batches

@@ -267,11 +267,17 @@ def test_a_stage_killed_before_its_end_is_written_is_finished(train_line, tmp_pa
 
 @pytest.fixture
 def free_to_compile():
-    """Undoes what an earlier test's training did to the process: Keras compiles no deterministic operations."""
-    if keras.backend.backend() == "tensorflow":
-        from tensorflow.python.framework import config
+    """Undoes for a while what an earlier test's training did: Keras compiles no deterministic operations."""
+    if keras.backend.backend() != "tensorflow":
+        yield
+        return
+    from tensorflow.python.framework import config
 
-        config.disable_op_determinism()
+    deterministic = config.is_op_determinism_enabled()
+    config.disable_op_determinism()
+    yield
+    if deterministic:
+        config.enable_op_determinism()
 
 
 def test_a_compiled_step_trains(free_to_compile, train_line, line):

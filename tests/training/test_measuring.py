@@ -29,7 +29,7 @@ def test_a_network_measures_that_does_not_teach(teachers, name):
 
 def test_the_values_are_their_formulas():
     generated = RNG.uniform(-30, 290, (5, 32, 32, 3))
-    values = Measurements(["vgg19_slim"], 32, REAL).of(generated, (generated[:2], generated[2:]))
+    values = Measurements(["vgg19_slim"], 32, REAL).of(generated, generated[:4].reshape(2, 2, 32, 32, 3))
     network = load_teacher(TeacherOptions(teacher="efficientnet_lite0"), 32)
     shown = np.rint(np.clip(generated, 0, 255)).astype("float32")
     one, other = (
@@ -47,7 +47,7 @@ def test_the_values_are_their_formulas():
         pdist(one).mean() / pdist(other).mean(), rel=1e-4
     )
 
-    within = (pdist(one[:2]).mean() + pdist(one[2:]).mean()) / 2
+    within = (pdist(one[:2]).mean() + pdist(one[2:4]).mean()) / 2
     assert values["seed_diversity_efficientnet_lite0_block5"] == pytest.approx(within / pdist(other).mean(), rel=1e-4)
 
 
