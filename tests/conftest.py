@@ -11,8 +11,12 @@ import pytest
 SHARED_DATA = Path(__file__).resolve().parents[1].parent / "shared" / "data"
 
 
+@pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items):
-    """Lets `--dist loadgroup` keep together what shares a fixture: a file's tests, of `test_systems.py` a room's."""
+    """Lets `--dist loadgroup` keep together what shares a fixture: a file's tests, of `test_systems.py` a room's.
+
+    First, since pytest-xdist's own hook reads the groups.
+    """
     for item in items:
         room = item.callspec.params.get("room") if hasattr(item, "callspec") else None
         group = item.path.name if room is None else f"{item.path.name} {room.title}"

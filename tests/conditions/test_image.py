@@ -112,7 +112,7 @@ def test_what_a_graph_cannot_decode_is_sent_as_png(kind):
 
 
 def test_arrays_and_pillow_images_are_items_too():
-    image = photo(50, 40)
+    image = photo(32, 40)
     condition = ImageCondition(32)
     items = [np.asarray(image), image, encoded(image, "PNG")]
     sources = condition.arrays(items)["source"]
