@@ -103,7 +103,7 @@ ROOMS = [
             "--augmentation=color,translation,cutout",
             "--stage=three: objective=adversarial steps=12 learning_rate=1e-3 error=squared scaling=normalised "
             "tap_weights=image:1,conv2_2:1 distance_weight=0.1 "
-            "seed_diversity_weight=1 frozen=text_*",
+            "seed_diversity_weight=1 caption_weight=1 frozen=text_*",
         ),
         kills={"text": (2, 4), "one": (11, 13), "two": (21, 28), "three": (38, 42)},
         foreign=("--icsd_weight=9", "warmth=1"),

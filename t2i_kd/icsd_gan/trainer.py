@@ -173,8 +173,8 @@ class ProjectedICSDTrainer(ICSDTrainer):
         generated, real, fake = self.generate(batch), {}, {}
         text = generated["text"]
         for stage, name, side in zip(self.stages, self.images, self.sides, strict=True):
-            real |= stage.scores(self._real_seen(stage, side, batch), text)
-            fake |= stage.scores(self._seen(stage, name, generated), text)
+            real |= stage.scores(stage.view(self._real_seen(stage, side, batch)), text)
+            fake |= stage.scores(stage.view(self._seen(stage, name, generated)), text)
         return [as_arrays(scores) for scores in (real, fake)]
 
     def discriminator_terms(self, batch, generated):
@@ -195,10 +195,9 @@ class ProjectedICSDTrainer(ICSDTrainer):
         """(each stage's adversarial loss, each stage's heads' features [batch, dim]) of the generated images."""
         losses, features = [], []
         for stage, name in zip(self.stages, self.images, strict=True):
-            seen = self._seen(stage, name, generated)
-            means = [head.trunk(seen[tap])["mean"] for tap, head in zip(seen, stage.heads, strict=True)]
-            losses.append(stage.generator_loss(self.gan.gan_loss, seen, text)[0])
-            features.append(ops.concatenate(means, axis=-1))
+            view = stage.view(self._seen(stage, name, generated))
+            losses.append(stage.generator_loss(self.gan.gan_loss, view, text)[0])
+            features.append(ops.concatenate([seen["mean"] for seen in view], axis=-1))
         return losses, features
 
     @staticmethod

@@ -236,7 +236,7 @@ class ProjectedKDDLGANTrainer(KDDLGANTrainer):
         return loss, terms, [ops.concatenate([view["mean"] for view in kind], axis=-1) for kind in views]
 
     def scores_of(self, seen, text):
-        return self.discriminator.scores(self._projected(seen), text)
+        return self.discriminator.scores(self.discriminator.view(self._projected(seen)), text)
 
 
 class KDDLGAN(TextToImageSystem):

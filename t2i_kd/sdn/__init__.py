@@ -30,6 +30,7 @@ class SDNStage(TextToImageStage):
     Attributes:
         error, scaling: how taps are compared; see `t2i_kd.metrics.tap_errors`.
         distance_weight: of Stage II's distance in an adversarial stage; 0: none.
+        caption_weight: of the contrastive loss of images and captions in an adversarial stage; 0: none.
         seed_diversity_weight: of the term that keeps one caption's images apart in an adversarial stage; 0: none.
         seed_diversity_target: how different they shall be, as a share of real images of different captions.
     """
@@ -37,6 +38,7 @@ class SDNStage(TextToImageStage):
     error: str = "l1"
     scaling: str = "raw"
     distance_weight: float = 0.0
+    caption_weight: float = 0.0
     seed_diversity_weight: float = 0.0
     seed_diversity_target: float = 0.7
 

@@ -1,10 +1,12 @@
 """SDN's third stage: the mirrored student against discriminators that see through its teacher.
 
-    L_G = sum_l g(s_l(G(t, z), t)) + w_d L_II + w_s L_S,
+    L_G = sum_l g(s_l(G(t, z), t)) + w_d L_II + w_s L_S + w_c L_C,
 
 with s_l the head of tap l, g the generator's loss, L_II Stage II's distance with the stage's error, scaling and tap
-weights, w_d its `distance_weight`, L_S the hinge of `t2i_kd.training.seed_diversity`, and w_s its
-`seed_diversity_weight`. Source: ours; the discriminators are those of `t2i_kd.training.projected`.
+weights, w_d its `distance_weight`, L_S the hinge of `t2i_kd.training.seed_diversity`, w_s its
+`seed_diversity_weight`, L_C the heads' contrastive loss of generated images and captions, w_c its `caption_weight`.
+The heads learn L_C of real images, at the same weight. Source: ours; the discriminators and L_C are those of
+`t2i_kd.training.projected`.
 """
 
 import keras
@@ -71,19 +73,31 @@ class SDNAdversarialTrainer(AdversarialTrainer):
     def scores(self, batch):
         generated = self.generate(batch)
         found = (self._real(batch), self._features(generated))
-        return [as_arrays(self.projected.scores(each, generated["text"])) for each in found]
+        return [as_arrays(self.projected.scores(self.projected.view(each), generated["text"])) for each in found]
 
     def discriminator_terms(self, batch, generated):
-        """The heads' losses, and the shares that each takes for real."""
-        real = self._real(batch)
-        (name,) = self.text_network.input
-        return self.projected.discriminator_loss(
-            self.gan.gan_loss, real, self._features(generated), generated["text"], next_differs(batch[name])
+        """The heads' losses, the shares that each takes for real, and their contrastive loss, unweighted."""
+        real, generated_view = self.projected.views(self._real(batch), self._features(generated))
+        text, captions = generated["text"], self._captions(batch)
+        loss, terms = self.projected.loss_of_views(
+            self.gan.gan_loss, real, generated_view, text, next_differs(captions)
         )
+        if self.stage.caption_weight:
+            terms["caption_of_real"] = self.projected.caption_loss(real, text, captions)
+            loss = loss + self.stage.caption_weight * terms["caption_of_real"]
+        return loss, terms
+
+    def _captions(self, batch):
+        (name,) = self.text_network.input
+        return batch[name]
 
     def generator_terms(self, batch, generated):
-        """L_G; the heads' losses, the distance and the hinge, unweighted, are terms of their own, so is its rho."""
-        loss, terms = self.projected.generator_loss(self.gan.gan_loss, self._features(generated), generated["text"])
+        """L_G; the heads' losses, and the others, unweighted, are terms of their own, so is the hinge's rho."""
+        view, text = self.projected.view(self._features(generated)), generated["text"]
+        loss, terms = self.projected.generator_loss(self.gan.gan_loss, view, text)
+        if self.stage.caption_weight:
+            terms["caption_of_generated"] = self.projected.caption_loss(view, text, self._captions(batch))
+            loss = loss + self.stage.caption_weight * terms["caption_of_generated"]
         if self.distance is not None:
             reference = self.distance(ops.cast(batch["image"], "float32"), training=False)
             errors = tap_errors(

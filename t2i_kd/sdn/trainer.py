@@ -24,7 +24,7 @@ from t2i_kd.training.trainer import Trainer
 # What the fields of SDN's own stages may say.
 KNOWN = {"error": tuple(ERRORS), "scaling": SCALINGS}
 # Of an adversarial stage alone.
-WEIGHTS = ("distance_weight", "seed_diversity_weight")
+WEIGHTS = ("distance_weight", "caption_weight", "seed_diversity_weight")
 
 
 class SDNTrainer(Trainer):

@@ -23,11 +23,16 @@ from t2i_kd.metrics.tap_errors import tap_scales
 from t2i_kd.options import TeacherOptions
 from t2i_kd.teachers.catalogue import load_teacher, teacher_shapes
 from t2i_kd.training.adversarial import mean_where, next_rows
+from t2i_kd.training.distribution import gathered
 from t2i_kd.training.gan_losses import fake_loss, generator_loss, real_loss
 from t2i_kd.training.spectral import SpectrallyNormalised
 
 SMALLEST_MAP = 4
 LARGEST_WIDTH = 256
+SMALLEST_SQUARE = 1e-12
+TEMPERATURE = 0.1
+# The logit of what does not count.
+EXCLUDED = -1e9
 # Of the mixed maps: at least as many as the tap has, doubled where it has few.
 MIXED_CHANNELS = (32, 128)
 
@@ -350,18 +355,70 @@ class ProjectedDiscriminators:
             loss = loss + own
         return loss, terms
 
-    def scores(self, features, texts):
-        """{head: float32 scores [batch, places]} of projected features {tap: map} with texts [batch, text_dim]."""
+    def view(self, features):
+        """What the heads' trunks give of projected features {tap: map}: a list of {"places", "mean"}."""
+        return [head.trunk(seen) for seen, head in zip(features.values(), self.heads, strict=True)]
+
+    def scores(self, view, texts):
+        """{head: float32 scores [batch, places]} of what `view` gives, with texts float [batch, text_dim]."""
         return {
-            f"{self.prefix}{tap}": head.scores(head.trunk(seen), head.text(texts))
-            for (tap, seen), head in zip(features.items(), self.heads, strict=True)
+            head.name.removeprefix("discriminator_"): head.scores(seen, head.text(texts))
+            for seen, head in zip(view, self.heads, strict=True)
         }
 
-    def generator_loss(self, kind, generated, texts):
-        """sum_l of the generator's loss, means over images and places; (loss, {term: float32 scalar})."""
-        scores = self.scores(generated, texts)
+    def generator_loss(self, kind, view, texts):
+        """sum_l of the generator's loss, means over images and places; (loss, {term: float32 scalar}).
+
+        Args:
+            kind: `hinge`, `bce` or `lsgan`.
+            view: what `view` gives of generated images.
+            texts: float [batch, text_dim].
+        """
+        scores = self.scores(view, texts)
         terms = {f"generator_{head}": ops.mean(generator_loss(kind, values)) for head, values in scores.items()}
         return sum(terms.values()), terms
+
+    def caption_loss(self, view, texts, captions):
+        """How badly each image tells its own text from the batch's other ones: `contrastive_loss`, mean over heads.
+
+        Args:
+            view: what `view` gives of images, real or generated.
+            texts: float [batch, text_dim], without a gradient.
+            captions: what the texts were made of, [batch, ...]: equal rows are one caption.
+        """
+        losses = [
+            contrastive_loss(seen["mean"], head.text(texts), captions)
+            for seen, head in zip(view, self.heads, strict=True)
+        ]
+        return sum(losses) / len(losses)
+
+
+def contrastive_loss(images, projected, captions, temperature=TEMPERATURE):
+    """The cross-entropy of an image's text among those of the whole batch.
+
+        L = -(1 / B) sum_i log( e_ii / (e_ii + sum_{j: t_j != t_i} e_ij) ),   e_ij = exp(cos(h_i, W t_j) / tau)
+
+    Source: the contrastive loss of image and sentence of XMC-GAN (Zhang et al., CVPR 2021). Ours: a caption that is
+    given twice is no other one.
+
+    Args:
+        images: h, float32 [batch, width].
+        projected: W t, float32 [batch, width].
+        captions: t, tensor [batch, ...], without a gradient.
+        temperature: tau, above 0; XMC-GAN's is 0.1.
+
+    Returns:
+        float32 scalar, 0 or more; over the replicas of a strategy its mean is the whole batch's.
+    """
+    images, projected = (
+        each * ops.rsqrt(ops.sum(ops.square(each), axis=-1, keepdims=True) + SMALLEST_SQUARE)
+        for each in (images, projected)
+    )
+    own = ops.sum(images * projected, axis=-1) / temperature
+    others = ops.matmul(images, ops.transpose(gathered(projected))) / temperature
+    same = ops.equal(captions[:, None], gathered(captions)[None])
+    same = ops.all(same, axis=tuple(range(2, len(same.shape))))
+    return ops.mean(ops.softplus(ops.logsumexp(ops.where(same, EXCLUDED, others), axis=-1) - own))
 
 
 def share_above_zero(scores):

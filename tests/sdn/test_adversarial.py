@@ -115,6 +115,7 @@ def test_health_scores_are_the_steps(recipe):
     [
         (changed("error=annealed"), "--stage gan: error=annealed"),
         (changed("distance_weight=-1"), "--stage gan: distance_weight is -1.0"),
+        (changed("caption_weight=-1"), "--stage gan: caption_weight is -1.0"),
         (changed("seed_diversity_weight=inf"), "--stage gan: seed_diversity_weight is inf"),
         (changed("seed_diversity_weight=1 seed_diversity_target=0"), "--stage gan: seed_diversity_target is 0.0"),
         (
@@ -157,7 +158,7 @@ def test_options_that_no_stage_reads_are_refused(recipe, named):
     assert str(error.value).startswith(named)
 
 
-@pytest.mark.parametrize("field", ["distance_weight", "seed_diversity_weight"])
+@pytest.mark.parametrize("field", ["distance_weight", "caption_weight", "seed_diversity_weight"])
 def test_a_weight_of_another_stage_is_refused(field):
     one = parse_stage(f"one: objective=mirrored steps=1 tap_weights=image:1 {field}=1", SDNStage)
     with pytest.raises(UserError, match=f"--stage one: {field} is only for objective=adversarial"):
@@ -182,6 +183,25 @@ def test_the_seeds_term_is_of_second_images_without_augmentation():
     assert float(terms["same_seeds"]) == pytest.approx(0.9 - np.mean(shares), rel=1e-3)
     heads = sum(float(value) for name, value in terms.items() if name.startswith("generator_"))
     assert float(loss) == pytest.approx(heads + 2 * (0.9 - np.mean(shares)), rel=1e-3)
+
+
+def test_the_contrastive_loss_is_added_at_its_weight_to_both_losses():
+    """To the heads' with real images, to the generator's with generated ones."""
+    _, trainer, batch = trainer_of(changed("caption_weight=0.5"))
+    _, without, _ = trainer_of(RECIPE)
+    without.set_weights(trainer.get_weights())
+    generated = trainer.generate(batch)
+    captions, text, found = batch["tokens"], generated["text"], []
+    real = trainer.projected.features(np.asarray(batch["image"], "float32"))
+    for name, features in (("discriminator_terms", real), ("generator_terms", trainer._features(generated))):
+        expected = float(trainer.projected.caption_loss(trainer.projected.view(features), text, captions))
+        loss, terms = getattr(trainer, name)(batch, generated)
+        found.append(set(terms) - set(getattr(without, name)(batch, generated)[1]))
+        (term,) = found[-1]
+        assert expected > 0.1 and float(terms[term]) == pytest.approx(expected, rel=1e-4)
+        plain = float(getattr(without, name)(batch, generated)[0])
+        assert float(loss) == pytest.approx(plain + 0.5 * expected, rel=1e-4)
+    assert found == [{"caption_of_real"}, {"caption_of_generated"}]
 
 
 def test_another_network_than_the_teacher_may_be_seen_through():

@@ -4,6 +4,7 @@ import keras
 import numpy as np
 import pytest
 from keras import ops
+from scipy.special import log_softmax
 
 from t2i_kd.errors import UserError
 from t2i_kd.options import ProjectionOptions, TeacherOptions
@@ -14,6 +15,7 @@ from t2i_kd.training.projected import (
     Shrunk,
     build_projection,
     choose_taps,
+    contrastive_loss,
     default_taps,
     mixed_channels,
     orthogonal,
@@ -129,7 +131,7 @@ def test_gradients_reach_heads_and_pixels_and_nothing_else(teacher, images):
     texts = RNG.standard_normal((4, TEXT)).astype("float32")
     pixels = tf.Variable(images)
     with tf.GradientTape() as tape:
-        loss, _ = discriminators.generator_loss("hinge", discriminators.features(pixels), texts)
+        loss, _ = discriminators.generator_loss("hinge", discriminators.view(discriminators.features(pixels)), texts)
     heads = [variable for head in discriminators.heads for variable in head.trainable_variables]
     frozen = [*teacher.variables, *projection.variables]
     assert not projection.trainable_variables and heads
@@ -163,8 +165,41 @@ def test_the_loss_is_its_formula(teacher, images):
         assert float(terms[f"real_for_real_{tap}"]) == pytest.approx((right > 0).mean())
         expected, generator = expected + part, generator - fakes.mean()
     assert float(loss) == pytest.approx(expected, rel=1e-3)
-    found, _ = discriminators.generator_loss("hinge", fake, texts)
+    found, _ = discriminators.generator_loss("hinge", discriminators.view(fake), texts)
     assert float(found) == pytest.approx(generator, rel=1e-3, abs=1e-4)
+
+
+def test_the_contrastive_loss_is_its_formula():
+    """Rows 0 and 3 have one caption: neither is another text of the other's image."""
+    images, projected = RNG.standard_normal((2, 4, 5)).astype("float32")
+    captions = np.array([[1, 2], [3, 4], [1, 4], [1, 2]])
+    expected = []
+    for index, others in enumerate([(1, 2), (0, 2, 3), (0, 1, 3), (1, 2)]):
+        cosines = projected @ images[index] / np.linalg.norm(projected, axis=1) / np.linalg.norm(images[index])
+        expected.append(-log_softmax(cosines[[index, *others]] / 0.1)[0])
+    found = contrastive_loss(images, projected, captions)
+    assert float(found) == pytest.approx(np.mean(expected), rel=1e-5)
+    assert float(contrastive_loss(images, projected, np.ones((4, 1)))) == 0
+
+
+def test_where_nothing_is_seen_the_contrastive_loss_has_a_slope():
+    images, texts = tf.zeros((3, 5)), RNG.standard_normal((3, 5)).astype("float32")
+    with tf.GradientTape() as tape:
+        tape.watch(images)
+        loss = contrastive_loss(images, texts, np.arange(3)[:, None])
+    assert float(loss) == pytest.approx(np.log(3)) and np.isfinite(tape.gradient(loss, images)).all()
+
+
+def test_the_heads_contrastive_loss_is_their_mean(teacher, images):
+    discriminators = ProjectedDiscriminators(build_projection(teacher, SCALES, "channels", 5), TEXT, channels=4)
+    view = discriminators.view(discriminators.features(images))
+    texts, captions = RNG.standard_normal((4, TEXT)).astype("float32"), np.arange(4)[:, None]
+    parts = [
+        contrastive_loss(seen["mean"], head.text(texts), captions)
+        for seen, head in zip(view, discriminators.heads, strict=True)
+    ]
+    assert len(parts) == 2
+    assert float(discriminators.caption_loss(view, texts, captions)) == pytest.approx(np.mean(parts), rel=1e-6)
 
 
 def test_kernels_have_spectral_norm_one(teacher):
