@@ -2,6 +2,7 @@
 
 import functools
 import os
+import re
 from pathlib import Path
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
@@ -11,16 +12,17 @@ import pytest
 SHARED_DATA = Path(__file__).resolve().parents[1].parent / "shared" / "data"
 
 
-@pytest.hookimpl(tryfirst=True)
-def pytest_collection_modifyitems(items):
-    """Lets `--dist loadgroup` keep together what shares a fixture: a file's tests, of `test_systems.py` a room's.
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config, log):
+    """Keeps together, in `--dist loadfile`, what shares a fixture: a file's tests, of `test_systems.py` a room's."""
+    from xdist.scheduler.loadfile import LoadFileScheduling
 
-    First, since pytest-xdist's own hook reads the groups.
-    """
-    for item in items:
-        room = item.callspec.params.get("room") if hasattr(item, "callspec") else None
-        group = item.path.name if room is None else f"{item.path.name} {room.title}"
-        item.add_marker(pytest.mark.xdist_group(f"{item.path.parent.name}/{group}"))
+    class ByFixture(LoadFileScheduling):
+        def _split_scope(self, nodeid):
+            room = re.search(r"/test_systems\.py::.*\[([^-\]]+)", nodeid)
+            return room[1] if room else super()._split_scope(nodeid)
+
+    return ByFixture(config, log) if config.getvalue("dist") == "loadfile" else None
 
 
 @pytest.fixture(scope="session")
