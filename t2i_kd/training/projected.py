@@ -29,8 +29,6 @@ from t2i_kd.training.spectral import SpectrallyNormalised
 
 SMALLEST_MAP = 4
 LARGEST_WIDTH = 256
-SMALLEST_SQUARE = 1e-12
-TEMPERATURE = 0.1
 # The logit of what does not count.
 EXCLUDED = -1e9
 # Of the mixed maps: at least as many as the tap has, doubled where it has few.
@@ -379,43 +377,38 @@ class ProjectedDiscriminators:
         return sum(terms.values()), terms
 
     def caption_loss(self, view, texts, captions):
-        """How badly each image tells its own text from the batch's other ones: `contrastive_loss`, mean over heads.
+        """How badly each image tells its own text from the batch's others: the sum of the heads' `contrastive_loss`.
 
         Args:
             view: what `view` gives of images, real or generated.
             texts: float [batch, text_dim], without a gradient.
             captions: what the texts were made of, [batch, ...]: equal rows are one caption.
         """
-        losses = [
+        return sum(
             contrastive_loss(seen["mean"], head.text(texts), captions)
             for seen, head in zip(view, self.heads, strict=True)
-        ]
-        return sum(losses) / len(losses)
+        )
 
 
-def contrastive_loss(images, projected, captions, temperature=TEMPERATURE):
-    """The cross-entropy of an image's text among those of the whole batch.
+def contrastive_loss(images, projected, captions):
+    """The cross-entropy of an image's text among those of the whole batch, by the scores that the text adds.
 
-        L = -(1 / B) sum_i log( e_ii / (e_ii + sum_{j: t_j != t_i} e_ij) ),   e_ij = exp(cos(h_i, W t_j) / tau)
+        L = -(1 / B) sum_i log( e_ii / (e_ii + sum_{j: t_j != t_i} e_ij) ),   e_ij = exp(<h_i, W t_j>)
 
-    Source: the contrastive loss of image and sentence of XMC-GAN (Zhang et al., CVPR 2021). Ours: a caption that is
-    given twice is no other one.
+    Source: the contrastive loss of image and sentence of XMC-GAN (Zhang et al., CVPR 2021). Ours: the product of
+    `TapDiscriminator`, where XMC-GAN has the cosine over a temperature of 0.1, whose slope grows without bound as h
+    shrinks; a caption that is given twice is no other one.
 
     Args:
         images: h, float32 [batch, width].
         projected: W t, float32 [batch, width].
         captions: t, tensor [batch, ...], without a gradient.
-        temperature: tau, above 0; XMC-GAN's is 0.1.
 
     Returns:
         float32 scalar, 0 or more; over the replicas of a strategy its mean is the whole batch's.
     """
-    images, projected = (
-        each * ops.rsqrt(ops.sum(ops.square(each), axis=-1, keepdims=True) + SMALLEST_SQUARE)
-        for each in (images, projected)
-    )
-    own = ops.sum(images * projected, axis=-1) / temperature
-    others = ops.matmul(images, ops.transpose(gathered(projected))) / temperature
+    own = ops.sum(images * projected, axis=-1)
+    others = ops.matmul(images, ops.transpose(gathered(projected)))
     same = ops.equal(captions[:, None], gathered(captions)[None])
     same = ops.all(same, axis=tuple(range(2, len(same.shape))))
     return ops.mean(ops.softplus(ops.logsumexp(ops.where(same, EXCLUDED, others), axis=-1) - own))
