@@ -23,7 +23,7 @@ from t2i_kd.metrics.report import Findings
 from t2i_kd.options import TeacherOptions
 from t2i_kd.recipe import RECIPE_FILE
 from t2i_kd.runners import KerasRunner
-from t2i_kd.student import WEIGHTS_FILE, load_student
+from t2i_kd.student import BEST_FILE, WEIGHTS_FILE, load_student
 from t2i_kd.systems import load_recipe
 
 FINAL = "final student"
@@ -90,7 +90,7 @@ def _finished_student(model, label):
         return Candidate(label, load_artifact(model), sha256, True)
     files = _finished_stages(model)
     if FINAL not in files:
-        raise UserError(f"--model: {model} is not finished; its last stage is {list(files)[-1]}")
+        raise UserError(f"--model: {model} is not finished; what it has: {', '.join(files)}")
     return Candidate(label, KerasRunner(load_student(model)), sha256_of(Path(model) / WEIGHTS_FILE), True)
 
 
@@ -103,11 +103,12 @@ def _is_run(model):
 
 
 def _finished_stages(run_dir):
-    """{label: weights file} of a run's finished stages and its final student, in their order."""
-    files = {
-        f"{stage.name} alone" if index == 0 else f"after {stage.name}": f"checkpoints/{stage.name}/{WEIGHTS_FILE}"
-        for index, stage in enumerate(load_recipe(Path(run_dir) / RECIPE_FILE).stages)
-    }
+    """{label: weights file} of a run's stages, the best step of each where it was measured, and the final student."""
+    files = {}
+    for index, stage in enumerate(load_recipe(Path(run_dir) / RECIPE_FILE).stages):
+        label = f"{stage.name} alone" if index == 0 else f"after {stage.name}"
+        files[label] = f"checkpoints/{stage.name}/{WEIGHTS_FILE}"
+        files[f"best of {stage.name}"] = f"checkpoints/{stage.name}/{BEST_FILE}"
     files[FINAL] = WEIGHTS_FILE
     finished = {label: file for label, file in files.items() if (Path(run_dir) / file).is_file()}
     if not finished:

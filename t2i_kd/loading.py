@@ -1,6 +1,7 @@
-"""From a path to a student that generates images: a version folder, a `.tflite`, an `.onnx` or a run directory.
+"""From a path to a student that generates images: a version folder, a `.tflite`, an `.onnx`, a run directory or a
+`.keras` in one.
 
-Only a version folder and a run directory load TensorFlow and Keras; the other two need their own small runtime.
+Only a version folder and a run load TensorFlow and Keras; the other two need their own small runtime.
 """
 
 from pathlib import Path
@@ -18,10 +19,10 @@ def load_artifact(path, threads=0):
     """Opens a trained or exported student.
 
     Args:
-        path: `saved_models/NAME/VERSION`, a run directory, or a `.tflite` or `.onnx` file, which needs the
-            `manifest.json`, `condition.json` and vocabulary of its export beside it. Exported files are checked against
-            the manifest's checksums.
-        threads: that may work on one image; 0 for the runtime's own choice. A run directory takes none.
+        path: `saved_models/NAME/VERSION`, a run directory, a `.keras` file in one, such as a stage's `best.keras`, or a
+            `.tflite` or `.onnx` file, which needs the `manifest.json`, `condition.json` and vocabulary of its export
+            beside it. Exported files are checked against the manifest's checksums.
+        threads: that may work on one image; 0 for the runtime's own choice. A run takes none.
 
     Returns:
         A `runners.Runner`, with `generate(items, seeds)`, `condition` and `resolution`.
@@ -45,11 +46,7 @@ def _load_folder(folder, threads):
         manifest = check_saved_model(folder)
         return SavedModelRunner(folder, _condition(folder / EXTRA, manifest), manifest, threads)
     if (folder / "student.keras").is_file():
-        from t2i_kd.student import load_student
-
-        student = load_student(folder)
-        require_any_item(student.condition)
-        return KerasRunner(student)
+        return _trained(folder, "student.keras")
     versions = sorted(int(entry.name) for entry in folder.iterdir() if entry.name.isdigit() and entry.is_dir())
     if versions:
         raise UserError(f"{folder}: holds versions of a model; give one of them: {folder / str(versions[-1])}")
@@ -79,10 +76,25 @@ def check_saved_model(folder):
     return manifest
 
 
+def _trained(folder, file):
+    from t2i_kd.student import load_student
+
+    student = load_student(folder, file)
+    require_any_item(student.condition)
+    return KerasRunner(student)
+
+
 def _load_file(path, threads):
+    if path.suffix == ".keras":
+        folder = next((parent for parent in path.parents if (parent / CONDITION_FILE).is_file()), None)
+        if folder is None:
+            raise UserError(f"{path}: no folder above it holds the {CONDITION_FILE} of a run")
+        return _trained(folder, path.relative_to(folder))
     runner = FILE_RUNNERS.get(path.suffix)
     if runner is None:
-        raise UserError(f"{path}: not a model; a version folder, a run directory, a .tflite or an .onnx is one")
+        raise UserError(
+            f"{path}: not a model; a version folder, a run directory, a .keras, a .tflite or an .onnx is one"
+        )
     manifest = read_manifest(path.parent / MANIFEST)
     artifacts = manifest["artifacts"].values()
     entries = {Path(entry["file"]).name: entry for artifact in artifacts for entry in artifact["files"]}

@@ -221,8 +221,9 @@ class TrainingOptions:
     log_every: int = option(20, "How many steps lie between two lines of metrics.jsonl.", free=True)
     measure_every: int = option(
         0,
-        "How many steps lie between two measurements on held-out images: a kernel distance, the diversity, and the "
-        "discriminators' health, for metrics.jsonl and TensorBoard. 0 measures nothing.",
+        "How many steps lie between two measurements on held-out images: a kernel distance, the diversity, and a "
+        "GAN's health or the loss, for metrics.jsonl and TensorBoard. The best step's student is kept as the stage's "
+        "best.keras. 0 measures nothing.",
         free=True,
     )
 

@@ -18,6 +18,8 @@ from t2i_kd.errors import UserError
 from t2i_kd.imaging import write_file_atomically
 
 WEIGHTS_FILE = "student.keras"
+# Beside a stage's own: the student of the step whose measurements were best.
+BEST_FILE = "best.keras"
 IMAGE = "image"
 NOISE = "noise"
 

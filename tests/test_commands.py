@@ -203,7 +203,9 @@ def test_tensorflows_start_up_lines_are_not_shown(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("more", "changes"), [((), {"TF_CPP_MIN_LOG_LEVEL": "0"}), (("--verbosity=0",), {})], ids=["environment", "flag"]
+    ("more", "changes"),
+    [((), {"TF_CPP_MIN_LOG_LEVEL": "0"}), pytest.param(("--verbosity=0",), {}, marks=pytest.mark.slow)],
+    ids=["environment", "flag"],
 )
 def test_whoever_asks_for_them_sees_them(more, changes, tmp_path):
     write_images(tmp_path)

@@ -159,6 +159,15 @@ def test_a_running_run_shows_the_stages_that_it_has_finished(run_dir, tmp_path):
         (tmp_path / file).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / file).write_bytes((run_dir / file).read_bytes())
     assert [(found.label, found.is_last) for found in evaluation.students(tmp_path)] == [("one alone", True)]
+    # Of the next, what was best so far.
+    (tmp_path / "checkpoints/two").mkdir()
+    (tmp_path / "checkpoints/two/best.keras").write_bytes((run_dir / "checkpoints/two/student.keras").read_bytes())
+    labels = [(found.label, found.is_last) for found in evaluation.students(tmp_path)]
+    assert labels == [("one alone", False), ("best of two", True)]
+    best = t2i_kd.load(tmp_path / "checkpoints/two/best.keras")
+    np.testing.assert_array_equal(
+        best.generate(["a small red circle"]), t2i_kd.load(run_dir).generate(["a small red circle"])
+    )
 
 
 def test_a_run_without_a_finished_stage_is_refused(tmp_path):
@@ -243,7 +252,7 @@ def test_a_run_that_is_not_finished_is_not_compared(run_dir, tmp_path):
     unfinished = tmp_path / "unfinished"
     shutil.copytree(run_dir, unfinished)
     (unfinished / "student.keras").unlink()
-    with pytest.raises(UserError, match=r"--model: .*unfinished is not finished; its last stage is after two"):
+    with pytest.raises(UserError, match=r"--model: .*unfinished is not finished; what it has: one alone, after two$"):
         list(evaluation.finished_students([run_dir, unfinished]))
 
 
@@ -258,6 +267,7 @@ def test_the_teacher_is_the_runs_own_unless_flags_say_otherwise(tmp_path):
     assert evaluation.chosen_teacher("model.onnx") == TeacherOptions()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("place", ["1", "1/assets.extra/student.tflite", "1/assets.extra/student.onnx"])
 def test_an_export_is_evaluated_by_the_teacher_that_it_learned_from(export, place):
     report = evaluation.evaluate(export / place, "captioned_shapes", "tap_distance", num_captions=2, bootstrap=0)

@@ -50,6 +50,7 @@ class SDNTrainer(Trainer):
         self.teacher.trainable = False
         self.steps, self.step = steps, None
         if stage.error == "annealed":
+            self.has_one_loss = False
             self.step = self.add_weight(
                 shape=(),
                 initializer="zeros",

@@ -36,6 +36,8 @@ class AdversarialTrainer(Trainer):
         name: of the trainer.
     """
 
+    has_one_loss = False
+
     def __init__(self, generator, discriminators, gan, ema, name):
         super().__init__(name=name)
         self.generator, self.discriminators, self.gan, self.ema = generator, list(discriminators), gan, ema

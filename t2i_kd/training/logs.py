@@ -57,6 +57,13 @@ def cut_metrics(path, last_step):
     write_file_atomically(path, "".join(kept).encode("utf-8"))
 
 
+def read_metrics(path, stage):
+    """The entries of one stage in metrics.jsonl, a list of dicts; none where there is no file."""
+    path = Path(path)
+    lines = path.read_text("utf-8").splitlines() if path.exists() else []
+    return [entry for entry in map(json.loads, lines) if entry["stage"] == stage]
+
+
 class ProgressLog(keras.callbacks.Callback):
     """Counts images on a progress bar, writes every `log_every`-th step's terms, and stops when the loss is not finite.
 

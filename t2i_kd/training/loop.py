@@ -13,7 +13,8 @@ from t2i_kd import stopping
 from t2i_kd.errors import UserError
 from t2i_kd.training import checkpoints
 from t2i_kd.training.distribution import check_batch_size, distribute_batches, is_chief
-from t2i_kd.training.logs import EventLog, ProgressLog, cut_metrics
+from t2i_kd.training.logs import EventLog, ProgressLog, cut_metrics, read_metrics
+from t2i_kd.training.measuring import criterion
 from t2i_kd.training.optimizer import adam
 
 SCHEDULES = ("constant", "cosine", "linear")
@@ -123,16 +124,26 @@ class _TimeLimit(keras.callbacks.Callback):
 
 
 class _Measuring(keras.callbacks.Callback):
-    def __init__(self, plan, done, every, measure, progress):
+    def __init__(self, plan, done, every, measure, keep_best, progress):
         super().__init__()
         self.plan, self.step, self.every = plan, plan.first_step + done, every
-        self.measure, self.progress = measure, progress
+        self.measure, self.keep_best, self.progress = measure, keep_best, progress
+        self.best = min(map(_score, read_metrics(progress.metrics_path, plan.stage.name)), default=math.inf)
 
     def on_train_batch_end(self, batch, logs=None):
         self.step += 1
         if self.step % self.every == 0 or self.step == self.plan.last_step:
             with self.model.averaged():
-                self.progress.measure(self.measure(self.model, self.step))
+                values = self.measure(self.model, self.step)
+                self.progress.measure(values)
+                if _score(values) < self.best:
+                    self.best = _score(values)
+                    self.keep_best()
+
+
+def _score(values):
+    name = criterion(values)
+    return math.inf if name is None else values[name]
 
 
 class _Samples(keras.callbacks.Callback):
@@ -149,7 +160,7 @@ class _Samples(keras.callbacks.Callback):
 
 
 @contextlib.contextmanager
-def _followed(plan, done, training, run_dir, folder, groups, draw_samples, measure, deadline):
+def _followed(plan, done, training, run_dir, folder, groups, draw_samples, measure, keep_best, deadline):
     """The callbacks that log, checkpoint and draw a stage: only the chief's, it alone writes files."""
     if not is_chief():
         yield []
@@ -164,7 +175,7 @@ def _followed(plan, done, training, run_dir, folder, groups, draw_samples, measu
     callbacks = [progress, samples, checkpoint]
     if measure is not None and training.measure_every:
         # Before the progress log, which writes what is measured.
-        callbacks.insert(0, _Measuring(plan, done, training.measure_every, measure, progress))
+        callbacks.insert(0, _Measuring(plan, done, training.measure_every, measure, keep_best, progress))
     callbacks.append(_TimeLimit(deadline, checkpoint))
     try:
         yield callbacks
@@ -173,7 +184,17 @@ def _followed(plan, done, training, run_dir, folder, groups, draw_samples, measu
         events.close()
 
 
-def train_stage(plan, trainer, make_batches, training, run_dir, draw_samples, measure=None, deadline=math.inf):
+def train_stage(
+    plan,
+    trainer,
+    make_batches,
+    training,
+    run_dir,
+    draw_samples,
+    measure=None,
+    keep_best=lambda: None,
+    deadline=math.inf,
+):
     """Trains one stage to its end or to a deadline, from its newest checkpoint where there is one.
 
     The order of a resume: (1) the trainer is built, its weights are the previous stage's; (2) if the stage is over, the
@@ -190,6 +211,8 @@ def train_stage(plan, trainer, make_batches, training, run_dir, draw_samples, me
         run_dir: the run directory.
         draw_samples: function (stage, step, events) that makes a sample sheet.
         measure: function (trainer, step) -> {name: float} for the logs, every `measure_every` steps; None: none.
+        keep_best: called where what is measured is better than ever in the stage, by `measuring.criterion`, while the
+            weights are the averages.
         deadline: the time of `time.monotonic` after whose first step the training ends, with a checkpoint of it.
 
     Returns:
@@ -215,7 +238,7 @@ def train_stage(plan, trainer, make_batches, training, run_dir, draw_samples, me
     done, path = checkpoints.newest(folder)
     if path:
         checkpoints.read(path, groups)
-    followed = _followed(plan, done, training, run_dir, folder, groups, draw_samples, measure, deadline)
+    followed = _followed(plan, done, training, run_dir, folder, groups, draw_samples, measure, keep_best, deadline)
     with followed as callbacks:
         if done < plan.steps:
             batches = make_batches(plan.first_step + done, plan.last_step)

@@ -17,6 +17,7 @@ from t2i_kd.teachers.catalogue import load_teacher
 ITEMS = 256
 # Of these captions images with several seeds are compared.
 CAPTIONS_OVER_SEEDS, SEEDS = 16, 4
+HELD_OUT_LOSS, KERNEL_DISTANCE = "held_out_loss", "kernel_distance_"
 # Networks that come with the package, and the tap whose mean over its places is the features.
 EXTRACTORS = {"efficientnet_lite0": "block5", "vgg19_slim": "pool4"}
 
@@ -64,7 +65,7 @@ class Measurements:
         """
         features, spread = self.extractor.features(to_uint8(images)), max(self.spread, 1e-12)
         values = {
-            f"kernel_distance_{self.name}": float(kernel_distance(features, self.reference)[0]),
+            f"{KERNEL_DISTANCE}{self.name}": float(kernel_distance(features, self.reference)[0]),
             f"diversity_{self.name}": self._spread(features) / spread,
         }
         if over_seeds is not None:
@@ -72,3 +73,12 @@ class Measurements:
             drawn = self.extractor.features(to_uint8(over_seeds.reshape(-1, *image))).reshape(captions, seeds, -1)
             values[f"seed_diversity_{self.name}"] = float(distance_over_seeds(drawn).mean()) / spread
         return values
+
+
+def criterion(values):
+    """The name of the value by which a stage's best step is chosen, the lower the better; None where there is none.
+
+    The loss of held-out images where the stage has one, else the kernel distance. Args: {name: value}, as measured.
+    """
+    names = [name for name in values if name == HELD_OUT_LOSS or name.startswith(KERNEL_DISTANCE)]
+    return min(names, key=lambda name: name != HELD_OUT_LOSS, default=None)

@@ -17,7 +17,7 @@ from t2i_kd.data.subset import check_subset, training_subset
 from t2i_kd.errors import UserError
 from t2i_kd.imaging import captioned_grid, encode_png, write_file_atomically
 from t2i_kd.runners import core_inputs
-from t2i_kd.student import WEIGHTS_FILE, image_outputs, noise_width, save_network
+from t2i_kd.student import BEST_FILE, WEIGHTS_FILE, image_outputs, noise_width, save_network
 from t2i_kd.teachers.catalogue import load_teacher, pinned
 from t2i_kd.training import checkpoints
 from t2i_kd.training.distribution import is_chief
@@ -287,6 +287,7 @@ class System:
                     run_dir,
                     functools.partial(self.draw_samples, run_dir),
                     self.measure,
+                    functools.partial(self.save_best, plan, run_dir),
                     deadline,
                 )
                 if not finished:
@@ -310,6 +311,10 @@ class System:
     def save_stage(self, plan, run_dir):
         """Writes the network as a finished stage leaves it."""
         save_network(self.network, run_dir / "checkpoints" / plan.stage.name / WEIGHTS_FILE)
+
+    def save_best(self, plan, run_dir):
+        """Writes the network as it is at the best step of a stage so far."""
+        save_network(self.network, run_dir / "checkpoints" / plan.stage.name / BEST_FILE)
 
     def finish_early(self, run_dir):
         """Writes what there is when the time is over."""

@@ -24,7 +24,7 @@ from t2i_kd.training.health import Health, head_health
 from t2i_kd.training.initial_weights import start_from, weights_digest
 from t2i_kd.training.inputs import file_digest, network_digest
 from t2i_kd.training.joint_embedding import JOINT_EMBEDDING, JointEmbeddingTrainer, check_joint_embedding
-from t2i_kd.training.measuring import CAPTIONS_OVER_SEEDS, ITEMS, SEEDS, Measurements
+from t2i_kd.training.measuring import CAPTIONS_OVER_SEEDS, HELD_OUT_LOSS, ITEMS, SEEDS, Measurements
 from t2i_kd.training.projected import discriminators_teacher, readable_side
 from t2i_kd.training.system import KEPT_ITEMS, SHEET_ITEMS, System, evenly
 from t2i_kd.training.trainer import restored
@@ -239,7 +239,8 @@ class TextToImageSystem(System):
         return evenly(range(len(self.held_out)), ITEMS)
 
     def measure(self, trainer, step):
-        """The values of `Measurements.of`, and, of a GAN, of `head_health`; warns where one leaves its range.
+        """The values of `Measurements.of`, and, of a GAN, of `head_health`, warned of where one leaves its range; else
+        the loss of held-out images, where it is one function at every step.
 
         A DS-SJE stage moves no image, and has none.
         """
@@ -259,8 +260,26 @@ class TextToImageSystem(System):
             with restored(trainer.non_trainable_variables):
                 scores, generated = trainer.scores(training)
                 values |= head_health(scores, trainer.scores(held_out)[0], generated)
+        elif trainer.has_one_loss:
+            values[HELD_OUT_LOSS] = self.held_out_loss(trainer)
         self.health.look(step, values)
         return values
+
+    def held_out_loss(self, trainer):
+        """The mean loss of held-out images, up to `ITEMS` of them, in batches of the recipe's size, always the same."""
+        size = min(self.recipe.training.batch_size, len(self.held_out))
+        batches = Batches(
+            self.held_out,
+            self.condition.arrays(self.held_out.all_captions),
+            size,
+            self.recipe.training.seed,
+            0,
+            max(1, min(ITEMS, len(self.held_out)) // size),
+            noise_dim=noise_width(self.network),
+            uniforms=self.uniforms,
+        )
+        with restored(trainer.non_trainable_variables):
+            return float(np.mean([float(trainer.loss_terms(batch)[0]) for batch in batches]))
 
     @functools.cached_property
     def health(self):

@@ -17,9 +17,12 @@ class Trainer(keras.Model):
     Attributes:
         divides_batch: whether the loss is a mean over the examples of a batch, so that several devices may each take a
             part of it. False where a loss compares a batch's examples with each other: then each takes all of it.
+        has_one_loss: whether `loss_terms` is one function of weights and batch at every step, so that its values for
+            held-out images can be compared over time.
     """
 
     divides_batch = True
+    has_one_loss = True
 
     def loss_terms(self, batch):
         """The loss of a batch.

@@ -65,6 +65,7 @@ def test_files_are_drawn_without_tensorflow(name, version, tmp_path):
     assert np.abs(np.asarray(Image.open(out)).astype(int) - expected).max() <= 1
 
 
+@pytest.mark.slow
 def test_the_command_draws_a_saved_model(version, tmp_path):
     out = tmp_path / "grid.png"
     command = [sys.executable, "-m", "t2i_kd.generate", f"--model={version}", f"--out={out}", "--seed=5"]
@@ -150,6 +151,9 @@ def test_paths_that_are_no_model_are_named(version, tmp_path):
     (tmp_path / "weights.h5").touch()
     with pytest.raises(UserError, match=r"weights\.h5: not a model"):
         load_artifact(tmp_path / "weights.h5")
+    (tmp_path / "best.keras").touch()
+    with pytest.raises(UserError, match=r"best\.keras: no folder above it holds the condition\.json of a run"):
+        load_artifact(tmp_path / "best.keras")
 
 
 @pytest.mark.parametrize(

@@ -53,6 +53,7 @@ def test_the_saved_model_holds_the_encoder(student, tmp_path):
     assert np.abs(drawn.astype(int) - expected).max() <= 1
 
 
+@pytest.mark.slow
 def test_litert_reads_vectors_and_says_so(student, tmp_path):
     features = np.random.default_rng(1).standard_normal((3, 6)).astype(np.float32)
     contents = convert_litert(student, {"embedding": features})

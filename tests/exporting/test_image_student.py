@@ -222,6 +222,7 @@ def generate(folder, *arguments):
     return subprocess.run(command, capture_output=True, text=True, check=False)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("where", ["version", "run_dir", *FILES])
 def test_the_command_translates_a_photo(where, version, run_dir, photos, expected):
     model = {"version": version, "run_dir": run_dir}.get(where, version / where)

@@ -39,6 +39,7 @@ def test_one_device_keeps_its_rows():
     assert gathered(FEATURES[0]) is FEATURES[0]
 
 
+@pytest.mark.slow
 def test_two_devices_give_the_value_of_one():
     import tensorflow as tf
 

@@ -84,6 +84,7 @@ def test_the_classifier_is_kept_and_a_function_of_its_seed(tmp_path):
     assert not np.allclose(first, other)
 
 
+@pytest.mark.slow
 def test_own_features_of_a_set_with_attributes_learn_every_attribute():
     shapes = load_dataset("captioned_shapes", "test", 32)
     classifier = image_classifier.train_image_classifier(shapes, steps=2)
@@ -100,6 +101,7 @@ def test_one_class_teaches_nothing():
         image_classifier.train_image_classifier(dataclasses.replace(one, labels=np.zeros(8, int)))
 
 
+@pytest.mark.slow
 def test_a_set_without_classes_has_features_that_tell_how_a_picture_is_turned():
     """Pictures that are dark at the top: turned by a quarter they are dark at the left, and so on."""
     rng, ramp = np.random.default_rng(0), np.linspace(0, 255, 16)[:, None, None]

@@ -26,8 +26,12 @@ def taken():
     [
         ({"model_name": "a/b"}, "--model_name: 'a/b'"),
         ({"model_base_path": "/nowhere/at/all"}, "--model_base_path: the folder /nowhere/at/all does not exist"),
-        ({"model_base_path": str(SHAPES)}, "nothing to serve: it holds no folder named by a number"),
-        ({"model_base_path": "HALF"}, "saved_model.pb is missing"),
+        pytest.param(
+            {"model_base_path": str(SHAPES)},
+            "nothing to serve: it holds no folder named by a number",
+            marks=pytest.mark.slow,
+        ),
+        pytest.param({"model_base_path": "HALF"}, "saved_model.pb is missing", marks=pytest.mark.slow),
         ({"rest_api_port": "TAKEN"}, "--rest_api_port: 127.0.0.1:{port} cannot be had: Address already in use"),
         ({"port": "TAKEN"}, "--port: 127.0.0.1:{port} cannot be had"),
         ({"host": "no.such.host.invalid"}, "--rest_api_port: no.such.host.invalid:"),

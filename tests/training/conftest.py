@@ -79,6 +79,7 @@ def train_line(tmp_path):
         rate=0.1,
         run_dir=tmp_path,
         measure=None,
+        keep_best=lambda trainer: None,
         deadline=np.inf,
         draw=lambda step: None,
         **training,
@@ -104,6 +105,7 @@ def train_line(tmp_path):
                     run_dir,
                     draw_samples,
                     measure,
+                    lambda: keep_best(trainer),
                     deadline,
                 )
             )

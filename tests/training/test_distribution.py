@@ -127,6 +127,7 @@ def test_two_devices_lose_what_one_does(alone, tmp_path):
     assert_same_curve(tmp_path / "run", alone)
 
 
+@pytest.mark.slow
 def test_the_mean_gradient_is_clipped_and_moves_every_replica():
     free, clipped = json.loads(finish(start(code=MOMENTS)).splitlines()[-1])
     assert free == [pytest.approx([0.2, 0.4])] * 2

@@ -228,6 +228,24 @@ def test_what_is_measured_is_logged_of_the_averages(train_line, tmp_path):
     assert [(line["step"], line["sum"]) for line in lines] == found and all("loss" in line for line in lines)
 
 
+@pytest.mark.parametrize("stop", [0, 3])
+def test_the_best_step_is_kept_as_it_was_drawn(train_line, tmp_path, stop):
+    """Whether or not the run is stopped after each of its first steps."""
+    values, kept = {1: 5.0, 2: 3.0, 3: 4.0, 4: 3.0, 5: 2.0, 6: 9.0}, []
+    options = {
+        "ema": 0.8,
+        "measure_every": 1,
+        "measure": lambda trainer, step: {"kernel_distance_x": step, "held_out_loss": values[step]},
+        "keep_best": lambda trainer: kept.append(trainer.network.get_weights()[0]),
+    }
+    seen = []
+    for _ in range(stop):
+        seen += train_line(deadline=time.monotonic(), **options).seen
+    seen += train_line(**options).seen
+    assert [step for _, step, _ in seen] == [1, 2, 3, 4, 5, 6]
+    np.testing.assert_array_equal(kept, [seen[index][2] for index in (0, 1, 4)])
+
+
 def test_a_finished_run_trains_no_more(train_line):
     first, again = train_line(), train_line()
     assert again.seen == []

@@ -7,7 +7,7 @@ from scipy.spatial.distance import pdist
 from t2i_kd.errors import UserError
 from t2i_kd.options import TeacherOptions
 from t2i_kd.teachers.catalogue import load_teacher
-from t2i_kd.training.measuring import Measurements
+from t2i_kd.training.measuring import Measurements, criterion
 
 RNG = np.random.default_rng(0)
 REAL = RNG.integers(0, 256, (6, 32, 32, 3), np.uint8)
@@ -53,6 +53,19 @@ def test_the_values_are_their_formulas():
 
 def test_without_seeds_there_is_no_diversity_over_them():
     assert not any(name.startswith("seed") for name in Measurements(["vgg19_slim"], 32, REAL).of(REAL))
+
+
+@pytest.mark.parametrize(
+    ("names", "name"),
+    [
+        (["diversity_x", "kernel_distance_x", "held_out_loss"], "held_out_loss"),
+        (["overfitting", "kernel_distance_x"], "kernel_distance_x"),
+        (["overfitting"], None),
+        ([], None),
+    ],
+)
+def test_the_best_step_is_chosen_by_the_held_out_loss_or_the_kernel_distance(names, name):
+    assert criterion(dict.fromkeys(names, 0.0)) == name
 
 
 def test_too_few_images_are_named():
