@@ -26,7 +26,9 @@ def define_flags(arguments):
 
 
 def _define():
-    flags.DEFINE_string("model", "", "The model: a version folder, a .tflite, an .onnx, a run directory or a .keras file in one.")
+    flags.DEFINE_string(
+        "model", "", "The model: a version folder, a .tflite, an .onnx, a run directory or a .keras file in one."
+    )
     flags.DEFINE_multi_string("caption", [], "What to generate, for a model of captions. Several of them give a grid.")
     flags.DEFINE_multi_string(
         "image",

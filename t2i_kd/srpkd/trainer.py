@@ -40,7 +40,7 @@ from t2i_kd.training.adversarial import AdversarialTrainer
 from t2i_kd.training.distribution import assign_alike
 from t2i_kd.training.gan_losses import fake_loss, generator_loss, real_loss
 from t2i_kd.training.inputs import network_digest
-from t2i_kd.training.measuring import Measurements
+from t2i_kd.training.measuring import DISTANCE_TO_TEACHER, Measurements
 from t2i_kd.training.system import System, evenly
 from t2i_kd.training.trainer import Trainer
 
@@ -623,7 +623,7 @@ class SRPKD(System):
         sources, measurements, taught = self.measured
         images, values = np.clip(self.generate(sources)[IMAGE], 0, 255), {}
         if taught is not None:
-            values["distance_to_teacher"] = float(np.abs(images - taught).mean())
+            values[DISTANCE_TO_TEACHER] = float(np.abs(images - taught).mean())
         return values | (measurements.of(images) if measurements else {})
 
     def finish(self, run_dir):

@@ -17,7 +17,7 @@ from t2i_kd.teachers.catalogue import load_teacher
 ITEMS = 256
 # Of these captions images with several seeds are compared.
 CAPTIONS_OVER_SEEDS, SEEDS = 16, 4
-HELD_OUT_LOSS, KERNEL_DISTANCE = "held_out_loss", "kernel_distance_"
+HELD_OUT_LOSS, DISTANCE_TO_TEACHER, KERNEL_DISTANCE = "held_out_loss", "distance_to_teacher", "kernel_distance_"
 # Networks that come with the package, and the tap whose mean over its places is the features.
 EXTRACTORS = {"efficientnet_lite0": "block5", "vgg19_slim": "pool4"}
 
@@ -78,7 +78,8 @@ class Measurements:
 def criterion(values):
     """The name of the value by which a stage's best step is chosen, the lower the better; None where there is none.
 
-    The loss of held-out images where the stage has one, else the kernel distance. Args: {name: value}, as measured.
+    The loss of held-out images where the stage has one, else the distance to the teacher's images, else the kernel
+    distance. Args: {name: value}, as measured.
     """
-    names = [name for name in values if name == HELD_OUT_LOSS or name.startswith(KERNEL_DISTANCE)]
-    return min(names, key=lambda name: name != HELD_OUT_LOSS, default=None)
+    kinds = (HELD_OUT_LOSS, DISTANCE_TO_TEACHER, KERNEL_DISTANCE)
+    return next((name for kind in kinds for name in values if name.startswith(kind)), None)

@@ -59,6 +59,7 @@ def test_without_seeds_there_is_no_diversity_over_them():
     ("names", "name"),
     [
         (["diversity_x", "kernel_distance_x", "held_out_loss"], "held_out_loss"),
+        (["kernel_distance_x", "distance_to_teacher"], "distance_to_teacher"),
         (["overfitting", "kernel_distance_x"], "kernel_distance_x"),
         (["overfitting"], None),
         ([], None),
