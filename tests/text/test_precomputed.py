@@ -3,6 +3,7 @@
 import codecs
 import os
 import pickle
+import resource
 from collections import OrderedDict
 
 import numpy as np
@@ -175,3 +176,106 @@ def test_captions_in_another_order_than_the_vectors_are_noticed(embeddings_dir):
     swapped = (CAPTIONS[0], CAPTIONS[1], ("a white bird", "an owl"))
     with pytest.raises(UserError, match="order"):
         build_front_end(recipe(embeddings_dir), dataset([0, 1, 2], captions=swapped))
+
+
+def forged(dtype, data=b"S'\\x00AAAA\\x00\\x00\\x00'\n", shape=b"(I1\nt"):
+    """A pickle of an array, protocol 0, whose dtype and data are what is given."""
+    array = b"cnumpy.core.multiarray\n_reconstruct\n(cnumpy\nndarray\n(I0\ntS'b'\ntR(I1\n"
+    return array + shape + dtype + b"I00\n" + data + b"tb."
+
+
+def named(dtype, state=b""):
+    return b"cnumpy\ndtype\n(S'%s'\nI0\nI1\ntR%s" % (dtype, state)
+
+
+FORGED = {
+    # An object field behind plain bytes: numbers would become pointers.
+    "fields": forged(named(b"V8", b"(I3\nS'|'\nN(S'a'\nt(dS'a'\n(" + named(b"O8") + b"I0\ntsI8\nI1\nI0\ntb")),
+    "fields of a plain dtype": forged(
+        named(b"f8", b"(I3\nS'<'\nN(S'a'\nt(dS'a'\n(" + named(b"O8") + b"I0\ntsI8\nI1\nI0\ntb")
+    ),
+    "objects of bytes": forged(named(b"O8")),
+    "subarray": forged(named(b"f8", b"(I3\nS'<'\n(" + named(b"O8") + b"(I1\nttNNI8\nI1\nI0\ntb")),
+    "structure": forged(named(b"f4,O8")),
+    "dates": forged(named(b"M8[s]")),
+    "nothing": forged(named(b"S0"), b"S''\n", b"(I9999999999\nt"),
+    "too few bytes": forged(named(b"f8"), shape=b"(I2\nt"),
+    "many rows of nothing": forged(named(b"f8"), b"S''\n", b"(I99999999999\nt"),
+    "negative": forged(named(b"f8"), shape=b"(I-1\nt"),
+    "no text": forged(named(b"U2", b"(I3\nS'<'\nNNNI8\nI4\nI8\ntb"), b"S'AAAAAAAA'\n"),
+    "a dtype's state for a constructor": b"cnumpy\ndtype\n}b.",
+    "attributes of a constructor": b"cnumpy\ndtype\n(N(dS'call'\nS'x'\nstb.",
+    "a constructor alone": b"ccollections\nOrderedDict\n.",
+    "subclass": b"cnumpy.core.multiarray\n_reconstruct\n(cnumpy\nmemmap\n(I0\ntS'b'\ntR.",
+    "dtype as the array": b"cnumpy.core.multiarray\n_reconstruct\n(cnumpy\ndtype\n(I0\ntS'b'\ntR.",
+    "many bytes": b"cbuiltins\nbytes\n(I5000000000\ntR.",
+    "many zeros": b"cbuiltins\nbytearray\n(I5000000000\ntR.",
+    "a far place": b"\x80\x02]r\xff\xff\xff\x7f.",
+    "long bytes": b"\x80\x04\x8e" + (5 << 30).to_bytes(8, "little") + b"abc.",
+    "long bytearray": b"\x80\x05\x96" + (5 << 30).to_bytes(8, "little") + b"abc.",
+    "deep": b"]" * 100_000 + b"a" * 99_999 + b".",
+}
+
+
+@pytest.mark.parametrize("name", FORGED)
+def test_a_forged_pickle_is_refused(name, tmp_path):
+    path = tmp_path / "embeddings.pickle"
+    path.write_bytes(FORGED[name])
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    with pytest.raises(UserError, match=r"embeddings\.pickle: not a pickle of arrays: "):
+        load_arrays(path)
+    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 200_000
+
+
+def test_what_is_shared_many_times_is_read_once(tmp_path):
+    value = VECTORS
+    for _ in range(60):
+        value = [value, value]
+    (tmp_path / "shared.pickle").write_bytes(pickle.dumps(value))
+    loaded = load_arrays(tmp_path / "shared.pickle")
+    while isinstance(loaded, list):
+        assert loaded[0] is loaded[1]
+        loaded = loaded[0]
+    np.testing.assert_array_equal(loaded, VECTORS)
+
+
+@pytest.mark.parametrize("protocol", [0, 2, 4, 5])
+@pytest.mark.parametrize(
+    "array",
+    [
+        np.array([["a", "\U0001f600"]]),
+        np.array([b"ab", b"c"]),
+        np.asfortranarray(np.arange(6, dtype=">i2").reshape(2, 3)),
+        np.zeros((0, 4), np.float16),
+        np.array(2.5),
+        np.array([True, False]),
+        np.arange(3) * 1j,
+    ],
+    ids=str,
+)
+def test_plain_arrays_of_every_kind_are_read(array, protocol, tmp_path):
+    (tmp_path / "array.pickle").write_bytes(pickle.dumps(array, protocol))
+    loaded = load_arrays(tmp_path / "array.pickle")
+    np.testing.assert_array_equal(loaded, array)
+    assert (type(loaded), loaded.dtype, loaded.shape) == (np.ndarray, array.dtype, array.shape)
+
+
+def test_a_changed_pickle_is_refused_or_gives_plain_values(tmp_path):
+    """One byte or a few of it, many times, from a seed: no crash, and no dtype but plain ones."""
+    rng, path = np.random.default_rng(0), tmp_path / "changed.pickle"
+    ragged = np.empty(2, object)
+    ragged[:] = [np.ones((2, 3), np.float32), np.array(["a"])]
+    whole = [np.frombuffer(pickle.dumps([VECTORS[0], ragged, {"a": (1, b"x")}], p), np.uint8) for p in (0, 2, 5)]
+    read = 0
+    for _ in range(3000):
+        content = whole[rng.integers(3)].copy()
+        places = rng.integers(len(content), size=rng.integers(1, 4))
+        content[places] = rng.integers(256, size=len(places))
+        path.write_bytes(content.tobytes())
+        try:
+            loaded = load_arrays(path)
+        except UserError:
+            continue
+        read += 1
+        repr(loaded)
+    assert 0 < read < 3000
