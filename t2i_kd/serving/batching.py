@@ -28,7 +28,7 @@ class Batcher:
     The oldest request decides which signature is run next; whatever else waits for that signature goes along, up to
     the largest batch size. A request may be spread over several batches. A batch is filled up to the next allowed size
     with copies of its first row, whose answers are dropped. When a batch fails, each of its requests is run alone, so
-    that none pays for what another one holds.
+    that none pays for what another one holds; a batch whose outputs have another number of rows has failed.
 
     Args:
         run: from (signature, {name: array [batch]}) to {name: array [batch, ...]}.
@@ -68,6 +68,11 @@ class Batcher:
             self._changed.notify()
         return job.future
 
+    @property
+    def alive(self):
+        """Whether every thread is there to run what is submitted."""
+        return all(thread.is_alive() for thread in self._threads)
+
     def close(self):
         """Lets the threads end once everything that waits is answered; returns at once."""
         with self._changed:
@@ -90,8 +95,14 @@ class Batcher:
                 batch = self._take()
                 if self._jobs:
                     self._changed.notify()
-            if batch:
+            if not batch:
+                continue
+            try:
                 self._answer(batch)
+            except Exception as error:  # the thread must live, whatever happened
+                log.error("a batch's answers could not be given", exc_info=error)
+                for job, *_ in batch:
+                    _finish(job, error=RequestError(INTERNAL, "the model could not answer this request"))
 
     def _wait_for_batch(self):
         while not self._closing:
@@ -129,6 +140,7 @@ class Batcher:
         began = time.monotonic()
         try:
             outputs = self._run(batch[0][0].signature, _stack(batch, size - rows))
+            check_rows(outputs, size)
         except Exception as error:
             self._blame(batch, error)
             return
@@ -157,6 +169,18 @@ class Batcher:
             job.parts[start] = part
             job.done += rows
             return job.done == job.rows
+
+
+def check_rows(outputs, size):
+    """Raises `ValueError` unless every output of a batch has a row for each of its inputs' rows.
+
+    Args:
+        outputs: {name: array}.
+        size: of the batch.
+    """
+    for name, values in outputs.items():
+        if np.ndim(values) == 0 or len(values) != size:
+            raise ValueError(f"output {name} has the shape {list(np.shape(values))} for {size} rows")
 
 
 def _stack(batch, padding):

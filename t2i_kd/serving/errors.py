@@ -27,6 +27,8 @@ class RequestError(Exception):
     """
 
     def __init__(self, code, message, http_status=None):
+        # JSON can spell a lone surrogate, and what the client said may be quoted; no answer can hold one.
+        message = message.encode("utf-8", "backslashreplace").decode()
         super().__init__(message)
         self.code, self.message = code, message
         self.http_status = http_status or HTTP_STATUS[code]

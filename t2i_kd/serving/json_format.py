@@ -5,7 +5,7 @@ import binascii
 import json
 
 from t2i_kd.serving.errors import invalid
-from t2i_kd.serving.service import DEFAULT_SIGNATURE
+from t2i_kd.serving.signature import DEFAULT_SIGNATURE
 
 
 def parse(body):

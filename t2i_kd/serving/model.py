@@ -12,8 +12,9 @@ from t2i_kd.errors import UserError
 from t2i_kd.exporting.manifest import EXTRA, check_file
 from t2i_kd.exporting.tf_serving import WARMUP
 from t2i_kd.loading import check_saved_model
+from t2i_kd.serving.batching import check_rows
 from t2i_kd.serving.errors import invalid
-from t2i_kd.serving.signature import STRING, describe
+from t2i_kd.serving.signature import DEFAULT_SIGNATURE, STRING, describe
 
 
 class Model:
@@ -55,6 +56,9 @@ class Model:
             raise
         except Exception as error:  # TensorFlow's errors have no base class of their own
             raise UserError(f"{folder}: cannot be loaded: {error}") from None
+        if DEFAULT_SIGNATURE not in self.signatures:
+            known = ", ".join(sorted(self.signatures)) or "none"
+            raise UserError(f"{folder}: has no signature {DEFAULT_SIGNATURE}; it has {known}")
         self.resolution, self.noise_dim = manifest["resolution"], manifest["noise_dim"]
         self.condition = manifest["condition"]
         self._reader = load_condition(folder / EXTRA)
@@ -92,10 +96,23 @@ class Model:
         """Runs every signature once with every batch size, so that no request pays for the first time.
 
         Strings are those of the warm-up requests that the version came with; seeds are 0, and pixels black.
+
+        Raises:
+            UserError: when an answer has another number of rows than the request, or holds a number that is not finite,
+                or an empty string.
         """
         for name, signature in self.signatures.items():
             for size in sizes:
-                self.run(name, {key: self._typical_rows(spec, size) for key, spec in signature.inputs.items()})
+                outputs = self.run(
+                    name, {key: self._typical_rows(spec, size) for key, spec in signature.inputs.items()}
+                )
+                try:
+                    check_rows(outputs, size)
+                except ValueError as error:
+                    raise UserError(f"version {self.version}: signature {name}: {error}") from None
+                for output, values in outputs.items():
+                    if not (all(values.flat) if values.dtype == STRING else np.isfinite(values).all()):
+                        raise UserError(f"version {self.version}: signature {name}: {output} is empty or not finite")
 
     def _typical_rows(self, spec, size):
         if spec.dtype != STRING:

@@ -114,9 +114,9 @@ class Repository:
 
     @property
     def ready(self):
-        """Whether a version is loaded."""
+        """Whether a version is loaded, and each loaded one's threads are there to draw."""
         with self._lock:
-            return bool(self._loaded)
+            return bool(self._loaded) and all(loaded.batcher.alive for loaded in self._loaded.values())
 
     def poll(self):
         """Looks at the folder once; loads what is new and lets go of what is replaced."""

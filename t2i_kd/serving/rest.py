@@ -67,6 +67,8 @@ class _Rest:
         body = self._unpacked(request, await self._read(request))
         try:
             captions = json.loads(body)
+            if not isinstance(captions, list):
+                raise ValueError
             captions = [check_caption(caption) for caption in captions if isinstance(caption, str)]
         except (ValueError, TypeError, RecursionError):
             raise invalid("not a JSON list of captions") from None
@@ -74,7 +76,7 @@ class _Rest:
             return JSONResponse([model.unread(caption) for caption in captions])
 
     async def health(self, request):
-        """200 while a version is loaded, 503 otherwise."""
+        """200 while a version is loaded and images are drawn, 503 otherwise."""
         serving = self.service.repository.ready
         return JSONResponse({"status": "serving" if serving else "not serving"}, 200 if serving else 503)
 

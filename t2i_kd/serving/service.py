@@ -9,9 +9,7 @@ import numpy as np
 
 from t2i_kd.errors import UserError
 from t2i_kd.serving.errors import DEADLINE_EXCEEDED, INTERNAL, NOT_FOUND, UNAVAILABLE, RequestError, invalid
-from t2i_kd.serving.signature import STRING
-
-DEFAULT_SIGNATURE = "serving_default"
+from t2i_kd.serving.signature import DEFAULT_SIGNATURE, STRING
 
 
 class Service:

@@ -7,6 +7,7 @@ import numpy as np
 
 from t2i_kd.errors import UserError
 
+DEFAULT_SIGNATURE = "serving_default"
 STRING, SEED, PIXELS = np.dtype(object), np.dtype(np.int64), np.dtype(np.uint8)
 
 

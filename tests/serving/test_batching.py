@@ -100,6 +100,28 @@ def test_company_of_a_request_that_fails_is_answered(batcher, doubler):
         bad.result(10)
 
 
+@pytest.mark.parametrize("answer", [np.array(7.0), np.zeros(1), np.zeros(9)])
+def test_a_model_that_answers_with_other_rows_fails_and_the_threads_live(batcher, answer):
+    batcher._run = lambda signature, inputs: {"y": answer if signature == "bad" else inputs["x"]}
+    for _ in range(3):
+        with pytest.raises(RequestError, match="could not answer"):
+            batcher.submit("bad", rows(1, 2)).result(10)
+    assert batcher.alive and batcher.submit("good", rows(4)).result(10)["y"].tolist() == [4]
+
+
+def test_what_fails_beside_the_model_fails_the_request_and_the_thread_lives(doubler):
+    def observe(rows, size, seconds):
+        if rows == 2:
+            raise OSError("no metrics")
+
+    batcher = Batcher(doubler, (2, 4), observe=observe)
+    with pytest.raises(RequestError, match="could not answer"):
+        batcher.submit("a", rows(1, 2)).result(10)
+    assert batcher.alive and batcher.submit("a", rows(4)).result(10)["y"].tolist() == [8]
+    batcher.close()
+    assert batcher.join(10) and not batcher.alive
+
+
 def test_what_a_model_says_of_a_request_is_kept(batcher):
     def refuse(signature, inputs):
         raise invalid("the model refuses this")

@@ -177,3 +177,26 @@ def test_a_picture_counts_until_its_client_has_taken_it(fake):
         return while_unread, await first, await ask_and_take(taken)
 
     assert asyncio.run(script()) == (503, 200, 200)
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        rb'{"inputs": ["a"], "signature_name": "\ud800"}',
+        rb'{"inputs": {"\udfff": ["a"]}}',
+        rb'{"inputs": {"\ud800_bytes": ["a"]}}',
+        rb'{"inputs": {"\ud800": 3}}',
+        rb'{"instances": [{"\ud800": "a"}]}',
+        rb'{"inputs": {"text": ["\ud800"]}}',
+        rb'{"inputs": {"text": {"\ud800": 1}}}',
+        rb'{"\ud800": 1}',
+        rb'["\ud800"]',
+    ],
+)
+def test_a_lone_surrogate_is_the_clients_fault(fake, body):
+    async def script(post):
+        return [await post.client.post(path, content=body) for path in ("/v1/models/m:predict", "/unread.json")]
+
+    predicted, unread = ask(fake, script)
+    for answer in (predicted, unread):
+        assert answer.status_code == 400 and answer.json()["error"]
