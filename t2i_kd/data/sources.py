@@ -3,6 +3,7 @@
 import functools
 import hashlib
 import os
+import stat
 import tarfile
 import zipfile
 import zlib
@@ -12,6 +13,7 @@ from t2i_kd.errors import UserError
 
 # A single file beyond this is refused: no picture or caption list is so large, and a small zip can claim any size.
 MAX_FILE_BYTES = 256 * 2**20
+PIECE_BYTES = 2**16
 
 
 def safe_name(name):
@@ -69,26 +71,33 @@ class FolderSource:
 
     def read(self, name):
         """A file's bytes. Raises `UserError` with the reason where it cannot be read."""
-        path = (self._root / safe_name(name)).resolve()
-        if not path.is_relative_to(self._root):
-            raise UserError("is a link that leaves the data set's folder")
         try:
-            if path.stat().st_size > MAX_FILE_BYTES:
+            path = (self._root / safe_name(name)).resolve()
+            if not path.is_relative_to(self._root):
+                raise UserError("is a link that leaves the data set's folder")
+            found = path.stat()
+            # A pipe or a device would be waited for.
+            if not stat.S_ISREG(found.st_mode):
+                raise UserError("is not a file")
+            if found.st_size > MAX_FILE_BYTES:
                 raise UserError(f"is larger than {MAX_FILE_BYTES:,} bytes")
             return path.read_bytes()
         except FileNotFoundError:
             raise UserError("does not exist") from None
-        except OSError as error:
-            raise UserError(f"cannot be read: {error.strerror}") from None
+        except (OSError, RuntimeError) as error:  # Python before 3.13 has a RuntimeError for links in a circle.
+            raise UserError(f"cannot be read: {getattr(error, 'strerror', None) or error}") from None
+        except UnicodeEncodeError:
+            raise UserError("has a name that no file can have") from None
 
     def same_content(self, names):
         """Groups, of two and more, of those of the files that have the same bytes; only files of one size are read."""
         sizes = {}
         for name in names:
             try:
-                stat = (self._root / name).stat()
-                sizes.setdefault(stat.st_size, []).append((name, stat.st_mtime_ns))
-            except OSError:
+                found = (self._root / name).stat()
+                if stat.S_ISREG(found.st_mode):
+                    sizes.setdefault(found.st_size, []).append((name, found.st_mtime_ns))
+            except (OSError, UnicodeEncodeError):
                 continue  # It cannot be read, which is told where it is read.
         alike = {}
         for size, files in sizes.items():
@@ -171,7 +180,9 @@ class ZipSource:
             entry = archive.getinfo(self._prefix + safe_name(name))
             if entry.file_size > MAX_FILE_BYTES:
                 raise UserError(f"is larger than {MAX_FILE_BYTES:,} bytes")
-            return archive.read(entry)
+            # In pieces: at once, zipfile unpacks all that there is before it looks at what the entry claims.
+            with archive.open(entry) as file:
+                return b"".join(iter(functools.partial(file.read, PIECE_BYTES), b""))
         except KeyError:
             raise UserError("does not exist") from None
         except UserError:
