@@ -12,6 +12,8 @@ from t2i_kd.errors import UserError
 from t2i_kd.exporting.manifest import EXTRA, MANIFEST, check_file, read_manifest
 from t2i_kd.runners import KerasRunner, LiteRTRunner, OnnxRunner, SavedModelRunner, require_any_item
 
+# Folders of a SavedModel beside `saved_model.pb`.
+SAVED_PARTS = ("variables", "assets")
 FILE_RUNNERS = {".tflite": LiteRTRunner, ".onnx": OnnxRunner}
 
 
@@ -71,8 +73,16 @@ def check_saved_model(folder):
         UserError: naming the file that is missing or has another checksum than the manifest says.
     """
     manifest = read_manifest(folder / EXTRA / MANIFEST)
-    for entry in manifest["artifacts"]["saved_model"]["files"]:
-        check_file(folder / entry["file"], entry)
+    if "saved_model" not in manifest["artifacts"]:
+        raise UserError(f"{folder / EXTRA / MANIFEST}: lists no saved_model")
+    entries = {entry["file"]: entry for entry in manifest["artifacts"]["saved_model"]["files"]}
+    # What TensorFlow reads, whether listed or not.
+    read = [folder / "saved_model.pb", *(path for part in SAVED_PARTS for path in (folder / part).rglob("*"))]
+    for path in read:
+        if path.relative_to(folder).as_posix() not in entries and not path.is_dir():
+            raise UserError(f"{folder / EXTRA / MANIFEST}: does not list {path.relative_to(folder).as_posix()}")
+    for name, entry in entries.items():
+        check_file(folder / name, entry)
     return manifest
 
 

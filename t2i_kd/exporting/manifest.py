@@ -2,13 +2,16 @@
 
 import hashlib
 import json
-from pathlib import Path
+import re
+from pathlib import Path, PurePosixPath
 
 import t2i_kd
 from t2i_kd.conditions.catalogue import CONDITIONS
 from t2i_kd.errors import UserError
 
 FORMAT_VERSION = 2
+# Of a manifest that is read: bytes, and its whole numbers.
+LARGEST_MANIFEST, LARGEST_NUMBER = 2**22, 2**16
 MANIFEST = "manifest.json"
 EXTRA = "assets.extra"
 # The artifacts beside the SavedModel, by kind.
@@ -78,15 +81,22 @@ def read_manifest(path):
     """The manifest of an exported version.
 
     Raises:
-        UserError: naming the file, when it is missing, not JSON, or of another format.
+        UserError: naming the file, when it is missing, no file, too large, not JSON, of another format, without what
+            belongs to a manifest, or names a file outside its folder.
     """
     path = Path(path)
     try:
+        if path.exists() and not path.is_file():
+            raise UserError(f"{path}: not a file")
+        if path.stat().st_size > LARGEST_MANIFEST:
+            raise UserError(f"{path}: larger than {LARGEST_MANIFEST:,} bytes")
         manifest = json.loads(path.read_text("utf-8"))
     except FileNotFoundError:
         raise UserError(f"{path}: missing; it belongs to every exported model") from None
-    except (OSError, ValueError) as error:
-        raise UserError(f"{path}: unreadable: {error}") from None
+    except UserError:
+        raise
+    except (OSError, ValueError, RecursionError) as error:
+        raise UserError(f"{path}: unreadable: {' '.join(str(error).split())[:200]}") from None
     if not isinstance(manifest, dict) or manifest.get("format_version") != FORMAT_VERSION:
         raise UserError(
             f"{path}: not a manifest of format {FORMAT_VERSION}; was it exported by another version of t2i_kd? Export "
@@ -96,17 +106,53 @@ def read_manifest(path):
         if key not in manifest:
             raise UserError(f"{path}: {key} is missing")
     kind = manifest["condition"].get("kind") if isinstance(manifest["condition"], dict) else None
-    if kind not in CONDITIONS:
-        raise UserError(f"{path}: asked with {kind!r}; known are {', '.join(CONDITIONS)}")
+    if not isinstance(kind, str) or kind not in CONDITIONS:
+        raise UserError(f"{path}: asked with {str(kind)[:100]!r}; known are {', '.join(CONDITIONS)}")
+    _check_values(path, manifest)
     return manifest
+
+
+def _check_values(path, manifest):
+    for key, least in (("resolution", 1), ("noise_dim", 0)):
+        if type(manifest[key]) is not int or not least <= manifest[key] <= LARGEST_NUMBER:
+            raise UserError(f"{path}: {key} is no whole number from {least} to {LARGEST_NUMBER}")
+    vocabulary = manifest["condition"].get("vocabulary", "")
+    if not isinstance(vocabulary, str) or Path(vocabulary).name != vocabulary:
+        raise UserError(f"{path}: condition: vocabulary is no name of a file")
+    artifacts = manifest["artifacts"]
+    if not isinstance(artifacts, dict) or not all(isinstance(each, dict) for each in artifacts.values()):
+        raise UserError(f"{path}: artifacts is no object of objects")
+    for where, files in [
+        ("support_files", manifest["support_files"]),
+        *((k, v.get("files")) for k, v in artifacts.items()),
+    ]:
+        if not isinstance(files, list):
+            raise UserError(f"{path}: {where[:100]}: the files are no list")
+        for entry in files:
+            _check_entry(f"{path}: {where[:100]}", entry)
+
+
+def _check_entry(where, entry):
+    """Raises `UserError` unless a manifest's entry names a file within the version's folder, its size and checksum."""
+    name, size, digest = (entry.get(key) if isinstance(entry, dict) else None for key in ("file", "size", "sha256"))
+    plain = isinstance(name, str) and name and not {"\0", "\\"} & set(name)
+    if not plain or PurePosixPath(name).is_absolute() or ".." in PurePosixPath(name).parts:
+        raise UserError(f"{where}: {str(name)[:100]!r} is not a file within the model's folder")
+    if type(size) is not int or size < 0 or not isinstance(digest, str) or not re.fullmatch("[0-9a-f]{64}", digest):
+        raise UserError(f"{where}: {name[:100]} has no size and SHA-256")
 
 
 def check_file(path, entry):
     """Raises `UserError` unless the file at `path` has the size and checksum of its manifest entry."""
     path = Path(path)
     try:
+        # A pipe or a device would be waited for.
+        if path.exists() and not path.is_file():
+            raise UserError(f"{path}: not a file")
         intact = path.stat().st_size == entry["size"] and sha256_of(path) == entry["sha256"]
     except OSError as error:
         raise UserError(f"{path}: {error.strerror}") from None
+    except UnicodeEncodeError:
+        raise UserError(f"{str(path)!a}: no file has such a name") from None
     if not intact:
         raise UserError(f"{path}: damaged: its checksum is not the one in {MANIFEST}")

@@ -37,9 +37,17 @@ def find_condition(base):
 
 
 def fingerprint(folder):
-    """Changes with every file that is added, removed or written."""
+    """Changes with every file that is added, removed or written, and with nothing else."""
     try:
-        stats = [(path, path.stat()) for path in sorted(folder.rglob("*"))]
-        return tuple((path.name, stat.st_size, stat.st_mtime_ns) for path, stat in stats)
+        return tuple((str(path), *_state(path)) for path in sorted(folder.rglob("*")))
     except OSError:
         return object()
+
+
+def _state(path):
+    try:
+        found = path.stat()
+    except OSError:
+        # A link to nothing is seen as what it is.
+        found = path.lstat()
+    return found.st_size, found.st_mtime_ns
