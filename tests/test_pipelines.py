@@ -140,9 +140,18 @@ def test_it_opens_with_what_it_is_what_it_costs_and_its_command(path):
     assert others["run_dir"]
 
 
+@pytest.fixture
+def uncompiled():
+    """Two steps do not pay for a graph; that every system's steps can be one is tested in `test_systems.py`."""
+    tf = pytest.importorskip("tensorflow")
+    tf.config.run_functions_eagerly(True)
+    yield
+    tf.config.run_functions_eagerly(False)
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("path", PIPELINES, ids=NAMES)
-def test_a_smoke_run(path, stand_in, tmp_path):
+def test_a_smoke_run(path, stand_in, uncompiled, tmp_path):
     recipe = shrunk(parsed(f"--flagfile={path}")[0], stand_in)
     assert "parameters" in "\n".join(describe(recipe))
     train(recipe, tmp_path)

@@ -122,7 +122,7 @@ class ProgressLog(keras.callbacks.Callback):
     def _learning_rate(self):
         """{"learning_rate": that of the next step}, of an optimizer that has one."""
         rate = getattr(getattr(self.model, "optimizer", None), "learning_rate", None)
-        return {} if rate is None else {"learning_rate": float(rate)}
+        return {} if rate is None else {"learning_rate": float(keras.ops.convert_to_numpy(rate))}
 
     def close(self):
         """Ends the bar's line, so that what is printed next has one of its own."""
