@@ -202,9 +202,10 @@ def test_tensorflows_start_up_lines_are_not_shown(tmp_path):
     assert not NOISE.search(errors) and out.exists()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("more", "changes"),
-    [((), {"TF_CPP_MIN_LOG_LEVEL": "0"}), pytest.param(("--verbosity=0",), {}, marks=pytest.mark.slow)],
+    [((), {"TF_CPP_MIN_LOG_LEVEL": "0"}), (("--verbosity=0",), {})],
     ids=["environment", "flag"],
 )
 def test_whoever_asks_for_them_sees_them(more, changes, tmp_path):

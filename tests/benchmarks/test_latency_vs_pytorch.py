@@ -22,6 +22,7 @@ def recipe(head_rank=0, image_output="centred", **student):
     )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("channels_last", [False, True])
 def test_the_twin_draws_the_same(channels_last, tmp_path):
     torch = pytest.importorskip("torch", reason="PyTorch is not here; it comes with the extra `benchmarks`")
