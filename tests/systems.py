@@ -199,8 +199,15 @@ ROOMS = [
     ),
 ]
 
+
+def variant(name, options, **changes):
+    """Another recipe of one of `ROOMS`; what is not given is that one's."""
+    (room,) = [room for room in ROOMS if room.name == name]
+    return dataclasses.replace(room, options=options, **changes)
+
+
 # ICSD-GAN's discriminators see through a teacher, which reads no image of 16 pixels: those are enlarged.
-THROUGH_THE_TEACHER = Room(
+THROUGH_THE_TEACHER = variant(
     "icsd_gan",
     (
         *TEXT,
@@ -216,16 +223,12 @@ THROUGH_THE_TEACHER = Room(
         "--measure_every=9",
         "--stage=gan: objective=icsd steps=30 learning_rate=1e-3 frozen=text_*",
     ),
-    kills={"gan": (13, 17)},
-    foreign=("--head_rank=4", "scaling=raw"),
-    owners=("but of --system=sdn and --system=kd_dlgan", ", which only stages of sdn have"),
     on_jax=("--augmentation=color",),
-    jax_tolerance=1e-3,
     variant="teacher",
 )
 
 # KD-DLGAN's other host: the mirrored generator, discriminators through a teacher, its view of real images kept.
-KD_THROUGH_A_TEACHER = Room(
+KD_THROUGH_A_TEACHER = variant(
     "kd_dlgan",
     (
         *TEXT,
@@ -243,16 +246,12 @@ KD_THROUGH_A_TEACHER = Room(
         "--augmentation=color,translation,cutout",
         "--stage=gan: objective=kd_dlgan steps=30 learning_rate=1e-3 frozen=text_*",
     ),
-    kills={"gan": (13, 17)},
-    foreign=("--icsd_weight=9", "scaling=raw"),
-    owners=("but of --system=icsd_gan", ", which only stages of sdn have"),
     on_jax=("--augmentation=color",),
-    jax_tolerance=1e-3,
     variant="teacher",
 )
 
 # SRPKD's hosts, with discriminators, and images of earlier steps.
-HOSTS = Room(
+HOSTS = variant(
     "srpkd",
     (
         "--dataset=paired_folder",
@@ -270,14 +269,7 @@ HOSTS = Room(
         "--stage=cycle: objective=cycle_gan steps=18 learning_rate=1e-3 schedule=linear",
     ),
     kills={"pairs": (2, 9), "cycle": (20, 28)},
-    foreign=("--noise_dim=4", "tap_weights=image:1"),
-    owners=(
-        "but of --system=sdn and --system=icsd_gan and --system=kd_dlgan",
-        ", which only stages of sdn and icsd_gan and kd_dlgan have",
-    ),
-    on_jax=("--generator_dropout=0",),
     jax_tolerance=1e-3,
-    images=True,
     variant="hosts",
 )
 VARIANTS = (THROUGH_THE_TEACHER, KD_THROUGH_A_TEACHER, HOSTS)

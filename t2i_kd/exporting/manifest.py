@@ -86,8 +86,7 @@ def read_manifest(path):
     """
     path = Path(path)
     try:
-        if path.exists() and not path.is_file():
-            raise UserError(f"{path}: not a file")
+        _refuse_pipes(path)
         if path.stat().st_size > LARGEST_MANIFEST:
             raise UserError(f"{path}: larger than {LARGEST_MANIFEST:,} bytes")
         manifest = json.loads(path.read_text("utf-8"))
@@ -142,13 +141,17 @@ def _check_entry(where, entry):
         raise UserError(f"{where}: {name[:100]} has no size and SHA-256")
 
 
+def _refuse_pipes(path):
+    """Raises `UserError` for what is there and no regular file: a pipe or a device would be waited for."""
+    if path.exists() and not path.is_file():
+        raise UserError(f"{path}: not a file")
+
+
 def check_file(path, entry):
     """Raises `UserError` unless the file at `path` has the size and checksum of its manifest entry."""
     path = Path(path)
     try:
-        # A pipe or a device would be waited for.
-        if path.exists() and not path.is_file():
-            raise UserError(f"{path}: not a file")
+        _refuse_pipes(path)
         intact = path.stat().st_size == entry["size"] and sha256_of(path) == entry["sha256"]
     except OSError as error:
         raise UserError(f"{path}: {error.strerror}") from None

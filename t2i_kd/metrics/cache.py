@@ -11,6 +11,7 @@ from absl import logging
 
 import t2i_kd
 from t2i_kd.errors import UserError
+from t2i_kd.exporting.manifest import sha256_of
 
 CHECKSUMS = "sha256.txt"
 
@@ -91,7 +92,7 @@ def _read(folder):
             return None
         lines = [line.split() for line in (folder / CHECKSUMS).read_text("utf-8").splitlines()]
         wanted = {name: checksum for checksum, name in lines}
-        found = {path.name: _sha256(path) for path in folder.glob("*.npy")}
+        found = {path.name: sha256_of(path) for path in folder.glob("*.npy")}
         if wanted and wanted == found:
             return [np.load(folder / name, mmap_mode="r") for name in wanted]
     except FileNotFoundError:
@@ -115,7 +116,7 @@ def _write(folder, arrays):
                 np.save(file, np.asarray(array), allow_pickle=False)
                 file.flush()
                 os.fsync(file.fileno())
-        lines = [f"{_sha256(temporary / name)}  {name}\n" for name in names]
+        lines = [f"{sha256_of(temporary / name)}  {name}\n" for name in names]
         (temporary / CHECKSUMS).write_text("".join(lines), "utf-8")
         _publish(temporary, folder)
     except OSError as error:
@@ -132,8 +133,3 @@ def _publish(temporary, folder):
         # Another process has just made the same.
         if not (folder / CHECKSUMS).is_file():
             raise
-
-
-def _sha256(path):
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()

@@ -100,9 +100,7 @@ class Batcher:
             try:
                 self._answer(batch)
             except Exception as error:  # the thread must live, whatever happened
-                log.error("a batch's answers could not be given", exc_info=error)
-                for job, *_ in batch:
-                    _finish(job, error=RequestError(INTERNAL, "the model could not answer this request"))
+                _fail(batch, "a batch's answers could not be given", error)
 
     def _wait_for_batch(self):
         while not self._closing:
@@ -158,10 +156,10 @@ class Batcher:
             for alone in batch:
                 self._answer([alone])
             return
-        if not isinstance(error, RequestError):
-            log.error("a batch failed", exc_info=error)
-            error = RequestError(INTERNAL, "the model could not answer this request")
-        _finish(batch[0][0], error=error)
+        if isinstance(error, RequestError):
+            _finish(batch[0][0], error=error)
+        else:
+            _fail(batch, "a batch failed", error)
 
     def _put(self, job, start, part, rows):
         """Keeps a part of a request's answer; returns whether it was the last one that was missing."""
@@ -187,6 +185,12 @@ def _stack(batch, padding):
     first = batch[0][0].inputs
     pieces = {name: [job.inputs[name][start:stop] for job, start, stop in batch] for name in first}
     return {name: np.concatenate([*parts, np.repeat(parts[0][:1], padding, axis=0)]) for name, parts in pieces.items()}
+
+
+def _fail(batch, what, error):
+    log.error(what, exc_info=error)
+    for job, *_ in batch:
+        _finish(job, error=RequestError(INTERNAL, "the model could not answer this request"))
 
 
 def _finish(job, result=None, error=None):

@@ -21,6 +21,7 @@ from keras import ops
 from t2i_kd import plugins
 from t2i_kd.conditions.image import SOURCE
 from t2i_kd.errors import UserError
+from t2i_kd.exporting.manifest import sha256_of
 from t2i_kd.srpkd.networks import build_resnet, build_style
 from t2i_kd.student import IMAGE, load_network, load_student
 from t2i_kd.teachers import run
@@ -65,19 +66,14 @@ def _sha256(name):
         return run.run_sha256(name)
     path = Path(name)
     if path.is_file() and path.suffix == ".npz":
-        return _digest(path)
+        return sha256_of(path)
     if not (path / "saved_model.pb").is_file():
         raise UserError(
             f"--teacher: {name} is none of none, {run.PREFIX}DIR, a .npz, a version folder with saved_model.pb, or a "
             "module such as my_package.my_teacher"
         )
     files = [each for each in sorted(path.rglob("*")) if each.is_file() and "assets.extra" not in each.parts]
-    return hashlib.sha256("".join(map(_digest, files)).encode()).hexdigest()
-
-
-def _digest(path):
-    with open(path, "rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+    return hashlib.sha256("".join(map(sha256_of, files)).encode()).hexdigest()
 
 
 def load_generator(options, resolution):

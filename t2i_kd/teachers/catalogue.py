@@ -10,7 +10,6 @@ and a module with a function `load_dual_encoder(options, towers, resolution) -> 
 
 import dataclasses
 import functools
-import hashlib
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,6 +18,7 @@ import keras
 
 from t2i_kd import plugins
 from t2i_kd.errors import UserError
+from t2i_kd.exporting.manifest import sha256_of
 from t2i_kd.teachers import clip, conse, efficientnet_lite0, run
 from t2i_kd.teachers.applications import APPLICATIONS, build_application
 from t2i_kd.teachers.dual_encoder import DualEncoder
@@ -219,7 +219,6 @@ def _check_weights(options):
     if not Path(path).is_file():
         raise UserError(f"--teacher_weights: no file {path}")
     if wanted:
-        with open(path, "rb") as file:
-            found = hashlib.file_digest(file, "sha256").hexdigest()
+        found = sha256_of(path)
         if found != wanted.lower():
             raise UserError(f"--teacher_weights: {path} has SHA-256 {found}, not {wanted}")

@@ -11,6 +11,7 @@ from pathlib import Path
 
 from t2i_kd.data.captioned_images import digest_of
 from t2i_kd.errors import UserError
+from t2i_kd.exporting.manifest import sha256_of
 
 INPUTS_FILE = "inputs.json"
 FORMAT_VERSION = 1
@@ -92,9 +93,7 @@ def file_digest(path):
     path, sha256 = Path(path), hashlib.sha256()
     for each in sorted(path.rglob("*")) if path.is_dir() else [path]:
         if each.is_file():
-            with each.open("rb") as file:
-                content = hashlib.file_digest(file, "sha256").hexdigest()
-            sha256.update(f"{each.relative_to(path).as_posix()} {content}\n".encode())
+            sha256.update(f"{each.relative_to(path).as_posix()} {sha256_of(each)}\n".encode())
     return sha256.hexdigest()
 
 

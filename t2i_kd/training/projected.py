@@ -331,11 +331,12 @@ class ProjectedDiscriminators:
         Returns:
             Two lists, of real and of generated images, of each head's {"places", "mean"}.
         """
-        pairs = []
-        for (tap, features), head in zip(real.items(), self.heads, strict=True):
-            both, half = head.trunk(ops.concatenate([features, generated[tap]])), ops.shape(features)[0]
-            pairs.append(({k: v[:half] for k, v in both.items()}, {k: v[half:] for k, v in both.items()}))
-        return [seen for seen, _ in pairs], [drawn for _, drawn in pairs]
+        both = self.view({tap: ops.concatenate([features, generated[tap]]) for tap, features in real.items()})
+        half = ops.shape(next(iter(real.values())))[0]
+        return [
+            [{name: values[part] for name, values in seen.items()} for seen in both]
+            for part in (slice(None, half), slice(half, None))
+        ]
 
     def loss_of_views(self, kind, real, generated, texts, differs):
         """`discriminator_loss` of what `views` gives."""

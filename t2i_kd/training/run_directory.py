@@ -11,7 +11,7 @@ from t2i_kd.imaging import write_file_atomically
 from t2i_kd.locking import LOCK, only_process
 from t2i_kd.recipe import (
     RECIPE_FILE,
-    as_typed,
+    difference,
     differences,
     field_as_typed,
     parse_json,
@@ -139,12 +139,12 @@ def _stored_recipe(run_dir, recipe):
 
 
 def _data_difference(run_dir, stored, theirs, recipe, inputs):
-    difference = data_differences(stored.examples, inputs.examples)
-    if not difference:
+    found = data_differences(stored.examples, inputs.examples)
+    if not found:
         return []
     where = "; ".join(_flags_that_differ(("data_dir", "max_bad_examples"), theirs, recipe))
     return [
-        f"--data_dir: {run_dir} was trained on other examples than those read now: {difference}"
+        f"--data_dir: {run_dir} was trained on other examples than those read now: {found}"
         f"{f' ({where})' if where else ''}; take another --run_dir"
     ]
 
@@ -163,9 +163,7 @@ def _flags_that_differ(names, theirs, ours):
     """`--NAME=... there, --NAME=... here` for those of the flags that two recipes have with different values."""
     before, now = ({name: value for group in _groups(each) for name, value in group.items()} for each in (theirs, ours))
     return [
-        f"{as_typed(name, before[name])} there, {as_typed(name, now[name])} here"
-        for name in names
-        if name in now and before.get(name) != now[name]
+        difference(name, before[name], now[name]) for name in names if name in now and before.get(name) != now[name]
     ]
 
 

@@ -268,16 +268,8 @@ class TextToImageSystem(System):
     def held_out_loss(self, trainer):
         """The mean loss of held-out images, up to `ITEMS` of them, in batches of the recipe's size, always the same."""
         size = min(self.recipe.training.batch_size, len(self.held_out))
-        batches = Batches(
-            self.held_out,
-            self.condition.arrays(self.held_out.all_captions),
-            size,
-            self.recipe.training.seed,
-            0,
-            max(1, min(ITEMS, len(self.held_out)) // size),
-            noise_dim=noise_width(self.network),
-            uniforms=self.uniforms,
-        )
+        count = max(1, min(ITEMS, len(self.held_out)) // size)
+        batches = self._fixed_batches(self.held_out, self.held_out_features, size, count)
         with restored(trainer.non_trainable_variables):
             return float(np.mean([float(trainer.loss_terms(batch)[0]) for batch in batches]))
 
@@ -289,20 +281,25 @@ class TextToImageSystem(System):
     @functools.cached_property
     def health_batches(self):
         """A batch of training and one of held-out images, the same for the whole run."""
-        held_out = self.condition.arrays(self.held_out.all_captions)
-        return [
-            Batches(
-                data,
-                inputs,
-                HEALTH_BATCH,
-                self.recipe.training.seed,
-                0,
-                1,
-                noise_dim=noise_width(self.network),
-                uniforms=self.uniforms,
-            )[0]
-            for data, inputs in ((self.dataset, self.text_features), (self.held_out, held_out))
-        ]
+        sets = ((self.dataset, self.text_features), (self.held_out, self.held_out_features))
+        return [self._fixed_batches(*each, HEALTH_BATCH, 1)[0] for each in sets]
+
+    @functools.cached_property
+    def held_out_features(self):
+        """`text_features` of the held-out pairs."""
+        return self.condition.arrays(self.held_out.all_captions)
+
+    def _fixed_batches(self, data, features, size, count):
+        return Batches(
+            data,
+            features,
+            size,
+            self.recipe.training.seed,
+            0,
+            count,
+            noise_dim=noise_width(self.network),
+            uniforms=self.uniforms,
+        )
 
     def before_stage(self, plan):
         # After the last DS-SJE stage: it moves the vectors that are to become white.

@@ -36,18 +36,23 @@ def places(value, path=()):
         yield from places(each, (*path, key))
 
 
+def write_changed(path, place, value):
+    """Writes the manifest of shapes32 with another value in one place."""
+    changed = copy.deepcopy(MANIFEST)
+    holder = changed
+    for key in place[:-1]:
+        holder = holder[key]
+    holder[place[-1]] = value
+    path.write_text(json.dumps(changed))
+
+
 PLACES = [place for place in places(MANIFEST) if place]
 
 
 @settings(max_examples=300, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(place=st.sampled_from(PLACES), value=ANY)
 def test_whatever_a_field_holds_the_manifest_is_taken_or_refused(tmp_path, place, value):
-    changed = copy.deepcopy(MANIFEST)
-    holder = changed
-    for key in place[:-1]:
-        holder = holder[key]
-    holder[place[-1]] = value
-    (tmp_path / "manifest.json").write_text(json.dumps(changed))
+    write_changed(tmp_path / "manifest.json", place, value)
     try:
         found = read_manifest(tmp_path / "manifest.json")
         for artifact in found["artifacts"].values():
@@ -73,12 +78,7 @@ def test_whatever_a_field_holds_the_manifest_is_taken_or_refused(tmp_path, place
     ],
 )
 def test_what_no_manifest_holds_is_named(tmp_path, place, value, named):
-    changed = copy.deepcopy(MANIFEST)
-    holder = changed
-    for key in place[:-1]:
-        holder = holder[key]
-    holder[place[-1]] = value
-    (tmp_path / "manifest.json").write_text(json.dumps(changed))
+    write_changed(tmp_path / "manifest.json", place, value)
     with pytest.raises(UserError, match=named):
         read_manifest(tmp_path / "manifest.json")
 
