@@ -11,9 +11,10 @@ from typing import Any, NamedTuple
 
 from absl import logging
 
+from t2i_kd.checksums import sha256_of
 from t2i_kd.conditions.caption import CaptionCondition
 from t2i_kd.errors import UserError
-from t2i_kd.exporting.manifest import EXTRA, MANIFEST, sha256_of
+from t2i_kd.exporting.manifest import EXTRA, MANIFEST
 from t2i_kd.imaging import write_file_atomically
 from t2i_kd.loading import load_artifact
 from t2i_kd.metrics.catalogue import EXTRACTORS, PICTURE_METRICS, may_rate_pictures, resolve_metrics

@@ -10,11 +10,12 @@ PACKAGE = Path(__file__).resolve().parents[1] / "t2i_kd"
 COMMANDS = {"train", "evaluate", "export", "generate", "serve"}
 ROOMS = {"sdn", "icsd_gan", "kd_dlgan", "srpkd", "teacher_slim"}
 BELOW_ROOMS = {
-    *("conditions", "data", "errors", "imaging", "metrics", "noise", "options", "recipe", "runners", "student"),
-    *("plugins", "teachers", "text", "training"),
+    *("checksums", "conditions", "data", "errors", "imaging", "metrics", "noise", "options", "plugins"),
+    *("recipe", "runners", "student", "teachers", "text", "training"),
 }
 # Part: the other parts of the package that it may import. Rooms, the systems' own folders, never import each other.
 MAY_KNOW = {
+    "checksums": set(),
     "errors": set(),
     "imaging": set(),
     "noise": set(),
@@ -31,9 +32,9 @@ MAY_KNOW = {
     "student": {"conditions", "errors", "imaging", "registered_layers"},
     "registered_layers": {"srpkd", "teachers", "text", "training"},
     "runners": {"errors", "imaging", "noise", "quiet"},
-    "teachers": {"errors", "exporting", "imaging", "plugins", "quiet", "student", "text"},
-    "metrics": {"data", "errors", "imaging", "options", "plugins", "teachers", "text", "training"},
-    "exporting": {"conditions", "errors", "locking", "noise", "quiet", "recipe", "runners", "student"},
+    "teachers": {"checksums", "errors", "imaging", "plugins", "quiet", "student", "text"},
+    "metrics": {"checksums", "data", "errors", "imaging", "options", "plugins", "teachers", "text", "training"},
+    "exporting": {"checksums", "conditions", "errors", "locking", "noise", "quiet", "recipe", "runners", "student"},
     "loading": {"conditions", "errors", "exporting", "runners", "student"},
     "training": BELOW_ROOMS | {"exporting", "locking", "stopping"},
     "serving": {"conditions", "data", "errors", "exporting", "imaging", "loading", "runners"},

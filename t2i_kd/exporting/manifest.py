@@ -6,6 +6,7 @@ import re
 from pathlib import Path, PurePosixPath
 
 import t2i_kd
+from t2i_kd.checksums import sha256_of
 from t2i_kd.conditions.catalogue import CONDITIONS
 from t2i_kd.errors import UserError
 
@@ -21,12 +22,6 @@ FILES = {
     "litert_int8": "student_int8.tflite",
     "onnx": "student.onnx",
 }
-
-
-def sha256_of(path):
-    """A file's SHA-256 in hexadecimal digits."""
-    with Path(path).open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def describe_student(student, name, version, truncation=1.0, recipe=""):

@@ -10,8 +10,8 @@ import numpy as np
 from absl import logging
 
 import t2i_kd
+from t2i_kd.checksums import sha256_of
 from t2i_kd.errors import UserError
-from t2i_kd.exporting.manifest import sha256_of
 
 CHECKSUMS = "sha256.txt"
 

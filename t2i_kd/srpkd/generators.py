@@ -19,9 +19,9 @@ import numpy as np
 from keras import ops
 
 from t2i_kd import plugins
+from t2i_kd.checksums import sha256_of
 from t2i_kd.conditions.image import SOURCE
 from t2i_kd.errors import UserError
-from t2i_kd.exporting.manifest import sha256_of
 from t2i_kd.srpkd.networks import build_resnet, build_style
 from t2i_kd.student import IMAGE, load_network, load_student
 from t2i_kd.teachers import run

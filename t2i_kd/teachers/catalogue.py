@@ -17,8 +17,8 @@ from pathlib import Path
 import keras
 
 from t2i_kd import plugins
+from t2i_kd.checksums import sha256_of
 from t2i_kd.errors import UserError
-from t2i_kd.exporting.manifest import sha256_of
 from t2i_kd.teachers import clip, conse, efficientnet_lite0, run
 from t2i_kd.teachers.applications import APPLICATIONS, build_application
 from t2i_kd.teachers.dual_encoder import DualEncoder

@@ -4,8 +4,8 @@ from pathlib import Path
 
 import keras
 
+from t2i_kd.checksums import sha256_of
 from t2i_kd.errors import UserError
-from t2i_kd.exporting.manifest import sha256_of
 from t2i_kd.student import WEIGHTS_FILE, load_network
 from t2i_kd.teachers.applications import stable_names
 

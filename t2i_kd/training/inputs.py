@@ -9,9 +9,9 @@ import json
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from t2i_kd.checksums import sha256_of
 from t2i_kd.data.captioned_images import digest_of
 from t2i_kd.errors import UserError
-from t2i_kd.exporting.manifest import sha256_of
 
 INPUTS_FILE = "inputs.json"
 FORMAT_VERSION = 1
