@@ -11,7 +11,7 @@ from t2i_kd.training.augmentation import augment, numbers_of, parse_policy
 from t2i_kd.training.distribution import gathered, own_rows, replica_logs
 from t2i_kd.training.gan_losses import gradient_penalty
 from t2i_kd.training.loop import learning_rate
-from t2i_kd.training.optimizer import adam
+from t2i_kd.training.optimizer import adam, gradient_norm
 from t2i_kd.training.trainer import Trainer, restored
 
 # How the paths of batch normalisation's moving statistics end.
@@ -189,20 +189,18 @@ class AdversarialTrainer(Trainer):
             with tape.stop_recording():
                 discriminator_loss, discriminator_terms = self._tensorflow_discriminator_step(last, generated)
             loss, terms = self.generator_terms(last, generated)
-        variables = self.generator_variables
-        self.optimizer.generator.apply(tape.gradient(loss, variables), variables)
+        norm = self._tensorflow_update(self.optimizer.generator, tape, loss, self.generator_variables)
         self.update_averages(done)
-        return replica_logs({"loss": loss, **terms, "discriminator_loss": discriminator_loss, **discriminator_terms})
+        return replica_logs(_logs(loss, terms, norm, discriminator_loss, discriminator_terms))
 
     def _tensorflow_discriminator_step(self, batch, generated):
         import tensorflow as tf
 
-        variables = self.discriminator_variables
         self.prepare_discriminators()
         with tf.GradientTape() as tape:
             loss, terms = self.discriminator_terms(batch, {k: tf.stop_gradient(v) for k, v in generated.items()})
-        self.optimizer.discriminator.apply(tape.gradient(loss, variables), variables)
-        return loss, terms
+        norm = self._tensorflow_update(self.optimizer.discriminator, tape, loss, self.discriminator_variables)
+        return loss, terms | {"discriminator_gradient_norm": norm}
 
     def _jax_step(self, state, batch):
         import jax
@@ -229,9 +227,10 @@ class AdversarialTrainer(Trainer):
 
         def apply(which, gradients):
             optimizer = getattr(self.optimizer, which)
-            old = [values[key] for key in keys[which]]
-            new, states[which] = optimizer.stateless_apply(states[which], [gradients[k] for k in keys[which]], old)
+            old, slopes = ([each[key] for key in keys[which]] for each in (values, gradients))
+            new, states[which] = optimizer.stateless_apply(states[which], slopes, old)
             values.update(zip(keys[which], new, strict=True))
+            return gradient_norm(slopes)
 
         def chosen(which):
             return {key: values[key] for key in keys[which]}
@@ -249,8 +248,8 @@ class AdversarialTrainer(Trainer):
                 return value, (terms, after)
 
             (value, (terms, frozen)), gradients = jax.value_and_grad(loss, has_aux=True)(chosen("discriminator"))
-            apply("discriminator", gradients)
-            return value, terms, frozen
+            norm = apply("discriminator", gradients)
+            return value, terms | {"discriminator_gradient_norm": norm}, frozen
 
         *earlier, last = self._parts(batch)
         for part in earlier:
@@ -267,15 +266,21 @@ class AdversarialTrainer(Trainer):
             return value, (terms, after)
 
         (loss, (terms, frozen)), slopes = jax.value_and_grad(loss_of, has_aux=True)(generated)
-        apply("generator", pull_back(slopes)[0])
+        norm = apply("generator", pull_back(slopes)[0])
         _, frozen = run(lambda: self.update_averages(done), {}, frozen)
         trainable = [values[key] for key in self._keys(self.trainable_variables)]
-        logs = {"loss": loss, **terms, "discriminator_loss": discriminator_loss, **discriminator_terms}
+        logs = _logs(loss, terms, norm, discriminator_loss, discriminator_terms)
         return logs, (trainable, frozen, states["generator"] + states["discriminator"], metrics_state)
 
     @staticmethod
     def _keys(variables):
         return [id(variable) for variable in variables]
+
+
+def _logs(loss, terms, norm, discriminator_loss, discriminator_terms):
+    """A step's logs: the generator's, then the discriminators'."""
+    own = {"loss": loss, **terms, "gradient_norm": norm}
+    return own | {"discriminator_loss": discriminator_loss, **discriminator_terms}
 
 
 def next_rows(values):

@@ -116,18 +116,18 @@ def mean_over_replicas(values):
     """Means over the replicas, for gradients of losses that are means over a batch, and for the losses themselves.
 
     A replica's loss is the mean over its share of the batch, so the mean over replicas is that of the whole batch.
-    Every trainer's gradients go through here once, in `t2i_kd.training.optimizer.Adam`, before they are clipped.
+    Every trainer's gradients go through here once, before they are clipped.
 
     Args:
         values: list of tensors, `tf.IndexedSlices` or None, inside a replica or without a strategy.
 
     Returns:
-        A list of the same; as it was where there is one replica.
+        A list of dense tensors, None where there was none.
     """
-    if strategy() is None:
-        return list(values)
     import tensorflow as tf
 
+    if strategy() is None:
+        return [None if value is None else tf.convert_to_tensor(value) for value in values]
     replica = tf.distribute.get_replica_context()
     present = [tf.convert_to_tensor(value) for value in values if value is not None]
     means = iter(replica.all_reduce(tf.distribute.ReduceOp.MEAN, present))

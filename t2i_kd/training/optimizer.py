@@ -1,19 +1,16 @@
-"""Adam, as fast as the backend can: Kingma & Ba (2015), with Keras's epsilon."""
+"""Adam, as fast as the backend can: Kingma & Ba (2015), with Keras's epsilon; and the size of a gradient."""
 
 import keras
-
-from t2i_kd.training.distribution import mean_over_replicas
+from keras import ops
 
 
 class TensorFlowAdam(keras.optimizers.Adam):
     """Keras's Adam with TensorFlow's fused kernel: one pass over a variable, its moments and its gradient.
 
-    Keras's own takes ten passes, which for a dense layer of 17 million weights is a third of a training step. The
-    gradients' mean over the replicas is taken first, so that clipping sees the whole batch's gradient.
+    Keras's own takes ten passes, which for a dense layer of 17 million weights is a third of a training step. It is
+    given the gradients' means over the replicas (`distribution.mean_over_replicas`), so that clipping sees the whole
+    batch's gradient.
     """
-
-    def apply(self, grads, trainable_variables=None):
-        super().apply(mean_over_replicas(grads), trainable_variables)
 
     def _clip_gradients(self, grads):
         import tensorflow as tf
@@ -21,14 +18,12 @@ class TensorFlowAdam(keras.optimizers.Adam):
         return tf.clip_by_global_norm(grads, self.global_clipnorm)[0] if self.global_clipnorm else grads
 
     def _all_reduce_sum_gradients(self, grads_and_vars):
-        # Keras would sum what is the mean already.
+        # Keras would sum over the replicas what is their mean already.
         return grads_and_vars
 
     def update_step(self, gradient, variable, learning_rate):
         import tensorflow as tf
 
-        if isinstance(gradient, tf.IndexedSlices):
-            gradient = tf.convert_to_tensor(gradient)
         index = self._get_variable_index(variable)
         step = tf.cast(self.iterations.value, tf.float32) + 1
         tf.raw_ops.ResourceApplyAdam(
@@ -65,3 +60,13 @@ def adam(learning_rate, clipnorm=0.0, ema=0.0, beta_1=0.9, beta_2=0.999, name="a
         ema_momentum=ema or 0.99,
         name=name,
     )
+
+
+def gradient_norm(gradients):
+    """sqrt(sum over all values of g^2) of a step's gradients, before any clipping: a float32 scalar.
+
+    Args:
+        gradients: list of tensors of any shape; None, of a variable that a loss does not reach, counts as 0.
+    """
+    squares = [ops.sum(ops.square(ops.cast(each, "float32"))) for each in gradients if each is not None]
+    return ops.sqrt(sum(squares, ops.zeros(())))

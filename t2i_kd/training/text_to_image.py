@@ -223,6 +223,11 @@ class TextToImageSystem(System):
     def sheet_items(self):
         return evenly([captions[0] for captions in self.held_out.captions], SHEET_ITEMS)
 
+    def draw_samples(self, run_dir, stage, step, events):
+        # A DS-SJE stage trains the text encoder: what an untrained generator draws says nothing of it.
+        if stage.objective != JOINT_EMBEDDING:
+            super().draw_samples(run_dir, stage, step, events)
+
     def kept_items(self):
         return evenly(self.dataset.all_captions, KEPT_ITEMS)
 

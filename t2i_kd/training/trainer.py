@@ -4,8 +4,9 @@ import contextlib
 
 import keras
 
-from t2i_kd.training.distribution import replica_logs
+from t2i_kd.training.distribution import mean_over_replicas, replica_logs
 from t2i_kd.training.loop import make_optimizer
+from t2i_kd.training.optimizer import gradient_norm
 
 
 class Trainer(keras.Model):
@@ -67,7 +68,11 @@ class Trainer(keras.Model):
         self.optimizer.finalize_variable_values(self.trainable_variables)
 
     def train_step(self, *arguments):
-        """One step: loss, gradient, (clipped) update. Returns {"loss": ..., **terms} of the weights before it."""
+        """One step: loss, gradient, (clipped) update.
+
+        Returns:
+            {"loss": ..., **terms, "gradient_norm": see `optimizer.gradient_norm`} of the weights before it.
+        """
         if keras.backend.backend() == "jax":
             return self._jax_step(*arguments)
         return self._tensorflow_step(*arguments)
@@ -75,11 +80,17 @@ class Trainer(keras.Model):
     def _tensorflow_step(self, batch):
         import tensorflow as tf
 
-        variables = self.trainable_variables
         with tf.GradientTape() as tape:
             loss, terms = self.loss_terms(batch)
-        self.optimizer.apply(tape.gradient(loss, variables), variables)
-        return replica_logs({"loss": loss, **terms})
+        norm = self._tensorflow_update(self.optimizer, tape, loss, self.trainable_variables)
+        return replica_logs({"loss": loss, **terms, "gradient_norm": norm})
+
+    @staticmethod
+    def _tensorflow_update(optimizer, tape, loss, variables):
+        """Moves variables down the gradient of the whole batch's loss. Returns the gradient's norm."""
+        gradients = mean_over_replicas(tape.gradient(loss, variables))
+        optimizer.apply(gradients, variables)
+        return gradient_norm(gradients)
 
     def _jax_step(self, state, batch):
         import jax
@@ -97,7 +108,12 @@ class Trainer(keras.Model):
 
         (loss, (terms, frozen)), gradients = jax.value_and_grad(stateless_loss, has_aux=True)(trainable)
         trainable, optimizer_state = self.optimizer.stateless_apply(optimizer_state, gradients, trainable)
-        return {"loss": loss, **terms}, (trainable, frozen, optimizer_state, metrics_state)
+        return {"loss": loss, **terms, "gradient_norm": gradient_norm(gradients)}, (
+            trainable,
+            frozen,
+            optimizer_state,
+            metrics_state,
+        )
 
 
 @contextlib.contextmanager

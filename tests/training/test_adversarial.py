@@ -86,16 +86,17 @@ class Adam:
 
 
 def by_hand(steps, parts=1):
-    """(w, v, losses) after each step, by hand in float64."""
+    """(w, v, both losses, both gradients' norms) of each step, by hand in float64."""
     w, v, adam_w, adam_v, found = 0.5, -0.25, Adam(RATE), Adam(JUDGE_RATE), []
     for step in range(steps):
         pieces = [np.split(values.astype("float64"), parts) for values in batch(step).values()]
         for x, y in zip(*pieces, strict=True):
             discriminator_loss = v * w * x.mean() - v * y.mean() + v**2 / 2
-            v += adam_v.step(w * x.mean() - y.mean() + v)
-        loss = -v * w * x.mean()
-        w += adam_w.step(-v * x.mean())
-        found.append((w, v, loss, discriminator_loss))
+            down = w * x.mean() - y.mean() + v
+            v += adam_v.step(down)
+        loss, slope = -v * w * x.mean(), -v * x.mean()
+        w += adam_w.step(slope)
+        found.append((w, v, loss, discriminator_loss, abs(slope), abs(down)))
     return found
 
 
@@ -114,7 +115,8 @@ def test_steps_are_those_of_the_hand_calculation(tmp_path, parts):
     expected = by_hand(6, parts)
     np.testing.assert_allclose(seen, [each[:2] for each in expected], rtol=1e-4)
     lines = (tmp_path / "metrics.jsonl").read_text().splitlines()
-    logged = [(line["loss"], line["discriminator_loss"]) for line in map(json.loads, lines)]
+    names = ("loss", "discriminator_loss", "gradient_norm", "discriminator_gradient_norm")
+    logged = [[line[name] for name in names] for line in map(json.loads, lines)]
     np.testing.assert_allclose(logged, [each[2:] for each in expected], rtol=1e-3, atol=1e-6)
 
 

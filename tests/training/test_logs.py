@@ -75,12 +75,12 @@ def test_every_term_is_written_every_so_many_steps(train_line):
     lines = [json.loads(line) for line in (run.run_dir / "metrics.jsonl").read_text().splitlines()]
     assert [line["step"] for line in lines] == [3, 6, 7]
     for line in lines:
-        assert set(line) == {"stage", "step", "loss", "halved", "images_per_second"}
+        assert set(line) == {"stage", "step", "loss", "halved", "gradient_norm", "images_per_second"}
         assert line["stage"] == "line" and line["halved"] == pytest.approx(line["loss"] / 2)
         assert line["images_per_second"] > 0
     read = events(run.run_dir / "tensorboard")
     assert set(read.Tags()["scalars"]) == {
-        f"line/{name}" for name in ("loss", "halved", "images_per_second", "learning_rate")
+        f"line/{name}" for name in ("loss", "halved", "gradient_norm", "images_per_second", "learning_rate")
     }
     shown = [(each.step, each.value) for each in read.Scalars("line/loss")]
     assert shown == [(line["step"], pytest.approx(line["loss"])) for line in lines]

@@ -104,6 +104,9 @@ def test_a_long_gradient_is_clipped(train_line, line):
     path = adam(run.first, line.gradient, 4, clipnorm=0.5)
     free = adam(run.first, line.gradient, 4)
     assert np.abs(path[-1] - free[-1]).max() > 1e-3
+    # What is logged is how long the gradient was.
+    logged = json.loads((run.run_dir / "metrics.jsonl").read_text().splitlines()[0])
+    assert logged["gradient_norm"] == pytest.approx(np.linalg.norm(line.gradient(run.first, 0)), rel=1e-5)
     assert run.trainer.network.get_weights()[0] == pytest.approx(path[-1], rel=1e-4)
 
 
