@@ -9,7 +9,7 @@ import textwrap
 
 from absl import app, flags
 
-from t2i_kd import api, plugins, quiet, stopping
+from t2i_kd import api, plugins, quiet, stopping, trust
 from t2i_kd.command_line import WORDS, expanded, plain_path
 from t2i_kd.errors import DISK_REFUSES, UserError
 
@@ -108,7 +108,22 @@ def define_common_flags():
         [],
         "A Python module to import first, for systems, layers or metrics of your own; may be repeated.",
     )
-    return ["import_module", "flagfile", "verbosity"]
+    flags.DEFINE_bool(
+        "trust",
+        False,
+        "Load SavedModels whose graphs do more than compute, such as read and write files: only from people you trust.",
+    )
+    return ["import_module", "trust", "flagfile", "verbosity"]
+
+
+def define_hub_handle():
+    """Defines the flag by which the user names the sentence encoder that a student's files name."""
+    flags.DEFINE_string(
+        "hub_handle",
+        "",
+        "The TF-Hub handle or folder of the sentence encoder of a student of --text_encoder=hub, as its condition.json "
+        "names it. No address that only a file names is contacted.",
+    )
 
 
 def help_text(description, groups):
@@ -239,6 +254,10 @@ def _call(main, argv):
     try:
         if len(argv) > 1:
             raise UserError(f"{argv[1]!r} is not a flag; every argument has the form --name=value")
+        if flags.FLAGS.trust:
+            trust.trust_graphs()
+        if "hub_handle" in flags.FLAGS and flags.FLAGS.hub_handle:
+            trust.trust_handle(flags.FLAGS.hub_handle)
         if flags.FLAGS.import_module:
             load_backend()
         for name in flags.FLAGS.import_module:

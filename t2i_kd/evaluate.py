@@ -65,6 +65,7 @@ def _define():
     )
     flags.DEFINE_string("out", "", "The JSON report to write. Empty only prints.")
     flags.DEFINE_string("page", "", "The HTML page to write, with the best, the worst and some random images.")
+    commands.define_hub_handle()
 
 
 def _define_extractor_flags():

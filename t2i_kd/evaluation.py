@@ -22,6 +22,7 @@ from t2i_kd.metrics.context import EvaluationContext
 from t2i_kd.metrics.page import render_page
 from t2i_kd.metrics.report import Findings
 from t2i_kd.options import TeacherOptions
+from t2i_kd.plugins import check_imported
 from t2i_kd.recipe import RECIPE_FILE
 from t2i_kd.runners import KerasRunner
 from t2i_kd.student import BEST_FILE, WEIGHTS_FILE, load_student
@@ -139,10 +140,15 @@ def chosen_teacher(model, **given):
     Args:
         model: see `recipe_of`.
         given: fields of `TeacherOptions`. With another network or file, the run's own file and checksum do not count.
+
+    Raises:
+        UserError: where the model's recipe names a module of a user's own that nobody has imported.
     """
     recipe, default = recipe_of(model), TeacherOptions()
     # A system of a user's own may have no teacher.
     teacher = getattr(recipe, "teacher", default)
+    if "teacher" not in given:
+        check_imported(teacher.teacher, "teacher", f"{model}'s {RECIPE_FILE}")
     if given.keys() & {"teacher", "teacher_weights"}:
         teacher = dataclasses.replace(
             teacher, teacher_weights=default.teacher_weights, teacher_weights_sha256=default.teacher_weights_sha256
@@ -223,6 +229,7 @@ def _data_of(model, options):
     # Of a data set object a recipe has the name and the digest.
     if data is None or "@" in data.dataset:
         raise UserError("--dataset: missing; the model does not say what it was trained on")
+    check_imported(data.dataset, "dataset", f"{model}'s {RECIPE_FILE}")
     told = {name: options.get(name) or getattr(data, name) for name in ("data_dir", "max_bad_examples")}
     logging.info("the data set of the model's recipe: %s %s", data.dataset, told["data_dir"])
     return data.dataset, {**options, **told}

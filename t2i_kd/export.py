@@ -24,6 +24,7 @@ def _define():
     flags.DEFINE_float(
         "truncation", 1.0, "The factor on the noise, 0 to 1: a smaller one gives less varied and more typical images."
     )
+    commands.define_hub_handle()
     flags.DEFINE_list("artifacts", list(FILES), f"What stands beside the SavedModel: any of {', '.join(FILES)}.")
 
 

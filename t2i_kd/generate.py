@@ -37,6 +37,7 @@ def _define():
     )
     flags.DEFINE_integer("seed", 0, "The seed of the noise, where the model takes some: an integer of 64 bits.")
     flags.DEFINE_string("out", "", "The PNG to write.")
+    commands.define_hub_handle()
 
 
 def write_images(model, captions, images, seed, out):

@@ -11,8 +11,9 @@ from t2i_kd.conditions.catalogue import load_condition
 from t2i_kd.errors import UserError
 from t2i_kd.exporting.manifest import EXTRA, MANIFEST, check_file, read_manifest
 from t2i_kd.runners import KerasRunner, LiteRTRunner, OnnxRunner, SavedModelRunner, require_any_item
+from t2i_kd.trust import SAVED_MODEL, check_graph
 
-# Folders of a SavedModel beside `saved_model.pb`.
+# Folders of a SavedModel beside its graph.
 SAVED_PARTS = ("variables", "assets")
 FILE_RUNNERS = {".tflite": LiteRTRunner, ".onnx": OnnxRunner}
 
@@ -30,7 +31,8 @@ def load_artifact(path, threads=0):
         A `runners.Runner`, with `generate(items, seeds)`, `condition` and `resolution`.
 
     Raises:
-        UserError: naming the file that is missing, damaged or no model, or the extra to install.
+        UserError: naming the file that is missing, damaged or no model, a graph that does more than compute (see
+            `trust.check_graph`), or the extra to install.
     """
     path = Path(path)
     try:
@@ -44,15 +46,16 @@ def load_artifact(path, threads=0):
 
 
 def _load_folder(folder, threads):
-    if (folder / "saved_model.pb").is_file():
+    if (folder / SAVED_MODEL).is_file():
         manifest = check_saved_model(folder)
+        check_graph(folder)
         return SavedModelRunner(folder, _condition(folder / EXTRA, manifest), manifest, threads)
     if (folder / "student.keras").is_file():
         return _trained(folder, "student.keras")
     versions = sorted(int(entry.name) for entry in folder.iterdir() if entry.name.isdigit() and entry.is_dir())
     if versions:
         raise UserError(f"{folder}: holds versions of a model; give one of them: {folder / str(versions[-1])}")
-    raise UserError(f"{folder}: neither a version folder (saved_model.pb) nor a finished run (student.keras)")
+    raise UserError(f"{folder}: neither a version folder ({SAVED_MODEL}) nor a finished run (student.keras)")
 
 
 def _condition(extra, manifest):
@@ -77,7 +80,7 @@ def check_saved_model(folder):
         raise UserError(f"{folder / EXTRA / MANIFEST}: lists no saved_model")
     entries = {entry["file"]: entry for entry in manifest["artifacts"]["saved_model"]["files"]}
     # What TensorFlow reads, whether listed or not.
-    read = [folder / "saved_model.pb", *(path for part in SAVED_PARTS for path in (folder / part).rglob("*"))]
+    read = [folder / SAVED_MODEL, *(path for part in SAVED_PARTS for path in (folder / part).rglob("*"))]
     for path in read:
         if path.relative_to(folder).as_posix() not in entries and not path.is_dir():
             raise UserError(f"{folder / EXTRA / MANIFEST}: does not list {path.relative_to(folder).as_posix()}")

@@ -37,6 +37,21 @@ def members(module, flag, *names):
     return tuple(getattr(module, name) for name in names)
 
 
+def check_imported(name, flag, source):
+    """Raises `UserError` for a module that a file names and nobody has imported: a file alone makes no code run.
+
+    Args:
+        name: what the file says; anything but a dotted name is no module.
+        flag: by which the user may name it too.
+        source: the file, for the message.
+    """
+    if is_dotted(name) and not is_imported(name):
+        raise UserError(
+            f"--{flag}: {source} names the module {name}, which is imported only where you name it too: "
+            f"--{flag}={name} or --import_module={name}"
+        )
+
+
 def is_imported(name):
     """Whether a module was imported already."""
     return name in sys.modules

@@ -11,7 +11,7 @@ COMMANDS = {"train", "evaluate", "export", "generate", "serve"}
 ROOMS = {"sdn", "icsd_gan", "kd_dlgan", "srpkd", "teacher_slim"}
 BELOW_ROOMS = {
     *("checksums", "conditions", "data", "errors", "imaging", "metrics", "noise", "options", "plugins"),
-    *("recipe", "runners", "student", "teachers", "text", "training"),
+    *("recipe", "runners", "student", "teachers", "text", "training", "trust"),
 }
 # Part: the other parts of the package that it may import. Rooms, the systems' own folders, never import each other.
 MAY_KNOW = {
@@ -21,13 +21,14 @@ MAY_KNOW = {
     "noise": set(),
     "quiet": set(),
     "stopping": set(),
+    "trust": {"errors"},
     "command_line": {"errors"},
     "locking": {"errors"},
     "plugins": {"errors", "quiet"},
     "options": {"errors"},
     "recipe": {"errors"},
     "data": {"errors", "imaging", "plugins"},
-    "text": {"errors", "imaging"},
+    "text": {"errors", "imaging", "trust"},
     "conditions": {"data", "errors", "imaging", "text"},
     "student": {"conditions", "errors", "imaging", "registered_layers"},
     "registered_layers": {"srpkd", "teachers", "text", "training"},
@@ -35,9 +36,9 @@ MAY_KNOW = {
     "teachers": {"checksums", "errors", "imaging", "plugins", "quiet", "student", "text"},
     "metrics": {"checksums", "data", "errors", "imaging", "options", "plugins", "teachers", "text", "training"},
     "exporting": {"checksums", "conditions", "errors", "locking", "noise", "quiet", "recipe", "runners", "student"},
-    "loading": {"conditions", "errors", "exporting", "runners", "student"},
+    "loading": {"conditions", "errors", "exporting", "runners", "student", "trust"},
     "training": BELOW_ROOMS | {"exporting", "locking", "stopping"},
-    "serving": {"conditions", "data", "errors", "exporting", "imaging", "loading", "runners"},
+    "serving": {"conditions", "data", "errors", "exporting", "imaging", "loading", "runners", "trust"},
     **dict.fromkeys(ROOMS, BELOW_ROOMS),
 }
 

@@ -15,6 +15,7 @@ from t2i_kd.loading import check_saved_model
 from t2i_kd.serving.batching import check_rows
 from t2i_kd.serving.errors import invalid
 from t2i_kd.serving.signature import DEFAULT_SIGNATURE, STRING, describe
+from t2i_kd.trust import check_graph
 
 
 class Model:
@@ -155,6 +156,7 @@ def _read_graph(folder):
 def _load(folder):
     import tensorflow as tf
 
+    check_graph(folder)
     return tf.saved_model.load(str(folder))
 
 

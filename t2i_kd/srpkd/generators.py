@@ -25,6 +25,7 @@ from t2i_kd.errors import UserError
 from t2i_kd.srpkd.networks import build_resnet, build_style
 from t2i_kd.student import IMAGE, load_network, load_student
 from t2i_kd.teachers import run
+from t2i_kd.trust import check_graph
 
 INVERSE_FILE = "inverse.keras"
 ML5_LAYERS = ("stem", "down1", "down2", "block1a", "block1b", "block2a", "block2b", "block3a", "block3b", "block4a")
@@ -152,6 +153,7 @@ def _load_saved_model(folder, resolution):
     import tensorflow as tf
 
     try:
+        check_graph(folder)
         loaded = tf.saved_model.load(str(folder))
     except (OSError, ValueError) as error:
         raise UserError(

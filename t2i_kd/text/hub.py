@@ -8,6 +8,7 @@ import numpy as np
 
 from t2i_kd.errors import UserError
 from t2i_kd.text.vector_front_end import VectorFrontEnd
+from t2i_kd.trust import check_handle, trust_handle
 
 _CAPTIONS_AT_ONCE = 256
 
@@ -15,7 +16,8 @@ _CAPTIONS_AT_ONCE = 256
 class HubFrontEnd(VectorFrontEnd):
     """`hub`: the module runs eagerly for training, where each caption's vector is kept, and in the exported graph.
 
-    The module is loaded when it is first needed: a student that reads vectors can be loaded without it.
+    The module is loaded when it is first needed: a student that reads vectors can be loaded without it. A handle that
+    a trained student's files name is loaded only where the user names it too, see `t2i_kd.trust`.
     """
 
     name = "hub"
@@ -30,10 +32,12 @@ class HubFrontEnd(VectorFrontEnd):
         """The module of `--hub_handle`. Raises `UserError` where it is not given or cannot be loaded."""
         if not options.hub_handle:
             raise UserError("--hub_handle: --text_encoder=hub needs a TF-Hub handle or the folder of a saved encoder")
+        trust_handle(options.hub_handle)
         return load_module(options.hub_handle)
 
     @functools.cached_property
     def _module(self):
+        check_handle(self.source)
         module = load_module(self.source)
         if module.dim != self.embedding_dim:
             raise UserError(f"--hub_handle: {self.source} gives vectors of {module.dim}, not {self.embedding_dim}")

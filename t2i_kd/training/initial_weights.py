@@ -11,10 +11,10 @@ from t2i_kd.exporting.manifest import EXTRA
 from t2i_kd.student import WEIGHTS_FILE, load_network
 from t2i_kd.text.tokenizer import SPECIAL_TOKENS
 from t2i_kd.training.inputs import file_digest
+from t2i_kd.trust import SAVED_MODEL, check_graph
 
 # The weight whose rows are the words of a vocabulary.
 WORD_VECTORS = "words/embeddings"
-SAVED_MODEL = "saved_model.pb"
 
 
 def weights_file(path):
@@ -91,5 +91,6 @@ def _of_saved_model(path):
         raise UserError(f"{path}: an exported version is read with KERAS_BACKEND=tensorflow; give its run directory")
     import tensorflow as tf
 
+    check_graph(path)
     loaded = tf.saved_model.load(str(path))
     return {each.name.partition(":")[0]: each.numpy() for each in loaded.signatures["pixels"].variables}

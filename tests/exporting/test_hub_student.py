@@ -14,6 +14,7 @@ from t2i_kd.runners import KerasRunner, LiteRTRunner, SavedModelRunner
 from t2i_kd.sdn import SDNOptions, SDNRecipe
 from t2i_kd.student import Student
 from t2i_kd.text.hub import HubFrontEnd
+from t2i_kd.trust import trust_handle
 from tests.exporting.tiny_student import build_sdn_network
 
 CAPTIONS = ["a red circle", "a large blue square", "ein Fünfeck"]
@@ -36,6 +37,7 @@ class Letters(tf.Module):
 def student(tmp_path_factory):
     handle = str(tmp_path_factory.mktemp("hub") / "letters")
     tf.saved_model.save(Letters(), handle)
+    trust_handle(handle)
     recipe = SDNRecipe(
         data=DataOptions(resolution=32),
         text=TextOptions(text_encoder="hub", text_dim=16, hub_handle=handle),

@@ -11,6 +11,7 @@ from t2i_kd.data.captioned_images import CaptionedImages
 from t2i_kd.errors import UserError
 from t2i_kd.options import TextOptions
 from t2i_kd.text.front_end import build_front_end, load_front_end
+from t2i_kd.trust import trust_handle
 
 CAPTIONS = (("a red bird", "a bird"), ("größe",))
 DATASET = CaptionedImages("tiny/train", (), CAPTIONS, np.arange(2, dtype=np.int32), ("bird", "flower"))
@@ -79,10 +80,27 @@ def test_loaded_front_end_needs_the_module_only_when_it_reads(handle, tmp_path):
     described = build_front_end(recipe(handle), DATASET).describe()
     away = load_front_end(tmp_path, described | {"source": "/nowhere/encoder"})
     assert away.build_encoder(recipe(handle))({"embedding": np.ones((2, 3), np.float32)}).shape == (2, 3)
+    trust_handle("/nowhere/encoder")
     with pytest.raises(UserError, match=r"^--hub_handle: cannot load /nowhere/encoder"):
         away.features(["a bird"])
     loaded = load_front_end(tmp_path, described)
     np.testing.assert_allclose(loaded.features(["a bird"]), expected(["a bird"]))
+
+
+def test_a_handle_that_only_a_file_names_is_not_contacted(tmp_path, monkeypatch):
+    import tensorflow_hub
+
+    contacted = []
+    monkeypatch.setattr(tensorflow_hub, "load", contacted.append)
+    described = {"encoder": "hub", "source": "https://stranger.example/encoder", "embedding_dim": 3}
+    loaded = load_front_end(tmp_path, described)
+    with pytest.raises(UserError, match=r"^--hub_handle: .*condition\.json names .*https://stranger\.example/encoder"):
+        loaded.features(["a bird"])
+    assert not contacted
+    trust_handle(described["source"])
+    with pytest.raises(UserError, match="no encoder"):
+        loaded.features(["a bird"])
+    assert contacted == [described["source"]]
 
 
 def test_module_that_answers_by_a_signature_is_read(tmp_path):
@@ -103,6 +121,7 @@ def test_module_that_is_no_sentence_encoder_is_refused(tmp_path):
 
 def test_module_of_another_width_is_refused(handle, tmp_path):
     described = {"encoder": "hub", "source": handle, "embedding_dim": 4}
+    trust_handle(handle)
     with pytest.raises(UserError, match=r"^--hub_handle: .*vectors of 3, not 4"):
         load_front_end(tmp_path, described).features(["a bird"])
 
