@@ -41,12 +41,12 @@ def dense(weights, name, order=None):
 
 
 class Teacher(nn.Module):
-    """VGG19 with average pooling: image in 0-255 -> {tap: map}."""
+    """VGG19 with average pooling, as far as there are weights: image in 0-255 -> {tap: map}."""
 
     def __init__(self, weights):
         super().__init__()
         names = [f"conv{block}_{index}" for block, count in enumerate(BLOCKS, 1) for index in range(1, count + 1)]
-        self.layers = nn.ModuleDict({name: convolution(weights, name) for name in names})
+        self.layers = nn.ModuleDict({name: convolution(weights, name) for name in names if f"{name}/kernel" in weights})
         self.register_buffer("mean", torch.tensor(IMAGENET_MEAN_BGR).reshape(1, 3, 1, 1))
 
     def forward(self, image):
@@ -54,6 +54,8 @@ class Teacher(nn.Module):
         for block, count in enumerate(BLOCKS, 1):
             for index in range(1, count + 1):
                 name = f"conv{block}_{index}"
+                if name not in self.layers:
+                    return taps
                 taps[name] = features = functional.relu(self.layers[name](features))
             taps[f"pool{block}"] = features = functional.avg_pool2d(features, 2)
         return taps
@@ -73,6 +75,10 @@ class Student(nn.Module):
         names += [f"pool{block}" for block in range(1, 5)] + ["image_linear"]
         self.layers = nn.ModuleDict({name: convolution(weights, name) for name in names})
 
+    def modulated(self, name, features, given):
+        """What a block makes of its upsampled map: the map itself."""
+        return features
+
     def forward(self, text):
         features = functional.relu(self.fc6(functional.relu(self.fc7(text))))
         features = functional.relu(self.pool5(features)).reshape(len(text), -1, self.side, self.side)
@@ -80,6 +86,7 @@ class Student(nn.Module):
         for block in range(5, 0, -1):
             count = BLOCKS[block - 1]
             taps[f"conv{block}_{count}"] = features = functional.interpolate(features, scale_factor=2.0)
+            features = self.modulated(f"conv{block}_{count}", features, text)
             names = [f"conv{block}_{index}" for index in range(count - 1, 0, -1)]
             for name in [*names, f"pool{block - 1}"] if block > 1 else names:
                 taps[name] = features = functional.relu(self.layers[name](features))

@@ -6,6 +6,8 @@ import time
 
 CLIPNORM = 1.0
 LEARNING_RATE = 5e-4
+# Of the adversarial stage.
+BETA_2, EMA, NOISE_DIM, CHANNELS = 0.99, 0.999, 64, 32
 # Key of an answer -> the clock it is taken from.
 CLOCKS = {"seconds": time.perf_counter, "processor_seconds": time.process_time}
 # The convolution that stands for the machine's peak.

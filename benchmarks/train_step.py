@@ -1,7 +1,8 @@
 """What a training step costs: this project's beside the same networks and losses in PyTorch, by turns, in one run.
 
     pip install -e ".[benchmarks]"
-    python -m benchmarks.train_step [--objectives=mirrored,perceptual] [--resolution=64] [--batch_size=8] [--width=1]
+    python -m benchmarks.train_step [--objectives=mirrored,perceptual,adversarial] [--resolution=64] [--batch_size=8]
+        [--width=1]
 
 Each side trains in a process of its own and waits while the other works; a ratio is the median over the turns of
 neighbouring pairs. TensorFlow's side is `train_stage`, the loop of `python -m t2i_kd.train`, with its input pipeline,
@@ -24,7 +25,15 @@ from benchmarks import command
 from t2i_kd.errors import UserError
 
 LARGEST_LOSS_DIFFERENCE = 1e-4
-WORKERS = {"tensorflow": "benchmarks.tensorflow_steps", "pytorch": "benchmarks.pytorch_steps"}
+WORKERS = {
+    "tensorflow": "benchmarks.tensorflow_steps",
+    "pytorch": "benchmarks.pytorch_steps",
+    "tensorflow_gan": "benchmarks.tensorflow_gan_steps",
+    "pytorch_gan": "benchmarks.pytorch_gan_steps",
+}
+ADVERSARIAL = "adversarial"
+# Sides of the other objectives alone.
+NOT_ADVERSARIAL = ("tensorflow_cached", "tensorflow_keras_adam")
 # --clock -> the key of a worker's answer.
 CLOCK_KEYS = {"wall": "seconds", "processor": "processor_seconds"}
 MEASURED = ["tensorflow", "tensorflow_cached", "pytorch", "pytorch_compiled"]
@@ -142,17 +151,25 @@ def report(objective, seconds, firsts, batch_size):
         yield f"  {label} / {best}: {middle:.2f} ({low:.2f} to {high:.2f} in {len(others[best])} turns)"
 
 
-def sides(frameworks):
-    """{label: (worker, further options)} of the frameworks' names, TensorFlow's first."""
+def sides(frameworks, objective):
+    """{label: (worker, further options)} of the frameworks' names, TensorFlow's first.
+
+    An adversarial stage has workers of its own, and no features to keep.
+    """
     for name in frameworks:
         if name not in SIDES:
             raise UserError(f"--frameworks: {name!r} is none of {', '.join(SIDES)}")
-    return {name: SIDES[name] for name in SIDES if name in frameworks or name == "tensorflow"}
+    chosen = {name: SIDES[name] for name in SIDES if name in frameworks or name == "tensorflow"}
+    if objective != ADVERSARIAL:
+        return chosen
+    return {
+        name: (f"{worker}_gan", further) for name, (worker, further) in chosen.items() if name not in NOT_ADVERSARIAL
+    }
 
 
 def define_flags():
     """Defines this command's flags."""
-    flags.DEFINE_list("objectives", ["mirrored", "perceptual"], "the stages that are measured")
+    flags.DEFINE_list("objectives", ["mirrored", "perceptual"], "the stages that are measured; also adversarial")
     flags.DEFINE_list("frameworks", MEASURED, f"the sides that are measured, of {', '.join(SIDES)}")
     flags.DEFINE_integer("resolution", 64, "side of the pictures", 32)
     flags.DEFINE_integer("batch_size", 8, "pictures in a step", 1)
@@ -172,8 +189,8 @@ def define_flags():
 def main():
     """Runs the command and prints what it measured."""
     values = flags.FLAGS
-    names = sides(values.frameworks)
     for objective in values.objectives:
+        names = sides(values.frameworks, objective)
         options = {
             name: getattr(values, name)
             for name in ("resolution", "batch_size", "width", "text_dim", "steps", "turns", "threads")

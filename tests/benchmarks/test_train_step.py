@@ -42,8 +42,14 @@ def test_the_better_pytorch_is_the_measure():
 
 def test_unknown_sides_are_named():
     with pytest.raises(UserError, match="--frameworks: 'caffe' is none of tensorflow, "):
-        train_step.sides(["caffe"])
-    assert list(train_step.sides(["pytorch"])) == ["tensorflow", "pytorch"]
+        train_step.sides(["caffe"], "mirrored")
+    assert list(train_step.sides(["pytorch"], "mirrored")) == ["tensorflow", "pytorch"]
+    adversarial = train_step.sides(train_step.MEASURED, "adversarial")
+    assert {name: worker for name, (worker, _) in adversarial.items()} == {
+        "tensorflow": "tensorflow_gan",
+        "pytorch": "pytorch_gan",
+        "pytorch_compiled": "pytorch_gan",
+    }
 
 
 def test_operations_are_counted_as_in_a_hand_calculation():
@@ -58,8 +64,8 @@ def test_operations_are_counted_as_in_a_hand_calculation():
 @pytest.mark.slow
 @pytest.mark.skipif(importlib.util.find_spec("torch") is None, reason="PyTorch is not installed")
 def test_both_sides_lose_the_same():
-    for objective in ("mirrored", "perceptual"):
-        names = train_step.sides(["tensorflow", "pytorch"])
+    for objective in ("mirrored", "perceptual", "adversarial"):
+        names = train_step.sides(["tensorflow", "pytorch"], objective)
         seconds, firsts = train_step.measure(names, SMALL | {"objective": objective}, 1)
         train_step.check_losses(firsts)
         assert all(len(taken) == 1 and taken[0] > 0 for taken in seconds.values())

@@ -1,0 +1,199 @@
+"""PyTorch's side of `benchmarks.train_step --objectives=adversarial`: the same networks, losses and Adams.
+
+As one writes PyTorch for speed: channels last, fused Adams, one pass of the heads over real and generated images, no
+gradient of what is not trained, the average by one `lerp` over all weights; `compiled` adds `torch.compile`.
+"""
+
+import json
+import sys
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import nn
+from torch.nn import functional
+
+from benchmarks.pytorch_steps import BLOCKS, LAYOUT, Student, Teacher, dense, large_convolution
+from benchmarks.steps import BETA_2, EMA, LEARNING_RATE, Turn, answer, peak
+
+SMALLEST = 1e-12
+
+
+def convolution(weights, name, stride=1):
+    """A convolution with the given weights, stored [side, side, in, out], with a bias or without."""
+    kernel, bias = weights[f"{name}/kernel"], weights.get(f"{name}/bias")
+    side, _, inputs, outputs = kernel.shape
+    layer = nn.Conv2d(inputs, outputs, side, stride, padding=(side - 1) // 2, bias=bias is not None)
+    layer.weight.data = torch.from_numpy(kernel.transpose(3, 2, 0, 1).copy()).to(memory_format=LAYOUT)
+    if bias is not None:
+        layer.bias.data = torch.from_numpy(bias.copy())
+    return layer
+
+
+class Generator(Student):
+    """SDN's generator with noise, whose upsampled maps text and noise scale and shift."""
+
+    def __init__(self, weights, side):
+        super().__init__(weights, side)
+        names = [f"conv{block}_{count}" for block, count in enumerate(BLOCKS, 1)]
+        self.modulation = nn.ModuleDict(
+            {f"{name}_{what}": dense(weights, f"{name}_{what}") for name in names for what in ("scale", "shift")}
+        )
+
+    def modulated(self, name, features, given):
+        """H (1 + A c + a) + B c + b."""
+        scale, shift = (self.modulation[f"{name}_{what}"](given)[:, :, None, None] for what in ("scale", "shift"))
+        return torch.addcmul(features + shift, features, scale)
+
+
+class Projection(nn.Module):
+    """A teacher's taps, scaled, mixed across channels and scales: image in 0-255 -> maps, the coarsest first."""
+
+    def __init__(self, weights, scales):
+        super().__init__()
+        self.teacher, self.scales = Teacher(weights), scales
+        names = dict.fromkeys(name.partition("/")[0] for name in weights)
+        self.mixing = nn.ModuleDict(
+            {name: convolution(weights, name) for name in names if name.endswith(("_mixed", "_from_coarser"))}
+        )
+
+    def forward(self, image):
+        taps, maps, coarser = self.teacher(image), [], None
+        for tap, scale in reversed(self.scales.items()):
+            features = self.mixing[f"{tap}_mixed"](taps[tap] / scale)
+            if coarser is not None:
+                mixed = self.mixing[f"{tap}_from_coarser"](coarser)
+                features = features + functional.interpolate(mixed, size=features.shape[2:])
+            maps.append(coarser := features)
+        return maps
+
+
+class Head(nn.Module):
+    """A tap's head."""
+
+    def __init__(self, weights):
+        super().__init__()
+        names = dict.fromkeys(name.partition("/")[0] for name in weights)
+        self.layers = nn.ModuleList(
+            convolution(weights, name, 2 if name.startswith("down") else 1)
+            for name in sorted(names)
+            if name.startswith(("down", "last"))
+        )
+        self.score = convolution(weights, "score")
+        self.text = nn.Linear(*weights["text/kernel"].shape, bias=False)
+        self.text.weight.data = torch.from_numpy(weights["text/kernel"].T.copy())
+        named = [name for name in sorted(names) if name.startswith(("down", "last"))]
+        self.vectors = [torch.from_numpy(weights[f"{name}/vector"]) for name in (*named, "score", "text")]
+
+    def forward(self, features):
+        for layer in self.layers:
+            features = functional.leaky_relu(layer(features), 0.2)
+        return self.score(features).flatten(1), features.mean((2, 3))
+
+    @torch.no_grad()
+    def normalise(self):
+        """One step of the power iteration for each kernel, which is then divided by its largest singular value."""
+        for index, layer in enumerate((*self.layers, self.score, self.text)):
+            matrix = layer.weight.flatten(1)
+            left = functional.normalize(self.vectors[index] @ matrix, dim=0, eps=SMALLEST)
+            along = matrix @ left
+            self.vectors[index] = functional.normalize(along, dim=0, eps=SMALLEST)
+            layer.weight /= (along @ self.vectors[index]).clamp(min=SMALLEST)
+
+
+def scores(places, mean, projected):
+    """Of each place, with what the text adds."""
+    return places + (mean * projected).sum(1, keepdim=True)
+
+
+def discriminator_loss(heads, real, generated, text):
+    """Hinge on real, generated and wrongly captioned real images."""
+    loss, wrong = 0.0, text.roll(-1, 0)
+    for head, seen, drawn in zip(heads, real, generated, strict=True):
+        places, mean = head(torch.cat([seen, drawn]))
+        (own, other), (mean, drawn_mean), projected = places.chunk(2), mean.chunk(2), head.text(text)
+        fake = functional.relu(1 + scores(other, drawn_mean, projected)).mean()
+        unfit = functional.relu(1 + scores(own, mean, head.text(wrong))).mean()
+        loss = loss + functional.relu(1 - scores(own, mean, projected)).mean() + (fake + unfit) / 2
+    return loss
+
+
+def generator_loss(heads, generated, text):
+    """-s of every head."""
+    return -sum(
+        scores(*head(features), head.text(text)).mean() for head, features in zip(heads, generated, strict=True)
+    )
+
+
+def main(options):
+    """Trains as long as it is told to."""
+    with np.load(Path(options["folder"]) / "start.npz") as stored:
+        start = {name: stored[name] for name in stored.files}
+
+    def under(prefix):
+        return {name.removeprefix(prefix): value for name, value in start.items() if name.startswith(prefix)}
+
+    scales = {tap: float(value) for tap, value in under("scale/").items()}
+    projection = Projection(under("teacher/"), scales).requires_grad_(False)
+    heads = nn.ModuleList(Head(under(f"head/{tap}/")) for tap in reversed(scales))
+    generator = Generator(under("student/"), options["resolution"] // 32)
+    image = torch.from_numpy(start["batch/image"]).permute(0, 3, 1, 2).float().contiguous(memory_format=LAYOUT)
+    text = torch.from_numpy(start["batch/text"])
+    given = torch.cat([text, torch.from_numpy(start["batch/noise"])], 1)
+    weights, judged = list(generator.parameters()), list(heads.parameters())
+    averages = [weight.detach().clone() for weight in weights]
+    optimizers = [
+        torch.optim.Adam(each, LEARNING_RATE, (0.0, BETA_2), eps=1e-7, fused=True) for each in (weights, judged)
+    ]
+
+    def draw(given):
+        return projection(generator(given)["image"])
+
+    compile_it = torch.compile if options["compiled"] else lambda function: function
+    draw, see = compile_it(draw), compile_it(torch.no_grad()(projection.forward))
+    losses = [compile_it(each) for each in (generator_loss, discriminator_loss)]
+
+    def descend(optimizer, parameters, loss):
+        for parameter, gradient in zip(parameters, torch.autograd.grad(loss, parameters), strict=True):
+            parameter.grad = gradient
+        optimizer.step()
+
+    def step():
+        made = draw(given)
+        for head in heads:
+            head.normalise()
+        loss = losses[1](heads, see(image), [each.detach() for each in made], text)
+        descend(optimizers[1], judged, loss)
+        own = losses[0](heads, made, text)
+        descend(optimizers[0], weights, own)
+        torch._foreach_lerp_(averages, [weight.detach() for weight in weights], 1 - EMA)
+        return loss.item() + own.item()
+
+    answer(
+        loss=first_loss(generator, projection, heads, image, text, given),
+        peak=peak(large_convolution(), options["clock"]),
+    )
+    while True:
+        turn = Turn(options["steps"])
+        for _ in range(options["steps"]):
+            step()
+        turn.over()
+
+
+@torch.no_grad()
+def first_loss(generator, projection, heads, image, text, given):
+    """Both losses at the weights that both sides start from, after the heads are normalised; all is as it was then."""
+    kept = {name: value.clone() for name, value in heads.state_dict().items()}
+    vectors = [list(head.vectors) for head in heads]
+    for head in heads:
+        head.normalise()
+    made = projection(generator(given)["image"])
+    loss = discriminator_loss(heads, projection(image), made, text) + generator_loss(heads, made, text)
+    heads.load_state_dict(kept)
+    for head, each in zip(heads, vectors, strict=True):
+        head.vectors = each
+    return loss.item()
+
+
+if __name__ == "__main__":
+    main(json.loads(sys.argv[1]))

@@ -1,0 +1,124 @@
+"""TensorFlow's side of `benchmarks.train_step --objectives=adversarial`: SDN's third stage in the real stage loop.
+
+Options as in `benchmarks/tensorflow_steps.py`. The generator has noise and modulation; heads at the default taps of a
+VGG19 with random weights, mixed across channels and scales; hinge, the text by projection, no augmentation, no further
+terms; the moving average of the weights.
+"""
+
+import json
+import sys
+from pathlib import Path
+
+import keras
+import numpy as np
+
+from benchmarks.steps import BETA_2, CHANNELS, EMA, LEARNING_RATE, NOISE_DIM, peak
+from benchmarks.tensorflow_steps import IMAGES, Turns, large_convolution, operations, random_images, random_teacher
+from t2i_kd.data.batches import Batches
+from t2i_kd.metrics.tap_errors import tap_scales
+from t2i_kd.options import GanOptions, TrainingOptions
+from t2i_kd.sdn import SDNStage
+from t2i_kd.sdn.adversarial import ADVERSARIAL, SDNAdversarialTrainer
+from t2i_kd.training.determinism import make_deterministic
+from t2i_kd.training.loop import StagePlan, train_stage
+from t2i_kd.training.mirrored_generator import build_generator
+from t2i_kd.training.projected import ProjectedDiscriminators, build_projection, default_taps
+from t2i_kd.training.trainer import restored
+
+
+def random_projection(resolution, width, images):
+    """The frozen network in front of the heads, its taps from the finest to the coarsest."""
+    teacher = random_teacher(resolution, width)
+    shapes = {tap: tuple(output.shape[1:]) for tap, output in teacher.output.items()}
+    taps = default_taps(shapes)
+    seen = keras.Model(teacher.input, {tap: teacher.output[tap] for tap in taps})
+    scales = tap_scales(seen, images)
+    return build_projection(seen, {tap: scales[tap] for tap in taps}, "scales", 0), scales
+
+
+def step_operations(generator, discriminators, batch_size):
+    """Operations of a step, see `tensorflow_steps.operations`.
+
+    A trained network's gradient costs two passes more, a frozen one's one. The generator is passed once; projection and
+    heads see the generated and the real images, and the generator's gradient goes through both once more.
+    """
+    own, seen = (operations(each, batch_size) for each in (generator, discriminators.projection))
+    heads = sum(operations(each.trunk, batch_size) for each in discriminators.heads)
+    return 3 * own + 3 * seen + 8 * heads
+
+
+def write_start(path, generator, discriminators, scales, batch):
+    """Writes what the other side starts from."""
+    values = {f"batch/{name}": value for name, value in batch.items()}
+    values |= {f"scale/{tap}": scales[tap] for tap in discriminators.projection.output}
+    parts = {"student": [generator], "teacher": [discriminators.projection]}
+    for tap, head in zip(discriminators.projection.output, discriminators.heads, strict=True):
+        parts[f"head/{tap}"] = [head.trunk, head.text]
+        for layer, vector in zip(head.normalised, head.vectors, strict=True):
+            values[f"head/{tap}/{layer.name.removeprefix(head.name + '_')}/vector"] = np.asarray(vector)
+    for kind, models in parts.items():
+        for layer in (layer for model in models for layer in model.layers if layer.weights):
+            name = layer.name.removeprefix(f"discriminator_{kind.removeprefix('head/')}_")
+            for part, value in zip(("kernel", "bias"), layer.get_weights(), strict=False):
+                values[f"{kind}/{name}/{part}"] = value
+    np.savez(path, **values)
+
+
+def first_loss(trainer, batch):
+    """Both losses at the weights that both sides start from, after the heads are normalised."""
+    with restored(trainer.variables):
+        trainer.prepare_discriminators()
+        generated = trainer.generate(batch)
+        return sum(float(each(batch, generated)[0]) for each in (trainer.discriminator_terms, trainer.generator_terms))
+
+
+def main(options):
+    """Trains as long as it is told to."""
+    make_deterministic()
+    keras.utils.set_random_seed(0)
+    resolution, batch_size, text_dim = options["resolution"], options["batch_size"], options["text_dim"]
+    generator = build_generator(
+        resolution, text_dim, options["width"], NOISE_DIM, "looks_linear", "centred", modulation=True
+    )
+    dataset = random_images(IMAGES, resolution)
+    projection, scales = random_projection(resolution, options["width"], np.stack(dataset.images))
+    discriminators = ProjectedDiscriminators(projection, text_dim, CHANNELS)
+    vectors = np.random.default_rng(1).standard_normal((IMAGES, text_dim), np.float32)
+
+    def batches(first, last):
+        return Batches(dataset, {"text": vectors}, batch_size, 0, first, last, noise_dim=NOISE_DIM, flip=True)
+
+    text = keras.Input((text_dim,), name="text")
+    stage = SDNStage("stage", ADVERSARIAL, 10**6, learning_rate=LEARNING_RATE)
+    trainer = SDNAdversarialTrainer(
+        generator,
+        keras.Model({"text": text}, keras.layers.Identity()(text)),
+        discriminators,
+        None,
+        stage,
+        {},
+        {},
+        GanOptions(beta_2=BETA_2),
+        EMA,
+    )
+    folder, batch = Path(options["folder"]), batches(0, 1)[0]
+    write_start(folder / "start.npz", generator, discriminators, scales, batch)
+    first = {
+        "operations": step_operations(generator, discriminators, batch_size),
+        "peak": peak(large_convolution(), options["clock"]),
+        "loss": first_loss(trainer, batch),
+    }
+    training = TrainingOptions(
+        batch_size=batch_size,
+        checkpoint_every=10**9,
+        log_every=10,
+        sample_every=options["steps"],
+        ema=EMA,
+        **options.get("training", {}),
+    )
+    plan = StagePlan(stage, 0, stage.steps)
+    train_stage(plan, trainer, batches, training, folder, Turns(first, options["steps"]))
+
+
+if __name__ == "__main__":
+    main(json.loads(sys.argv[1]))
