@@ -31,13 +31,15 @@ def only_process(path, what):
         what: the flag and the folder, for the message.
 
     Raises:
-        UserError: that another process holds it: which, where, and since when.
+        UserError: that another process holds it: which, where, and since when; or why the file cannot be made.
     """
     path = Path(path)
     try:
         file = _open_locked(path)
     except BlockingIOError:
         raise UserError(f"{what} is in use by {_holder(path)}") from None
+    except OSError as error:
+        raise UserError(f"{what}: {error.strerror or error}") from None
     try:
         yield
     finally:

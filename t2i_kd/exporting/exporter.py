@@ -101,17 +101,10 @@ def export_student(
 @contextlib.contextmanager
 def _locked(target):
     """Within it no other process exports this version; what a killed one left is removed."""
-    try:
-        lock = only_process(target.with_name(f".{target.name}{LOCK}"), f"--export_dir: {target}")
-        lock.__enter__()
-    except OSError as error:
-        raise UserError(f"--export_dir: {target}: {error.strerror or error}") from None
-    try:
+    with only_process(target.with_name(f".{target.name}{LOCK}"), f"--export_dir: {target}"):
         for left in (*target.parent.glob(f".exporting-{target.name}-*"), *_replaced(target)):
             shutil.rmtree(left, ignore_errors=True)
         yield
-    finally:
-        lock.__exit__(None, None, None)
 
 
 def _replaced(target):

@@ -45,14 +45,12 @@ def run_directory_locked(run_dir):
     made = not Path(run_dir).exists()
     try:
         Path(run_dir).mkdir(parents=True, exist_ok=True)
-        lock = only_process(Path(run_dir) / LOCK, f"--run_dir: {run_dir}")
-        lock.__enter__()
     except OSError as error:
         raise UserError(f"--run_dir: cannot use {run_dir}: {error.strerror or error}") from None
     try:
-        yield
+        with only_process(Path(run_dir) / LOCK, f"--run_dir: {run_dir}"):
+            yield
     finally:
-        lock.__exit__(None, None, None)
         # A refusal leaves nothing behind.
         if made and not any(Path(run_dir).iterdir()):
             Path(run_dir).rmdir()
