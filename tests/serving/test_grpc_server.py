@@ -4,6 +4,7 @@ import asyncio
 import contextlib
 import socket
 import struct
+import time
 
 import grpc
 import pytest
@@ -57,14 +58,14 @@ async def serving(**settings):
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
-    server = grpc_server.make_server(Settings("m", "folder", port=port, **settings).with_limits(CAPTION.limits))
+    server = grpc_server.GrpcServer(Settings("m", "folder", port=port, **settings).with_limits(CAPTION.limits))
     handler = grpc.unary_unary_rpc_method_handler(method, get_model_status_pb2.GetModelStatusRequest.FromString)
-    server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler("test", {"Method": handler}),))
+    server.library.add_generic_rpc_handlers((grpc.method_handlers_generic_handler("test", {"Method": handler}),))
     await server.start()
     try:
         yield port
     finally:
-        await server.stop(0)
+        await server.finish(5)
 
 
 def request(size=3):
@@ -139,9 +140,26 @@ def test_idle_connections_are_counted_and_dropped(monkeypatch):
     asyncio.run(script())
 
 
+def test_what_has_arrived_when_the_server_ends_is_answered():
+    def ask_in_a_thread(port):
+        with grpc.insecure_channel(f"127.0.0.1:{port}", [("grpc.use_local_subchannel_pool", 1)]) as channel:
+            asked = [channel.unary_unary(METHOD).future(request(), timeout=20) for _ in range(40)]
+            return [len(each.result()) if each.exception() is None else each.code().name for each in asked]
+
+    async def script():
+        async with serving() as port:
+            answers = asyncio.create_task(asyncio.to_thread(ask_in_a_thread, port))
+            await asyncio.sleep(0.01)
+            # The library has taken all of them by then, and this loop none.
+            time.sleep(1)
+        assert await answers == [3] * 40
+
+    asyncio.run(script())
+
+
 def test_an_address_that_cannot_be_had():
     async def script():
         with pytest.raises(UserError, match="cannot be had"):
-            grpc_server.make_server(Settings("m", "folder", host="no.such.host.invalid").with_limits(CAPTION.limits))
+            grpc_server.GrpcServer(Settings("m", "folder", host="no.such.host.invalid").with_limits(CAPTION.limits))
 
     asyncio.run(script())
