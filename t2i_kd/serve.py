@@ -57,6 +57,7 @@ def _define_model():
         "version_label", [], "LABEL:VERSION also serves this version, as /labels/LABEL; it may be given several times."
     )
     _real("file_system_poll_wait_seconds", "How many seconds lie between two looks for new version folders.")
+    _real("load_timeout_seconds", "How many seconds reading a version and warming it up may take; then it is refused.")
 
 
 def _define_batches():

@@ -64,7 +64,11 @@ class Model:
             )
             # What is answered to GetModelMetadata.
             self._contract.check_signatures(
-                {name: (_specs(each.inputs), _specs(each.outputs)) for name, each in self.signature_defs.items()}
+                {
+                    name: (_specs(each.inputs), _specs(each.outputs))
+                    for name, each in self.signature_defs.items()
+                    if name in self.signatures
+                }
             )
         except UserError:
             raise

@@ -37,6 +37,7 @@ class Settings:
     num_batch_threads: int = 2
     tensorflow_intra_op_parallelism: int = 0
     file_system_poll_wait_seconds: float = 1.0
+    load_timeout_seconds: float = 600.0
     max_items_per_request: int = 0
     max_item_bytes: int = 0
     max_body_bytes: int = 0
