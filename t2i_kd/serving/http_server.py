@@ -17,6 +17,9 @@ from t2i_kd.serving.strict_lines import StrictBuffer
 
 KEEP_ALIVE_SECONDS = 5
 LARGEST_HEADER = 1 << 15
+# After an error that ends a connection, what its sender still sends is taken: closed before, it would reset the
+# connection, and the error could be lost with it.
+LINGER_SECONDS = 1.0
 # Bytes that a client must take of an answer within --read_timeout_seconds.
 SLOWEST_READER = 1 << 16
 
@@ -93,6 +96,7 @@ def _bounded_protocol(settings, app):
 
         _timer = None
         _untaken = 0
+        _lingering = False
 
         def __init__(self, *args, **kwargs):
             super().__init__(*args, **kwargs)
@@ -107,6 +111,8 @@ def _bounded_protocol(settings, app):
                 self.app = crowded
 
         def data_received(self, data):
+            if self._lingering:
+                return
             super().data_received(data)
             self._rest_while_answering()
 
@@ -124,7 +130,11 @@ def _bounded_protocol(settings, app):
                 )
                 for event in (answer, h11.Data(data=body), h11.EndOfMessage()):
                     self.transport.write(self.conn.send(event))
-            self.transport.close()
+                self._lingering = True
+                self.transport.write_eof()
+                self.loop.call_later(LINGER_SECONDS, self.transport.close)
+            else:
+                self.transport.close()
 
         def on_response_complete(self):
             # Before super(), which may begin the next request of a pipeline.

@@ -154,7 +154,8 @@ def test_a_large_answer_leaves_room_for_small_ones(fake):
 
 def test_a_picture_counts_until_its_client_has_taken_it(fake):
     app, body = make_app(service(fake, max_pending_items=2)), b'{"instances": ["a", "b"]}'
-    scope = {"type": "http", "method": "POST", "path": "/v1/models/m:predict", "headers": [], "query_string": b""}
+    scope = {"type": "http", "method": "POST", "path": "/v1/models/m:predict", "query_string": b""}
+    scope["headers"] = [(b"host", b"localhost")]
 
     async def ask_and_take(taken):
         sent = []
