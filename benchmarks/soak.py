@@ -39,7 +39,7 @@ from t2i_kd.errors import UserError
 NAME = "soak"
 SEEDS = (0, 7, -1, 2**63 - 1)
 RIGHT, REFUSED, WRONG, BROKEN = "right", "refused", "wrong", "broken"
-START_SECONDS, PATIENCE = 300, 60
+START_SECONDS, PATIENCE = 900, 60
 # Of the endpoint, so that a request that never becomes whole is soon given up.
 READ_SECONDS = 2.0
 MEBIBYTE = 1 << 20
@@ -606,8 +606,8 @@ def _publish(endpoint, version, change=lambda folder: None):
 
 
 def damage(folder, chance, kind):
-    """Cuts a version's weights off (0), changes one bit of them (1), removes its graph (2), or doubles the side that its
-    manifest says (3)."""
+    """Cuts a version's weights off (0), changes one of their bits (1), removes its graph (2), or has its manifest say
+    twice its side (3)."""
     weights, manifest = folder / WEIGHTS, folder / "assets.extra" / "manifest.json"
     if kind == 0:
         os.truncate(weights, chance.randrange(weights.stat().st_size))

@@ -7,6 +7,7 @@ import grpc
 from google.protobuf.message import DecodeError
 
 from t2i_kd.errors import UserError
+from t2i_kd.serving.grpc_paths import make_library
 
 # When a server ends, requests that have arrived are still taken in until none has for this long, or at most so long.
 QUIET_SECONDS, LONGEST_INTAKE_SECONDS = 0.1, 1.0
@@ -35,7 +36,7 @@ class GrpcServer:
         address = settings.address(settings.port)
         slowest_answer = 2 * settings.read_timeout_seconds + settings.request_timeout_seconds
         self._bounds = _Bounds(settings)
-        self.library = grpc.aio.server(
+        self.library = make_library(
             interceptors=[self._bounds],
             options=[
                 ("grpc.max_receive_message_length", settings.max_body_bytes),

@@ -20,7 +20,6 @@ DATA, HEADERS, SETTINGS, ACK, END_HEADERS = 0, 1, 4, 1, 4
 REQUEST_HEADERS = {
     ":method": "POST",
     ":scheme": "http",
-    ":path": METHOD,
     ":authority": "localhost",
     "content-type": "application/grpc",
     "te": "trailers",
@@ -33,13 +32,13 @@ def frame(kind, flags=0, stream=0, payload=b""):
 
 def literal(name, value):
     """A header as HPACK writes it without any table."""
-    return b"\0" + b"".join(bytes([len(text)]) + text.encode() for text in (name, value))
+    return b"\0" + b"".join(bytes([len(text)]) + text for text in (name.encode(), value))
 
 
-def begin(port, requests, message=b""):
+def begin(port, requests, message=b"", path=b"/test/Method"):
     """A connection that begins requests, each with the beginning of a message, and then reads nothing."""
     connection = socket.create_connection(("127.0.0.1", port))
-    head = b"".join(literal(*pair) for pair in REQUEST_HEADERS.items())
+    head = b"".join(literal(name, value.encode()) for name, value in REQUEST_HEADERS.items()) + literal(":path", path)
     sent = [b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n", frame(SETTINGS), frame(SETTINGS, ACK)]
     for number in range(requests):
         stream = 2 * number + 1
@@ -60,7 +59,7 @@ async def serving(**settings):
         port = free.getsockname()[1]
     server = grpc_server.GrpcServer(Settings("m", "folder", port=port, **settings).with_limits(CAPTION.limits))
     handler = grpc.unary_unary_rpc_method_handler(method, get_model_status_pb2.GetModelStatusRequest.FromString)
-    server.library.add_generic_rpc_handlers((grpc.method_handlers_generic_handler("test", {"Method": handler}),))
+    server.library.add_registered_method_handlers("test", {"Method": handler})
     await server.start()
     try:
         yield port
@@ -153,6 +152,20 @@ def test_what_has_arrived_when_the_server_ends_is_answered():
             # The library has taken all of them by then, and this loop none.
             time.sleep(1)
         assert await answers == [3] * 40
+
+    asyncio.run(script())
+
+
+def test_a_path_that_is_no_text_ends_nothing():
+    async def script():
+        async with serving() as port:
+            for path in (b"/test/M\xd9thod", b"/\xff", b"\xc3\xa9", b"", b"/test/Other"):
+                with begin(port, 3, b"\0\0\0\0\0", path):
+                    assert await ask(port) == 3
+            async with grpc.aio.insecure_channel(f"127.0.0.1:{port}") as channel:
+                with pytest.raises(grpc.aio.AioRpcError) as caught:
+                    await channel.unary_unary("/test/Other")(b"", timeout=5)
+            assert caught.value.code() is grpc.StatusCode.UNIMPLEMENTED
 
     asyncio.run(script())
 

@@ -278,7 +278,7 @@ def test_both_protocols_end_in_one_span_of_time(caplog):
         port = free_ports(1)[0]
         by_grpc = GrpcServer(Settings("m", "folder", port=port).with_limits(CAPTION.limits))
         handlers = {"Never": grpc.unary_unary_rpc_method_handler(method, bytes)}
-        by_grpc.library.add_generic_rpc_handlers((grpc.method_handlers_generic_handler("test", handlers),))
+        by_grpc.library.add_registered_method_handlers("test", handlers)
         await by_grpc.start()
         async with (
             serving(finish=False, shutdown_timeout_seconds=1.0) as by_rest,
