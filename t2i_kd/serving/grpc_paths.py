@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import logging
 
 from grpc._cython import cygrpc
 from grpc.aio import _server
@@ -20,9 +21,15 @@ def make_library(interceptors, options):
         interceptors: a list of `grpc.aio.ServerInterceptor`.
         options: a list of (name, value).
     """
+    logging.getLogger(cygrpc.__name__).addFilter(_is_no_strangers_fault)
     if not all(hasattr(cygrpc.AioServer, name) for name in NEEDED):
         return _server.server(interceptors=interceptors, options=options)
     return _Library(interceptors, options)
+
+
+def _is_no_strangers_fault(record):
+    """False for headers that are not UTF-8, each of which the library logs with a traceback and then reads as Latin-1."""
+    return not str(record.msg).startswith("Invalid encoding on")
 
 
 class _Library(_server.Server):
