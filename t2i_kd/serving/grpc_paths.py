@@ -28,7 +28,7 @@ def make_library(interceptors, options):
 
 
 def _is_no_strangers_fault(record):
-    """False for headers that are not UTF-8, each of which the library logs with a traceback and then reads as Latin-1."""
+    """False for a header that is not UTF-8: the library logs each with a traceback, and reads it as Latin-1."""
     return not str(record.msg).startswith("Invalid encoding on")
 
 
