@@ -49,7 +49,7 @@ def _load_folder(folder, threads):
     if (folder / SAVED_MODEL).is_file():
         manifest = check_saved_model(folder)
         check_graph(folder)
-        return SavedModelRunner(folder, _condition(folder / EXTRA, manifest), manifest, threads)
+        return SavedModelRunner(folder, load_listed_condition(folder / EXTRA, manifest), manifest, threads)
     if (folder / "student.keras").is_file():
         return _trained(folder, "student.keras")
     versions = sorted(int(entry.name) for entry in folder.iterdir() if entry.name.isdigit() and entry.is_dir())
@@ -58,8 +58,16 @@ def _load_folder(folder, threads):
     raise UserError(f"{folder}: neither a version folder ({SAVED_MODEL}) nor a finished run (student.keras)")
 
 
-def _condition(extra, manifest):
-    """The condition of an exported student, whose files are those that the manifest lists."""
+def load_listed_condition(extra, manifest):
+    """The condition of an exported student.
+
+    Args:
+        extra: the folder of its files.
+        manifest: from `read_manifest`.
+
+    Raises:
+        UserError: when a file is missing, wrong, not listed in the manifest, or has another checksum.
+    """
     listed = {Path(entry["file"]).name: entry for entry in manifest["support_files"]}
     for name in (CONDITION_FILE, manifest["condition"].get("vocabulary")):
         if name and name not in listed:
@@ -114,4 +122,4 @@ def _load_file(path, threads):
     if path.name not in entries:
         raise UserError(f"{path}: not listed in the {MANIFEST} beside it")
     check_file(path, entries[path.name])
-    return runner(path, _condition(path.parent, manifest), manifest, threads)
+    return runner(path, load_listed_condition(path.parent, manifest), manifest, threads)

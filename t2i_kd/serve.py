@@ -11,7 +11,7 @@ from absl import flags
 from t2i_kd import commands
 from t2i_kd.conditions.catalogue import CONDITIONS
 from t2i_kd.errors import UserError
-from t2i_kd.serving.settings import Settings, parse_labels, parse_sizes
+from t2i_kd.serving.settings import Settings, parse_hosts, parse_labels, parse_sizes
 
 DESCRIPTION = "Serves an exported model by TF Serving's REST and gRPC, with a page to try it."
 OF_THE_MODEL = {
@@ -53,10 +53,17 @@ def _define_model():
     _text("host", "The address to listen on; 0.0.0.0 listens to other hosts too.")
     _whole("port", "The port of gRPC; 0 for none.")
     _whole("rest_api_port", "The port of REST; 0 for none.")
+    _text(
+        "allowed_hosts",
+        "The names that REST may be asked by, with commas between and without ports; * for any. By default those of "
+        "loopback where --host is one of them, and any otherwise.",
+        "",
+    )
     flags.DEFINE_multi_string(
         "version_label", [], "LABEL:VERSION also serves this version, as /labels/LABEL; it may be given several times."
     )
     _real("file_system_poll_wait_seconds", "How many seconds lie between two looks for new version folders.")
+    _real("load_timeout_seconds", "How many seconds reading a version and warming it up may take; then it is refused.")
 
 
 def _define_batches():
@@ -85,6 +92,7 @@ def settings_from_flags(values):
     same = {name: values[name].value for name in Settings.__dataclass_fields__ if name in values}
     changed = {
         "allowed_batch_sizes": parse_sizes(values.allowed_batch_sizes),
+        "allowed_hosts": parse_hosts(values.allowed_hosts),
         "version_labels": parse_labels(values.version_label),
     }
     return Settings(**same | changed)

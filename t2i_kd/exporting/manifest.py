@@ -147,7 +147,7 @@ def check_file(path, entry):
     path = Path(path)
     try:
         _refuse_pipes(path)
-        intact = path.stat().st_size == entry["size"] and sha256_of(path) == entry["sha256"]
+        intact = path.stat().st_size == entry["size"] and sha256_of(path, entry["size"]) == entry["sha256"]
     except OSError as error:
         raise UserError(f"{path}: {error.strerror}") from None
     except UnicodeEncodeError:

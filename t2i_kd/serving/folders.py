@@ -37,11 +37,12 @@ def find_condition(base):
 
 
 def fingerprint(folder):
-    """Changes with every file that is added, removed or written, and with nothing else."""
+    """Changes with every file that is added, removed or written, and with nothing else; a folder that cannot be read
+    is known by the reason."""
     try:
         return tuple((str(path), *_state(path)) for path in sorted(folder.rglob("*")))
-    except OSError:
-        return object()
+    except OSError as error:
+        return str(error)
 
 
 def _state(path):

@@ -4,11 +4,14 @@ import contextlib
 
 import grpc
 import tensorflow as tf
+from google.protobuf.message_factory import GetMessageClass
 from tensorflow_serving.apis import (
     get_model_metadata_pb2,
     get_model_status_pb2,
+    model_service_pb2,
     model_service_pb2_grpc,
     predict_pb2,
+    prediction_service_pb2,
     prediction_service_pb2_grpc,
 )
 
@@ -19,9 +22,22 @@ DTYPES = {STRING: tf.string, SEED: tf.int64, PIXELS: tf.uint8}
 
 
 def add_services(server, service):
-    """Lets a `grpc.aio.Server` answer. Args: server; service: a `service.Service`."""
-    prediction_service_pb2_grpc.add_PredictionServiceServicer_to_server(_PredictionService(service), server)
-    model_service_pb2_grpc.add_ModelServiceServicer_to_server(_ModelService(service), server)
+    """Lets a server of `grpc_paths` answer. Args: server; service: a `service.Service`."""
+    for file, name, servicer in (
+        (prediction_service_pb2, "PredictionService", _PredictionService(service)),
+        (model_service_pb2, "ModelService", _ModelService(service)),
+    ):
+        described = file.DESCRIPTOR.services_by_name[name]
+        handlers = {
+            method.name: grpc.unary_unary_rpc_method_handler(
+                getattr(servicer, method.name),
+                GetMessageClass(method.input_type).FromString,
+                GetMessageClass(method.output_type).SerializeToString,
+            )
+            for method in described.methods
+        }
+        # What TF Serving's own `add_...Servicer_to_server` adds is looked for by every path, see `grpc_paths`.
+        server.add_registered_method_handlers(described.full_name, handlers)
 
 
 def _answering(method):

@@ -2,17 +2,24 @@
 
 import asyncio
 import contextlib
+import json
 import socket
+import sys
 
+import h11
 import uvicorn
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from t2i_kd.errors import UserError
 from t2i_kd.serving import asgi
 from t2i_kd.serving.errors import UNAVAILABLE, RequestError
+from t2i_kd.serving.strict_lines import StrictBuffer
 
 KEEP_ALIVE_SECONDS = 5
 LARGEST_HEADER = 1 << 15
+# After an error that ends a connection, what its sender still sends is taken: closed before, it would reset the
+# connection, and the error could be lost with it.
+LINGER_SECONDS = 1.0
 # Bytes that a client must take of an answer within --read_timeout_seconds.
 SLOWEST_READER = 1 << 16
 
@@ -89,6 +96,11 @@ def _bounded_protocol(settings, app):
 
         _timer = None
         _untaken = 0
+        _lingering = False
+
+        def __init__(self, *args, **kwargs):
+            super().__init__(*args, **kwargs)
+            self.conn._receive_buffer = StrictBuffer()
 
         def connection_made(self, transport):
             super().connection_made(transport)
@@ -99,8 +111,30 @@ def _bounded_protocol(settings, app):
                 self.app = crowded
 
         def data_received(self, data):
+            if self._lingering:
+                return
             super().data_received(data)
             self._rest_while_answering()
+
+        def send_400_response(self, message):
+            reason = f"Malformed request: {str(sys.exc_info()[1])[:200]}"
+            if self.cycle is not None:
+                # Nobody waits for the rest of its body, nor for an answer beside this one.
+                self.cycle.disconnected = True
+                self.cycle.message_event.set()
+            if self.conn.our_state in (h11.IDLE, h11.SEND_RESPONSE):
+                body = json.dumps({"error": reason}).encode()
+                headers = [("content-type", "application/json"), ("content-length", str(len(body)))]
+                answer = h11.Response(
+                    status_code=400, headers=[*headers, ("connection", "close")], reason="Bad Request"
+                )
+                for event in (answer, h11.Data(data=body), h11.EndOfMessage()):
+                    self.transport.write(self.conn.send(event))
+                self._lingering = True
+                self.transport.write_eof()
+                self.loop.call_later(LINGER_SECONDS, self.transport.close)
+            else:
+                self.transport.close()
 
         def on_response_complete(self):
             # Before super(), which may begin the next request of a pipeline.

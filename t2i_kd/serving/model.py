@@ -7,14 +7,14 @@ from pathlib import Path
 
 import numpy as np
 
-from t2i_kd.conditions.catalogue import load_condition
 from t2i_kd.errors import UserError
 from t2i_kd.exporting.manifest import EXTRA, check_file
 from t2i_kd.exporting.tf_serving import WARMUP
-from t2i_kd.loading import check_saved_model
+from t2i_kd.loading import check_saved_model, load_listed_condition
 from t2i_kd.serving.batching import check_rows
+from t2i_kd.serving.contract import Contract
 from t2i_kd.serving.errors import invalid
-from t2i_kd.serving.signature import DEFAULT_SIGNATURE, STRING, describe
+from t2i_kd.serving.signature import STRING, describe
 from t2i_kd.trust import check_graph
 
 
@@ -35,7 +35,8 @@ class Model:
         signature_defs: {name: TensorFlow's `SignatureDef`}, what GetModelMetadata answers.
 
     Raises:
-        UserError: when the folder is no whole export, cannot be loaded, or is asked with another kind of item.
+        UserError: when the folder is no whole export, cannot be loaded, is asked with another kind of item, or its
+            signatures are not those of its manifest and condition.
     """
 
     def __init__(self, folder, condition, threads=None):
@@ -53,17 +54,29 @@ class Model:
                 for name, f in self._loaded.signatures.items()
             }
             self._typical = _read_typical_items(folder / WARMUP, condition.request)
+            self._reader = load_listed_condition(folder / EXTRA, manifest)
+            self.signature_defs = dict(graph.meta_graphs[0].signature_def)
+            self._contract = Contract(folder, manifest, self._reader)
+            self._contract.check_signatures(
+                {
+                    name: (function.structured_input_signature[1], function.structured_outputs)
+                    for name, function in self._loaded.signatures.items()
+                }
+            )
+            # What is answered to GetModelMetadata.
+            self._contract.check_signatures(
+                {
+                    name: (_specs(each.inputs), _specs(each.outputs))
+                    for name, each in self.signature_defs.items()
+                    if name in self.signatures
+                }
+            )
         except UserError:
             raise
         except Exception as error:  # TensorFlow's errors have no base class of their own
             raise UserError(f"{folder}: cannot be loaded: {error}") from None
-        if DEFAULT_SIGNATURE not in self.signatures:
-            known = ", ".join(sorted(self.signatures)) or "none"
-            raise UserError(f"{folder}: has no signature {DEFAULT_SIGNATURE}; it has {known}")
         self.resolution, self.noise_dim = manifest["resolution"], manifest["noise_dim"]
         self.condition = manifest["condition"]
-        self._reader = load_condition(folder / EXTRA)
-        self.signature_defs = dict(graph.meta_graphs[0].signature_def)
 
     def run(self, signature, inputs):
         """One forward pass.
@@ -99,8 +112,8 @@ class Model:
         Strings are those of the warm-up requests that the version came with; seeds are 0, and pixels black.
 
         Raises:
-            UserError: when an answer has another number of rows than the request, or holds a number that is not finite,
-                or an empty string.
+            UserError: when an answer has another number of rows than the request, holds a number that is not finite or
+                an empty string, or is no image of the side that the manifest says.
         """
         for name, signature in self.signatures.items():
             for size in sizes:
@@ -114,6 +127,7 @@ class Model:
                 for output, values in outputs.items():
                     if not (all(values.flat) if values.dtype == STRING else np.isfinite(values).all()):
                         raise UserError(f"version {self.version}: signature {name}: {output} is empty or not finite")
+                self._contract.check_outputs(name, outputs)
 
     def _typical_rows(self, spec, size):
         if spec.dtype != STRING:
@@ -158,6 +172,13 @@ def _load(folder):
 
     check_graph(folder)
     return tf.saved_model.load(str(folder))
+
+
+def _specs(tensors):
+    """{name: `tf.TensorSpec`} of a `SignatureDef`'s inputs or outputs."""
+    import tensorflow as tf
+
+    return {name: tf.TensorSpec(tf.TensorShape(info.tensor_shape), info.dtype) for name, info in tensors.items()}
 
 
 def _read_typical_items(path, request):

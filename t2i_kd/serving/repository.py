@@ -5,6 +5,7 @@ import logging
 import threading
 import time
 from collections import OrderedDict
+from concurrent.futures import Future
 from pathlib import Path
 
 from t2i_kd.errors import UserError
@@ -25,11 +26,24 @@ class _Loaded:
         self.model, self.batcher, self.holders, self.retired = model, batcher, 0, False
 
 
+class _Refusal:
+    """Why a version was refused, its files then and at the last look, and the thread that read it."""
+
+    def __init__(self, seen, reason, reader):
+        self.seen, self.reason, self.reader, self.latest = seen, reason, reader, seen
+
+    def stands(self, seen):
+        """Whether the version is to be left alone: unchanged, still changing, or still being read."""
+        at_rest, self.latest = self.latest == seen, seen
+        return not at_rest or self.seen == seen or self.reader.is_alive()
+
+
 class Repository:
     """The versions of one model.
 
     Served are the newest version that can be loaded, and those that have a label. A version that is half written is
-    left alone until its files change; a version whose folder went away is served until another can be.
+    left alone until its files have changed and are at rest; a version whose folder went away is served until another
+    can be. Reading a version has a bound on its time: whatever never ends is left behind in a thread of its own.
 
     Args:
         settings: `settings.Settings`.
@@ -45,6 +59,7 @@ class Repository:
         self._loaded = {}
         self._states = OrderedDict()
         self._refused = {}
+        self._reader = None
         self._stop = threading.Event()
         self._thread = None
 
@@ -57,7 +72,8 @@ class Repository:
         self.poll()
         if not self._loaded:
             reasons = (
-                "; ".join(reason for _, reason in self._refused.values()) or "it holds no folder named by a number"
+                "; ".join(refusal.reason for refusal in self._refused.values())
+                or "it holds no folder named by a number"
             )
             raise UserError(f"--model_base_path: {self._base}: nothing to serve: {reasons}")
         for label, version in self._labels.items():
@@ -146,12 +162,13 @@ class Repository:
         if folder is None:
             return False
         seen = fingerprint(folder)
-        if self._refused.get(version, (None, ""))[0] == seen:
+        if version in self._refused and self._refused[version].stands(seen):
             return False
         self._set_state(version, LOADING)
         try:
-            model = self._load(folder)
-            model.warm_up(self._settings.allowed_batch_sizes)
+            model = self._read(version, folder)
+            if fingerprint(folder) != seen:
+                raise UserError(f"{folder}: its files changed while they were read")
         except UserError as error:
             self._refuse(version, seen, str(error))
             return False
@@ -160,6 +177,25 @@ class Repository:
             return False
         self._add(version, model)
         return True
+
+    def _read(self, version, folder):
+        """A version's model, warmed up."""
+        found, seconds = Future(), self._settings.load_timeout_seconds
+
+        def read():
+            try:
+                model = self._load(folder)
+                model.warm_up(self._settings.allowed_batch_sizes)
+                found.set_result(model)
+            except BaseException as error:
+                found.set_exception(error)
+
+        self._reader = threading.Thread(target=read, name=f"reader-{version}", daemon=True)
+        self._reader.start()
+        self._reader.join(seconds)
+        if self._reader.is_alive():
+            raise UserError(f"{folder}: not read and warmed up within {seconds:g} seconds (--load_timeout_seconds)")
+        return found.result()
 
     def _add(self, version, model):
         settings = self._settings
@@ -179,7 +215,7 @@ class Repository:
         log.info("version %d of %s is loaded", version, self._name)
 
     def _refuse(self, version, seen, reason):
-        self._refused[version] = (seen, reason)
+        self._refused[version] = _Refusal(seen, reason, self._reader)
         self._metrics.refused.inc()
         # The reason names a file of this host: it is for the log, not for who asks.
         self._set_state(version, END, "the version cannot be loaded; the server's log says why")

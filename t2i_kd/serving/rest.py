@@ -20,6 +20,7 @@ from t2i_kd.serving.asgi import HEALTH, METRICS, error_response
 from t2i_kd.serving.errors import RequestError, invalid
 from t2i_kd.serving.folders import LARGEST_VERSION
 from t2i_kd.serving.page_routes import page_routes
+from t2i_kd.serving.sites import refusing_other_sites
 
 MODEL = r"(?P<name>[^/:]+)(?:/versions/(?P<version>[0-9]+)|/labels/(?P<label>[^/:]+))?"
 TARGETS = {
@@ -28,6 +29,8 @@ TARGETS = {
 }
 # What is read of a body that is too large, so that its sender hears the answer instead of a broken connection.
 MOST_DRAINED = 64 << 20
+# `curl -d` says that it sends a form. So may a page, but not without an Origin.
+BODY_TYPES = re.compile(r"application/(?:(?:[a-z0-9.-]+\+)?json|x-www-form-urlencoded)")
 LARGE_ANSWER = 1 << 16
 PAGE_LIMITS = ("max_items_per_request", "max_item_bytes", "max_body_bytes")
 
@@ -47,7 +50,7 @@ def make_app(service):
         exception_handlers={HTTPException: _unknown_path, RequestError: _error},
     )
     app.router.redirect_slashes = False
-    return app
+    return refusing_other_sites(app, service.settings)
 
 
 class _Rest:
@@ -116,6 +119,9 @@ class _Rest:
             return _Images(answer, held.pop_all())
 
     async def _read(self, request):
+        for content_type in request.headers.getlist("content-type"):
+            if not BODY_TYPES.fullmatch(content_type.partition(";")[0].strip().lower()):
+                raise invalid(f"Content-Type {content_type[:100]!r} is not known; application/json is", 415)
         most, body, size = self.settings.max_body_bytes, bytearray(), 0
         too_large = invalid(f"the body has more than {most} bytes (--max_body_bytes)", 413)
         try:

@@ -8,7 +8,7 @@ import signal
 import uvloop
 
 from t2i_kd.serving.folders import find_condition
-from t2i_kd.serving.grpc_server import make_server
+from t2i_kd.serving.grpc_server import GrpcServer
 from t2i_kd.serving.http_server import HttpServer, listen
 from t2i_kd.serving.metrics import Metrics
 from t2i_kd.serving.model import Model
@@ -43,7 +43,7 @@ async def _serve(settings, load_backend):
     service = Service(settings, condition, repository, metrics)
     # Ports first: TensorFlow and a model take a while to load, only to find that a port is taken.
     listener = listen(settings) if settings.rest_api_port else None
-    grpc_server = make_server(settings) if settings.port else None
+    grpc_server = GrpcServer(settings) if settings.port else None
     load_backend()
     await asyncio.to_thread(repository.start)
     finish = []
@@ -63,9 +63,9 @@ async def _serve(settings, load_backend):
 async def _start_grpc(server, service):
     from t2i_kd.serving.grpc_api import add_services
 
-    add_services(server, service)
+    add_services(server.library, service)
     await server.start()
-    return lambda until: server.stop(_left(until))
+    return lambda until: server.finish(_left(until))
 
 
 async def _start_rest(settings, service, listener):

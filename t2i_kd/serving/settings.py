@@ -13,6 +13,7 @@ MOST_THREADS = 1024
 LARGEST_NUMBER = 2**31 - 1
 LONGEST_SECONDS = 24 * 60 * 60
 OF_THE_MODEL = {limit.name for limit in fields(Limits)}
+HOST = re.compile(r"\*|\[[0-9A-Fa-f:.]+\]|[0-9A-Fa-f]*:[0-9A-Fa-f:.]*:[0-9A-Fa-f:.]*|[A-Za-z0-9_-][A-Za-z0-9_.-]*")
 LABEL = re.compile(r"([A-Za-z0-9_.-]+):([0-9]{1,18})")
 
 
@@ -28,6 +29,7 @@ class Settings:
     host: str = "127.0.0.1"
     port: int = 8500
     rest_api_port: int = 8501
+    allowed_hosts: tuple[str, ...] = ()
     version_labels: Mapping[str, int] = field(default_factory=dict)
     max_batch_size: int = 32
     # Not 1: matrix products of a single row are summed in another order, and a pixel could round to its neighbour.
@@ -37,6 +39,7 @@ class Settings:
     num_batch_threads: int = 2
     tensorflow_intra_op_parallelism: int = 0
     file_system_poll_wait_seconds: float = 1.0
+    load_timeout_seconds: float = 600.0
     max_items_per_request: int = 0
     max_item_bytes: int = 0
     max_body_bytes: int = 0
@@ -97,6 +100,15 @@ def parse_sizes(text):
         return tuple(int(size) for size in text.split(","))
     except ValueError:
         raise UserError(f"--allowed_batch_sizes: {text!r} is not numbers with commas between") from None
+
+
+def parse_hosts(text):
+    """`"a.example,[::1]"` as ("a.example", "::1"). Raises `UserError` that names the flag."""
+    hosts = tuple(host.strip() for host in text.split(",")) if text else ()
+    for host in hosts:
+        if not HOST.fullmatch(host):
+            raise UserError(f"--allowed_hosts: {host!r} is no host's name or address without a port, and not '*'")
+    return tuple(host.strip("[]").lower() for host in hosts)
 
 
 def parse_labels(values):

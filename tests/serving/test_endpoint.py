@@ -485,6 +485,35 @@ def test_what_is_no_http_is_refused(endpoint, still_answers):
     assert answer.startswith(b"HTTP/1.1 400")
 
 
+@pytest.mark.parametrize(
+    ("headers", "status"),
+    [
+        ({}, 200),
+        ({"origin": "OWN", "content-type": "application/json"}, 200),
+        ({"content-type": "application/x-www-form-urlencoded"}, 200),
+        ({"host": "evil.example"}, 403),
+        ({"origin": "https://evil.example", "content-type": "application/x-www-form-urlencoded"}, 403),
+        ({"origin": "null"}, 403),
+        ({"content-type": "text/plain"}, 415),
+    ],
+    ids=str,
+)
+def test_no_page_of_another_site_is_answered(endpoint, still_answers, headers, status):
+    headers = {name: endpoint.rest if value == "OWN" else value for name, value in headers.items()}
+    body = json.dumps({"instances": [CAPTION]})
+    answer = endpoint.http.post(f"{endpoint.url}:predict", content=body, headers=headers)
+    assert answer.status_code == status
+    assert list(answer.json()) == (["predictions"] if status == 200 else ["error"])
+
+
+def test_two_lengths_end_the_connection(endpoint, still_answers):
+    head = f"POST /v1/models/{NAME}:predict HTTP/1.1\r\nHost: localhost\r\nContent-Length: 2\r\n".encode()
+    for second in (b"Transfer-Encoding: chunked", b"Content-Length: 2"):
+        answer, seconds = closed_after(endpoint, head + second + b"\r\n\r\n{}")
+        assert answer.startswith(b"HTTP/1.1 400") and b'{"error": "Malformed request: ' in answer
+        assert seconds < READ_TIMEOUT
+
+
 def test_a_connection_is_good_for_many_requests(endpoint):
     with httpx.Client() as client:
         for _ in range(3):

@@ -4,6 +4,7 @@ import asyncio
 import contextlib
 import socket
 import struct
+import time
 
 import grpc
 import pytest
@@ -19,7 +20,6 @@ DATA, HEADERS, SETTINGS, ACK, END_HEADERS = 0, 1, 4, 1, 4
 REQUEST_HEADERS = {
     ":method": "POST",
     ":scheme": "http",
-    ":path": METHOD,
     ":authority": "localhost",
     "content-type": "application/grpc",
     "te": "trailers",
@@ -32,13 +32,13 @@ def frame(kind, flags=0, stream=0, payload=b""):
 
 def literal(name, value):
     """A header as HPACK writes it without any table."""
-    return b"\0" + b"".join(bytes([len(text)]) + text.encode() for text in (name, value))
+    return b"\0" + b"".join(bytes([len(text)]) + text for text in (name.encode(), value))
 
 
-def begin(port, requests, message=b""):
+def begin(port, requests, message=b"", path=b"/test/Method"):
     """A connection that begins requests, each with the beginning of a message, and then reads nothing."""
     connection = socket.create_connection(("127.0.0.1", port))
-    head = b"".join(literal(*pair) for pair in REQUEST_HEADERS.items())
+    head = b"".join(literal(name, value.encode()) for name, value in REQUEST_HEADERS.items()) + literal(":path", path)
     sent = [b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n", frame(SETTINGS), frame(SETTINGS, ACK)]
     for number in range(requests):
         stream = 2 * number + 1
@@ -57,14 +57,14 @@ async def serving(**settings):
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
-    server = grpc_server.make_server(Settings("m", "folder", port=port, **settings).with_limits(CAPTION.limits))
+    server = grpc_server.GrpcServer(Settings("m", "folder", port=port, **settings).with_limits(CAPTION.limits))
     handler = grpc.unary_unary_rpc_method_handler(method, get_model_status_pb2.GetModelStatusRequest.FromString)
-    server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler("test", {"Method": handler}),))
+    server.library.add_registered_method_handlers("test", {"Method": handler})
     await server.start()
     try:
         yield port
     finally:
-        await server.stop(0)
+        await server.finish(5)
 
 
 def request(size=3):
@@ -139,9 +139,40 @@ def test_idle_connections_are_counted_and_dropped(monkeypatch):
     asyncio.run(script())
 
 
+def test_what_has_arrived_when_the_server_ends_is_answered():
+    def ask_in_a_thread(port):
+        with grpc.insecure_channel(f"127.0.0.1:{port}", [("grpc.use_local_subchannel_pool", 1)]) as channel:
+            asked = [channel.unary_unary(METHOD).future(request(), timeout=20) for _ in range(40)]
+            return [len(each.result()) if each.exception() is None else each.code().name for each in asked]
+
+    async def script():
+        async with serving() as port:
+            answers = asyncio.create_task(asyncio.to_thread(ask_in_a_thread, port))
+            await asyncio.sleep(0.01)
+            # The library has taken all of them by then, and this loop none.
+            time.sleep(1)
+        assert await answers == [3] * 40
+
+    asyncio.run(script())
+
+
+def test_a_path_that_is_no_text_ends_nothing():
+    async def script():
+        async with serving() as port:
+            for path in (b"/test/M\xd9thod", b"/\xff", b"\xc3\xa9", b"", b"/test/Other"):
+                with begin(port, 3, b"\0\0\0\0\0", path):
+                    assert await ask(port) == 3
+            async with grpc.aio.insecure_channel(f"127.0.0.1:{port}") as channel:
+                with pytest.raises(grpc.aio.AioRpcError) as caught:
+                    await channel.unary_unary("/test/Other")(b"", timeout=5)
+            assert caught.value.code() is grpc.StatusCode.UNIMPLEMENTED
+
+    asyncio.run(script())
+
+
 def test_an_address_that_cannot_be_had():
     async def script():
         with pytest.raises(UserError, match="cannot be had"):
-            grpc_server.make_server(Settings("m", "folder", host="no.such.host.invalid").with_limits(CAPTION.limits))
+            grpc_server.GrpcServer(Settings("m", "folder", host="no.such.host.invalid").with_limits(CAPTION.limits))
 
     asyncio.run(script())

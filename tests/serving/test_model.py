@@ -15,6 +15,7 @@ def version(answer):
     made = model.Model.__new__(model.Model)
     made.version, made._typical = 3, [b"a red picture"]
     made.signatures = {"serving_default": Signature({"text": Input(STRING)}, ("image",))}
+    made._contract = types.SimpleNamespace(check_outputs=lambda name, outputs: None)
     made.run = lambda name, inputs: answer(len(inputs["text"]))
     return made
 
@@ -45,14 +46,3 @@ def test_answers_with_a_row_each_are_taken(answer):
 def test_other_answers_to_the_warm_up_are_refused(answer, named):
     with pytest.raises(UserError, match=f"^version 3: signature serving_default: {named}"):
         version(answer).warm_up((2, 4))
-
-
-def test_a_version_without_the_default_signature_is_refused(monkeypatch, tmp_path):
-    (tmp_path / "7").mkdir()
-    monkeypatch.setattr(model, "_read_manifest", lambda folder, condition: {})
-    monkeypatch.setattr(model, "_read_graph", lambda folder: None)
-    monkeypatch.setattr(model, "_load", lambda folder: types.SimpleNamespace(signatures={"encode": None}))
-    monkeypatch.setattr(model, "describe", lambda where, function, request: Signature({}, ()))
-    monkeypatch.setattr(model, "_read_typical_items", lambda path, request: [b"x"])
-    with pytest.raises(UserError, match=r"7: has no signature serving_default; it has encode$"):
-        model.Model(tmp_path / "7", types.SimpleNamespace(request="text"))

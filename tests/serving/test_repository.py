@@ -1,3 +1,7 @@
+import errno
+import threading
+from pathlib import Path
+
 import pytest
 
 from t2i_kd.errors import UserError
@@ -82,9 +86,84 @@ def test_a_new_version_replaces_the_old_one_once_it_is_whole(make, write, caplog
     assert len(refusals) == 1, "a version that does not change is looked at once"
     write(2)
     repository.poll()
+    assert newest(repository) == 1, "its files have just changed"
+    repository.poll()
     assert newest(repository) == 2
     with pytest.raises(RequestError, match=r"Specific\(m, 1\)"), repository.hold(1):
         pass
+
+
+def test_a_version_that_never_rests_is_refused_once(make, write, tmp_path, caplog):
+    write(1)
+    repository = make()
+    repository.start()
+    write(2, whole=False)
+    for size in range(10):
+        (tmp_path / "2" / "growing").write_bytes(bytes(size))
+        repository.poll()
+    assert caplog.text.count("half written") == 1
+    repository.poll()
+    assert caplog.text.count("half written") == 2
+    assert newest(repository) == 1
+
+
+def test_a_version_that_changes_while_it_is_read_is_refused(make, write, tmp_path, caplog, monkeypatch):
+    def warm_up(model, sizes):
+        if model.version == 2:
+            (tmp_path / "2" / "whole").write_bytes(b"other weights")
+
+    monkeypatch.setattr(Fake, "warm_up", warm_up)
+    write(1)
+    repository = make()
+    repository.start()
+    write(2)
+    repository.poll()
+    assert newest(repository) == 1
+    assert caplog.text.count("2: its files changed while they were read") == 1
+    monkeypatch.setattr(Fake, "warm_up", lambda model, sizes: None)
+    repository.poll()
+    repository.poll()
+    assert newest(repository) == 2
+
+
+def test_a_read_that_never_ends_is_given_up(make, write, tmp_path, caplog, monkeypatch):
+    ended, begun = threading.Event(), []
+
+    def warm_up(model, sizes):
+        if model.version == 2:
+            begun.append(model)
+            assert ended.wait(60)
+
+    monkeypatch.setattr(Fake, "warm_up", warm_up)
+    write(1)
+    repository = make(load_timeout_seconds=0.2)
+    repository.start()
+    write(2)
+    for size in (0, 0, 1, 1, 1):
+        (tmp_path / "2" / "growing").write_bytes(bytes(size))
+        repository.poll()
+    assert newest(repository) == 1
+    # Even though its files changed: the thread that reads them is still there.
+    assert len(begun) == 1
+    assert caplog.text.count("2: not read and warmed up within 0.2 seconds (--load_timeout_seconds)") == 1
+    ended.set()
+    repository._reader.join()
+    repository.poll()
+    assert newest(repository) == 2
+
+
+def test_a_folder_that_cannot_be_read_is_told_once(make, write, caplog, monkeypatch):
+    def refuse(path, pattern):
+        raise OSError(errno.EIO, "Input/output error", str(path))
+
+    write(1)
+    repository = make()
+    repository.start()
+    write(2, whole=False)
+    monkeypatch.setattr(Path, "rglob", refuse)
+    for _ in range(4):
+        repository.poll()
+    assert caplog.text.count("version 2 of m is not loaded") == 1
 
 
 def test_a_version_that_is_held_is_not_let_go(make, write):

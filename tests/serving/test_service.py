@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import json
 import threading
 
 import httpx
@@ -64,7 +65,9 @@ def ask(fake, script, **settings):
     app = make_app(service(fake, **settings))
 
     async def run():
-        async with httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://m", timeout=20) as client:
+        async with httpx.AsyncClient(
+            transport=httpx.ASGITransport(app), base_url="http://localhost", timeout=20
+        ) as client:
 
             async def post(captions, **more):
                 return await client.post("/v1/models/m:predict", json={"inputs": {"text": captions} | more})
@@ -151,7 +154,8 @@ def test_a_large_answer_leaves_room_for_small_ones(fake):
 
 def test_a_picture_counts_until_its_client_has_taken_it(fake):
     app, body = make_app(service(fake, max_pending_items=2)), b'{"instances": ["a", "b"]}'
-    scope = {"type": "http", "method": "POST", "path": "/v1/models/m:predict", "headers": [], "query_string": b""}
+    scope = {"type": "http", "method": "POST", "path": "/v1/models/m:predict", "query_string": b""}
+    scope["headers"] = [(b"host", b"localhost")]
 
     async def ask_and_take(taken):
         sent = []
@@ -200,3 +204,35 @@ def test_a_lone_surrogate_is_the_clients_fault(fake, body):
     predicted, unread = ask(fake, script)
     for answer in (predicted, unread):
         assert answer.status_code == 400 and answer.json()["error"]
+
+
+@pytest.mark.parametrize(
+    ("content_type", "status"),
+    [
+        (None, 200),
+        ("application/json", 200),
+        ("Application/JSON; charset=utf-8", 200),
+        ("application/problem+json", 200),
+        ("application/x-www-form-urlencoded", 200),
+        ("text/plain;charset=UTF-8", 415),
+        ("text/plain, application/json", 415),
+        ("multipart/form-data; boundary=x", 415),
+        ("application/octet-stream", 415),
+        ("application/jsonx", 415),
+        ("", 415),
+    ],
+)
+def test_bodies_are_json(fake, content_type, status):
+    fake.open.set()
+
+    async def script(post):
+        headers = {} if content_type is None else {"content-type": content_type}
+        body = json.dumps({"inputs": {"text": ["a red circle"]}})
+        answers = [await post.client.post("/v1/models/m:predict", content=body, headers=headers)]
+        answers.append(await post.client.post("/unread.json", content="{", headers=headers))
+        return answers
+
+    answer, unread = ask(fake, script)
+    assert (answer.status_code, unread.status_code) == (status, 400 if status == 200 else 415), answer.text
+    if status == 415:
+        assert answer.json() == {"error": f"Content-Type {content_type!r} is not known; application/json is"}

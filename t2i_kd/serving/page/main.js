@@ -72,7 +72,8 @@ async function unread(captions) {
 async function ask(path, options = {}) {
   let answer, content;
   try {
-    answer = await fetch(path, { ...options, signal: AbortSignal.timeout(PATIENCE_MS) });
+    const headers = options.body ? { "Content-Type": "application/json" } : {};
+    answer = await fetch(path, { ...options, headers, signal: AbortSignal.timeout(PATIENCE_MS) });
     content = await answer.text();
   } catch (error) {
     if (error.name === "TimeoutError") throw new Error("The endpoint did not answer within a minute.");
