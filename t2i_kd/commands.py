@@ -1,7 +1,6 @@
 """How every command starts and ends: flags in, exit code out."""
 
 import contextlib
-import json
 import os
 import re
 import sys
@@ -12,6 +11,7 @@ from absl import app, flags
 from t2i_kd import api, plugins, quiet, stopping
 from t2i_kd.command_line import WORDS, expanded, plain_path
 from t2i_kd.errors import DISK_REFUSES, UserError
+from t2i_kd.files import read_json
 
 EXIT_BAD_INPUT = 2
 HELP = ("--help", "-help", "-h", "-?", "--helpshort", "--helpfull", "--helpxml")
@@ -170,8 +170,8 @@ def check_backend():
     if not backend:
         path = os.path.join(os.environ.get("KERAS_HOME") or os.path.expanduser("~/.keras"), "keras.json")
         backend, source = "tensorflow", f"{path}: backend"
-        with contextlib.suppress(OSError, ValueError, AttributeError), open(path, encoding="utf-8") as file:
-            backend = json.load(file).get("backend", backend)
+        with contextlib.suppress(UserError, AttributeError):
+            backend = read_json(path).get("backend", backend)
     if backend not in BACKENDS:
         raise UserError(f"{source}={backend}: t2i_kd runs on {' and '.join(BACKENDS)}")
     return backend

@@ -62,8 +62,7 @@ def decode(encoded):
     """A picture's file as an upright `PIL.Image` in RGB, of its own size; as `decode_square` says, and its errors."""
     try:
         with Image.open(io.BytesIO(without_text(encoded)), formats=readable_formats()) as image:
-            if image.width * image.height > MAX_PIXELS:
-                raise UserError(f"has {image.width} x {image.height} pixels, more than {MAX_PIXELS:,}")
+            check_size(image)
             return upright_rgb(image)
     except UserError:
         raise
@@ -72,6 +71,14 @@ def decode(encoded):
         raise UserError(f"is not a {', '.join(known[:-1])} or {known[-1]} picture") from None
     except Exception as error:  # Pillow's decoders raise almost anything on a damaged file.
         raise UserError(f"cannot be decoded: {error}") from None
+
+
+def check_size(image):
+    """Raises `UserError` for an opened picture that claims more than `MAX_PIXELS`."""
+    # The picture within an ICO may be larger than the ICO says.
+    width, height = image.ico.getimage(image.size).size if image.format == "ICO" else image.size
+    if width * height > MAX_PIXELS:
+        raise UserError(f"has {width} x {height} pixels, more than {MAX_PIXELS:,}")
 
 
 def upright_rgb(image):
