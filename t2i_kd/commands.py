@@ -14,6 +14,8 @@ from t2i_kd.errors import DISK_REFUSES, UserError
 from t2i_kd.files import read_json
 
 EXIT_BAD_INPUT = 2
+# Of a refusal, in characters.
+LONGEST_MESSAGE = 4000
 HELP = ("--help", "-help", "-h", "-?", "--helpshort", "--helpfull", "--helpxml")
 COMMON = "Every command"
 BACKENDS = ("tensorflow", "jax")
@@ -34,6 +36,8 @@ def run(main, define_flags, description, explain_unknown=lambda name: ""):
         description: the command in a sentence, for `--help`.
         explain_unknown: function from the name of an unknown flag to the error; where that is empty, it is absl's.
     """
+    # A path may hold what no encoding has.
+    sys.stdout.reconfigure(errors="backslashreplace")
     sys.stdout, sys.stderr = _Pipe(sys.stdout), _Pipe(sys.stderr)
     stopping.end_at_once()
     try:
@@ -253,5 +257,9 @@ def _call(main, argv):
 
 
 def _exit_bad_input(message):
-    print("error: " + " ".join(message.split()), file=sys.stderr)
+    # A file's words may be anything, and of any length.
+    line = "".join(each if each.isprintable() else "\N{REPLACEMENT CHARACTER}" for each in " ".join(message.split()))
+    if len(line) > LONGEST_MESSAGE:
+        line = f"{line[: LONGEST_MESSAGE // 2]} ... {line[-LONGEST_MESSAGE // 2 :]}"
+    print(f"error: {line}", file=sys.stderr)
     sys.exit(EXIT_BAD_INPUT)
