@@ -86,10 +86,10 @@ def recipe_from_json(text, source="recipe.json"):
     """
     values = parse_recipe(text, source)
     name = values.get("system", DEFAULT)
-    if name not in ROOMS and not (isinstance(name, str) and plugins.is_imported(name)):
+    if not isinstance(name, str) or (name not in ROOMS and not plugins.is_imported(name)):
         raise UserError(
-            f"{source}: its system {name!r} is none of {', '.join(ROOMS)}; a system of your own is imported by "
-            "--import_module=MODULE, or by Python's import"
+            f"{source}: its system {repr(name)[:100]} is none of {', '.join(ROOMS)}; a system of your own is imported "
+            "by --import_module=MODULE, or by Python's import"
         )
     return find(name).recipe.from_json(text, source)
 

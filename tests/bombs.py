@@ -44,9 +44,8 @@ def write_zip(path, entries):
             listed += name.encode()
             file.write(b"PK\x03\x04" + known + name.encode() + packed)
         at = file.tell()
-        file.write(
-            listed + b"PK\x05\x06" + struct.pack("<HHHHLLH", 0, 0, len(entries), len(entries), len(listed), at, 0)
-        )
+        count = len(entries)
+        file.write(listed + b"PK\x05\x06" + struct.pack("<HHHHLLH", 0, 0, count, count, len(listed), at, 0))
 
 
 def write_npz(path, arrays):

@@ -1,4 +1,4 @@
-"""Whatever stands on a command line of training or in a recipe's file: a recipe, or one line that names what is wrong."""
+"""Whatever stands on a command line of training or in a recipe's file: a recipe, or one line that names it."""
 
 import copy
 import json
