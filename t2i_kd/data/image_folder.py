@@ -18,6 +18,8 @@ Splits: `split`, or a folder of that name, is `train`, `validation` or `test`, o
 all, `t2i_kd.data.holdout` holds out a tenth of the pictures as `test` by their names and the rest is `train`; pictures
 of the same bytes, and copies by their name (`x.png`, `x (1).png`), stay on one side.
 
+A file of metadata has up to 64 MiB and a million lines, a picture up to 1000 captions.
+
 Nothing is left out in silence: what is neither a picture nor its captions is a bad example, a picture that the metadata
 do not list is told. Pictures of any size and shape are cut to their centred square and resized; see
 `t2i_kd.data.decoding`.
