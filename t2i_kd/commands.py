@@ -5,6 +5,7 @@ import os
 import re
 import sys
 import textwrap
+import warnings
 
 from absl import app, flags
 
@@ -39,6 +40,8 @@ def run(main, define_flags, description, explain_unknown=lambda name: ""):
     # A path may hold what no encoding has.
     sys.stdout.reconfigure(errors="backslashreplace")
     sys.stdout, sys.stderr = _Pipe(sys.stdout), _Pipe(sys.stderr)
+    # Pillow's word on a picture that is then refused in a line of our own.
+    warnings.filterwarnings("ignore", "Image size .* exceeds limit")
     stopping.end_at_once()
     try:
         _run(main, define_flags, description, explain_unknown)

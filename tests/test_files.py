@@ -23,18 +23,18 @@ from t2i_kd.text.tokenizer import Tokenizer
 folder = Path(sys.argv[1])
 measured(lambda: Tokenizer.load(folder / "vocabulary.txt", "words", 8))
 measured(lambda: read_json(folder / "many.json", 2**26))
-for name in ("wide.png", "wide.bmp", "large.png", "hidden.ico"):
-    measured(lambda: ImageCondition(8).check((folder / name).read_bytes()))
+for name in ("wide.png", "wide.bmp", "large.png", "hidden.ico", "bitmap.ico", "grey.png"):
+    measured(lambda: ImageCondition(8).check((folder / name).read_bytes())[:0])
 """
 
 
-def png(width, height, rows=b""):
+def png(width, height, rows=b"", bits=8):
     """A PNG that claims a size."""
 
     def chunk(kind, content):
         return struct.pack(">L", len(content)) + kind + content + struct.pack(">L", zlib.crc32(kind + content))
 
-    head = chunk(b"IHDR", struct.pack(">LLBBBBB", width, height, 8, 0, 0, 0, 0))
+    head = chunk(b"IHDR", struct.pack(">LLBBBBB", width, height, bits, 0, 0, 0, 0))
     return b"\x89PNG\r\n\x1a\n" + head + chunk(b"IDAT", zlib.compress(rows)) + chunk(b"IEND", b"")
 
 
@@ -56,6 +56,8 @@ def test_what_takes_much_memory_is_refused_before_it_does(tmp_path):
     (tmp_path / "wide.bmp").write_bytes(bmp(50_000, 50_000))
     (tmp_path / "large.png").write_bytes(png(9000, 9000))
     (tmp_path / "hidden.ico").write_bytes(ico(png(9000, 9000)))
+    (tmp_path / "bitmap.ico").write_bytes(ico(bmp(9000, 9000)[14:]))
+    (tmp_path / "grey.png").write_bytes(png(7000, 2000, 2000 * bytes(1 + 2 * 7000), bits=16))
     expected = (
         "vocabulary.txt: more than 1,000,000 tokens",
         "many.json: holds more than 4,000,000 values",
@@ -63,6 +65,8 @@ def test_what_takes_much_memory_is_refused_before_it_does(tmp_path):
         "image: cannot be decoded: Image size (2500000000 pixels) exceeds limit",
         "image: has 9000 x 9000 pixels, more than 50,000,000",
         "image: has 9000 x 9000 pixels, more than 50,000,000",
+        "image: has 9000 x 9000 pixels, more than 50,000,000",
+        "took b",
     )
     found = bombs.run(READ, tmp_path)
     for (mebibytes, said), part in zip(found, expected, strict=True):

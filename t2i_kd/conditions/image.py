@@ -21,7 +21,7 @@ READ = ("JPEG", "PNG")
 # Of a student's input, in pixels.
 LARGEST_SIDE = 4096
 # What is only recognised in a request, so that it can be refused by its name.
-RECOGNISED = ("GIF", "BMP", "WEBP", "TIFF", "JPEG2000", "ICO")
+RECOGNISED = ("GIF", "BMP", "WEBP", "TIFF", "JPEG2000")
 # What a graph decodes: the format, and the modes in which it and Pillow agree on every pixel. A camera's JPEG that
 # holds a preview too is an MPO to Pillow.
 IN_GRAPH = {"JPEG": ("RGB", "L"), "MPO": ("RGB", "L"), "PNG": ("RGB", "RGBA", "L", "LA", "P")}

@@ -152,7 +152,7 @@ def _checked_seeds(seeds, count):
 def _decoded(row, png):
     try:
         with Image.open(io.BytesIO(png)) as image:
-            check_size(image)
+            check_size(*image.size)
             return image.convert("RGB")
     except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
         raise ServingError(INTERNAL, f"image {row} of the answer cannot be read: {error}") from None
