@@ -27,12 +27,9 @@ def load_application(name, weights, flag, keras_file="the file", instead="", inc
     Raises:
         UserError: naming the flag, when the weights cannot be downloaded or do not fit.
     """
-    if weights not in (None, "imagenet"):
-        try:
-            check_hdf5(weights)
-        except UserError as error:
-            raise UserError(f"--{flag}: {error}") from None
     try:
+        if weights not in (None, "imagenet"):
+            check_hdf5(weights)
         return getattr(keras.applications, name)(include_top=include_top, weights=weights, **options)
     except Exception as error:  # Keras raises anything from URLError to KeyError here
         reason = " ".join(str(error).split())[:200]
