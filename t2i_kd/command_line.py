@@ -4,6 +4,7 @@ import os
 import re
 
 from t2i_kd.errors import UserError
+from t2i_kd.files import read_text
 
 # Flags whose values are words for people or for the network, and never paths.
 WORDS = ("caption", "stage", "version_label")
@@ -14,6 +15,8 @@ VARIABLE = re.compile(r"\$(\w+|\{\w+\})")
 COMMENTS = ("#", "//")
 QUOTES = ("'", '"')
 RUN = "run:"
+# Files of flags that include one another.
+MOST_FILES = 100
 
 
 def expanded(arguments):
@@ -25,7 +28,7 @@ def expanded(arguments):
     Raises:
         UserError: naming a file that cannot be read or includes itself, or a line that cannot be understood.
     """
-    found, rest = [], list(arguments)
+    found, rest, read = [], list(arguments), []
     while rest:
         argument = rest.pop(0)
         if argument == "--":
@@ -38,26 +41,26 @@ def expanded(arguments):
             if not rest:
                 raise UserError("--flagfile: missing; name the file")
             value = rest.pop(0)
-        found += _of_file(value, ())
+        found += _of_file(value, (), read)
     return found
 
 
-def _of_file(name, including):
+def _of_file(name, including, read):
     path = plain_path(name, "flagfile")
     if os.path.realpath(path) in including:
         raise UserError(f"--flagfile: {path} includes itself")
+    read.append(path)
+    if len(read) > MOST_FILES:
+        raise UserError(f"--flagfile: {path}: more than {MOST_FILES} files are included")
     try:
-        with open(path, encoding="utf-8-sig") as file:
-            lines = file.read().split("\n")
-    except OSError as error:
-        raise UserError(f"--flagfile: cannot read {path}: {error.strerror or error}") from None
-    except UnicodeDecodeError:
-        raise UserError(f"--flagfile: cannot read {path}: not text in UTF-8") from None
+        lines = read_text(path).removeprefix("\ufeff").split("\n")
+    except UserError as error:
+        raise UserError(f"--flagfile: cannot read {error}") from None
     found = []
     for number, line in enumerate(lines, 1):
         argument = _of_line(line.strip(), f"--flagfile: {path} line {number}")
         if argument.lstrip("-").startswith("flagfile="):
-            found += _of_file(argument.partition("=")[2], (*including, os.path.realpath(path)))
+            found += _of_file(argument.partition("=")[2], (*including, os.path.realpath(path)), read)
         elif argument:
             found.append(argument)
     return found

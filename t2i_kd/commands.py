@@ -1,19 +1,22 @@
 """How every command starts and ends: flags in, exit code out."""
 
 import contextlib
-import json
 import os
 import re
 import sys
 import textwrap
+import warnings
 
 from absl import app, flags
 
 from t2i_kd import api, plugins, quiet, stopping, trust
 from t2i_kd.command_line import WORDS, expanded, plain_path
 from t2i_kd.errors import DISK_REFUSES, UserError
+from t2i_kd.files import read_json
 
 EXIT_BAD_INPUT = 2
+# Of a refusal, in characters.
+LONGEST_MESSAGE = 4000
 HELP = ("--help", "-help", "-h", "-?", "--helpshort", "--helpfull", "--helpxml")
 COMMON = "Every command"
 BACKENDS = ("tensorflow", "jax")
@@ -34,7 +37,11 @@ def run(main, define_flags, description, explain_unknown=lambda name: ""):
         description: the command in a sentence, for `--help`.
         explain_unknown: function from the name of an unknown flag to the error; where that is empty, it is absl's.
     """
+    # A path may hold what no encoding has.
+    sys.stdout.reconfigure(errors="backslashreplace")
     sys.stdout, sys.stderr = _Pipe(sys.stdout), _Pipe(sys.stderr)
+    # Pillow's word on a picture that is then refused in a line of our own.
+    warnings.filterwarnings("ignore", "Image size .* exceeds limit")
     stopping.end_at_once()
     try:
         _run(main, define_flags, description, explain_unknown)
@@ -185,8 +192,8 @@ def check_backend():
     if not backend:
         path = os.path.join(os.environ.get("KERAS_HOME") or os.path.expanduser("~/.keras"), "keras.json")
         backend, source = "tensorflow", f"{path}: backend"
-        with contextlib.suppress(OSError, ValueError, AttributeError), open(path, encoding="utf-8") as file:
-            backend = json.load(file).get("backend", backend)
+        with contextlib.suppress(UserError, AttributeError):
+            backend = read_json(path).get("backend", backend)
     if backend not in BACKENDS:
         raise UserError(f"{source}={backend}: t2i_kd runs on {' and '.join(BACKENDS)}")
     return backend
@@ -272,5 +279,9 @@ def _call(main, argv):
 
 
 def _exit_bad_input(message):
-    print("error: " + " ".join(message.split()), file=sys.stderr)
+    # A file's words may be anything, and of any length.
+    line = "".join(each if each.isprintable() else "\N{REPLACEMENT CHARACTER}" for each in " ".join(message.split()))
+    if len(line) > LONGEST_MESSAGE:
+        line = f"{line[: LONGEST_MESSAGE // 2]} ... {line[-LONGEST_MESSAGE // 2 :]}"
+    print(f"error: {line}", file=sys.stderr)
     sys.exit(EXIT_BAD_INPUT)

@@ -13,10 +13,10 @@ from absl import flags
 
 from t2i_kd import api, commands
 from t2i_kd.errors import UserError
+from t2i_kd.files import LARGEST_PICTURE, read_bytes
 from t2i_kd.imaging import captioned_grid, encode_png, to_uint8, write_file_atomically
 
 SEEDS = range(-(2**63), 2**63)
-LARGEST_FILE = 256 << 20
 DESCRIPTION = "Generates the images of captions, or of images, with a trained or exported model, and writes one PNG."
 
 
@@ -109,11 +109,9 @@ def _read(paths):
     contents = []
     for path in paths:
         try:
-            if Path(path).stat().st_size > LARGEST_FILE:
-                raise UserError(f"--image: {path} is larger than {LARGEST_FILE:,} bytes")
-            contents.append(Path(path).read_bytes())
-        except OSError as error:
-            raise UserError(f"--image: {path}: {error.strerror or error}") from None
+            contents.append(read_bytes(path, LARGEST_PICTURE))
+        except UserError as error:
+            raise UserError(f"--image: {error}") from None
     return contents
 
 

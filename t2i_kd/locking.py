@@ -10,6 +10,7 @@ from pathlib import Path
 from absl import logging
 
 from t2i_kd.errors import UserError
+from t2i_kd.files import read_json
 
 try:
     import fcntl
@@ -83,7 +84,7 @@ def _sign(file):
 
 def _holder(path):
     try:
-        signed = json.loads(path.read_text("utf-8"))
+        signed = read_json(path)
         return f"process {signed['process']} on {signed['host']} since {signed['since']}"
-    except (OSError, ValueError, KeyError, TypeError):
+    except (UserError, KeyError, TypeError):
         return "another process"

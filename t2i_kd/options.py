@@ -9,14 +9,17 @@ from dataclasses import dataclass, field
 
 from t2i_kd.errors import UserError
 
+# The largest whole number of an option; of sides in pixels; and of widths: channels, units, numbers of a vector.
+LARGEST_NUMBER, LARGEST_SIDE, LARGEST_WIDTH = 2**31 - 1, 4096, 2**14
 
-def option(default, help_text, choices=None, free=False):
+
+def option(default, help_text, choices=None, free=False, most=LARGEST_NUMBER):
     """A field that is a flag: its default, its help in whole sentences, and the values that it may take, if few.
 
-    `free` is an option that a run may change on its way: it decides no weight, or only through what is read from files,
-    whose digests the run keeps (see `t2i_kd.training.inputs`).
+    `most` is the largest value of a number. `free` is an option that a run may change on its way: it decides no weight,
+    or only through what is read from files, whose digests the run keeps (see `t2i_kd.training.inputs`).
     """
-    return field(default=default, metadata={"help": help_text, "choices": choices, "free": free})
+    return field(default=default, metadata={"help": help_text, "choices": choices, "free": free, "most": most})
 
 
 @dataclass(frozen=True)
@@ -29,7 +32,9 @@ class DataOptions:
         "paired_folder and unpaired_folder, or a module of your own on Python's path, as in my_package.my_data.",
     )
     data_dir: str = option("", "The folder or .zip of the data set, where it needs one.", free=True)
-    resolution: int = option(32, "The side of the images in pixels. A teacher may ask for a multiple of 32.")
+    resolution: int = option(
+        32, "The side of the images in pixels. A teacher may ask for a multiple of 32.", most=LARGEST_SIDE
+    )
     flip: bool = option(False, "Mirror a random half of the training images left to right.")
     data_fraction: float = option(
         1.0,
@@ -57,14 +62,15 @@ class TextOptions:
         "precomputed (vectors from files) or hub (a TF-Hub sentence encoder).",
         ("gru", "char_cnn_rnn", "precomputed", "hub"),
     )
-    text_dim: int = option(1024, "The width of the text vector. The paper's is 1024.")
+    text_dim: int = option(1024, "The width of the text vector. The paper's is 1024.", most=LARGEST_WIDTH)
     text_length: int = option(
         0,
         "How many tokens of a caption are kept. 0 stands for as many words as the longest training caption has, 32 to "
         "128 (gru), or 201 characters (char_cnn_rnn).",
         free=True,
+        most=2000,
     )
-    word_dim: int = option(64, "The width of a word's vector, for gru.")
+    word_dim: int = option(64, "The width of a word's vector, for gru.", most=LARGEST_WIDTH)
     text_weights: str = option("", "The .weights.h5 of a pretrained text encoder to start from.", free=True)
     embeddings_dir: str = option("", "The folder of Reed's embedding pickles, for precomputed.", free=True)
     hub_handle: str = option("", "The TF-Hub handle, or a local folder, for hub.", free=True)
@@ -128,6 +134,7 @@ class DualEncoderOptions:
         0,
         "The side at which the teacher sees images, in pixels. 0 stands for 128 (conse), or the network's own "
         "(conse:NETWORK, clip).",
+        most=LARGEST_SIDE,
     )
     teacher_resize: str = option(
         "bicubic",
@@ -156,6 +163,7 @@ class StudentOptions:
         "The width of the noise beside the text vector. 0, the paper's for SDN, makes the student deterministic. SDN's "
         "images differ by their noise only after a stage of objective=adversarial: its distances alone ask for one "
         "image a caption.",
+        most=LARGEST_WIDTH,
     )
     whiten_text: bool = option(
         False, "Start with an affine map after the text encoder that makes the training captions' vectors white."
@@ -180,11 +188,13 @@ class MirroredOptions:
         1.0,
         "The factor on the generator's channel counts. A stage of objective=mirrored that compares more than the image "
         "needs the teacher's: 1 for vgg19, 0.25 for vgg19_slim; the others take any.",
+        most=16,
     )
     head_rank: int = option(
         0,
         "The rank of the dense layers between fc7 and the first map, which hold most weights. 0, the paper's, is full "
         "rank.",
+        most=LARGEST_WIDTH,
     )
     initializer: str = option(
         "paper",
@@ -208,8 +218,8 @@ class MirroredOptions:
 class TrainingOptions:
     """The training"""
 
-    batch_size: int = option(12, "How many examples a step has. The paper's is 12.")
-    seed: int = option(0, "The seed of initial weights, order, flips, captions and noise.")
+    batch_size: int = option(12, "How many examples a step has. The paper's is 12.", most=2**16)
+    seed: int = option(0, "The seed of initial weights, order, flips, captions and noise.", most=2**32 - 1)
     ema: float = option(
         0.0, "The decay of the weights' moving average, which then is what is kept. 0 keeps the weights themselves."
     )
@@ -249,7 +259,9 @@ class GanOptions:
         "hinge", "The loss on the discriminators' scores: hinge, or bce for binary cross-entropy.", ("hinge", "bce")
     )
     discriminator_channels: int = option(
-        32, "The channels of the discriminators' first layer; they double at each halving of the side."
+        32,
+        "The channels of the discriminators' first layer; they double at each halving of the side.",
+        most=LARGEST_WIDTH,
     )
     discriminator_learning_rate: float = option(
         0.0,

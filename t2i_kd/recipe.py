@@ -6,14 +6,17 @@ reads, and `stages`. `run_dir/recipe.json` keeps it.
 
 import dataclasses
 import json
+import math
 import re
 import typing
 from dataclasses import dataclass
-from pathlib import Path
 
 from t2i_kd.errors import UserError
+from t2i_kd.files import parse_json
 
 RECIPE_FILE = "recipe.json"
+# Of a stage's fields, and of an option that says no other bound.
+LARGEST_NUMBER = 2**31 - 1
 
 
 @dataclass(frozen=True)
@@ -72,6 +75,10 @@ class Recipe:
         for name in names:
             if names.count(name) > 1:
                 raise UserError(f"--stage: two stages are named {name!r}")
+        for stage in self.stages:
+            _check_numbers(stage, f"--stage {stage.name}: ")
+        for name in self.groups():
+            _check_numbers(getattr(self, name), "--")
 
     @classmethod
     def groups(cls):
@@ -116,26 +123,15 @@ class Recipe:
         Raises:
             UserError: naming the source and the field that is unknown or wrong.
         """
-        return _from_dict(cls, parse_json(text, source), source)
+        return _from_dict(cls, parse_recipe(text, source), source)
 
 
-def parse_json(text, source):
+def parse_recipe(text, source):
     """A recipe's JSON as a dict. Raises `UserError` that names the source."""
-    try:
-        values = json.loads(text)
-    except json.JSONDecodeError as error:
-        raise UserError(f"{source}: not JSON: {error}") from None
+    values = parse_json(text, source)
     if not isinstance(values, dict):
         raise UserError(f"{source}: a recipe is not an object")
     return values
-
-
-def read_text(path):
-    """A file's text. Raises `UserError` when it cannot be read."""
-    try:
-        return Path(path).read_text("utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        raise UserError(f"{path}: {error}") from None
 
 
 def _from_dict(cls, values, source):
@@ -148,7 +144,7 @@ def _from_dict(cls, values, source):
     known = {name: _value(hints[name], name, value, source) for name, value in values.items()}
     try:
         recipe = cls(**known)
-    except TypeError as error:
+    except (UserError, TypeError) as error:
         raise UserError(f"{source}: {error}") from None
     _check_choices(recipe, source)
     return recipe
@@ -161,9 +157,9 @@ def _value(kind, name, value, source):
         return tuple(_item(typing.get_args(kind)[0], name, item, source) for item in value)
     # A bool is an int to Python, and not to a reader.
     fits = isinstance(value, typing.get_origin(kind) or kind) and (kind is bool or not isinstance(value, bool))
-    if fits or (kind is float and type(value) is int):
+    if fits or (kind is float and type(value) is int and abs(value) <= LARGEST_NUMBER):
         return kind(value)
-    raise UserError(f"{source}: {name} is not of type {getattr(kind, '__name__', kind)}: {value!r}")
+    raise UserError(f"{source}: {name} is not of type {getattr(kind, '__name__', kind)}: {repr(value)[:100]}")
 
 
 def _item(kind, name, item, source):
@@ -174,8 +170,19 @@ def _item(kind, name, item, source):
     if not parts:
         return _value(kind, name, item, source)
     if not isinstance(item, list) or len(item) != len(parts):
-        raise UserError(f"{source}: {name} holds {item!r}, not {len(parts)} values")
+        raise UserError(f"{source}: {name} holds {repr(item)[:100]}, not {len(parts)} values")
     return tuple(_value(part, name, value, source) for part, value in zip(parts, item, strict=True))
+
+
+def _check_numbers(values, named):
+    """Raises `UserError`, its beginning `named`, for a number that is not finite or larger than its field may be."""
+    for item in dataclasses.fields(values):
+        value, most = getattr(values, item.name), item.metadata.get("most", LARGEST_NUMBER)
+        held = value if isinstance(value, tuple) else (value,)
+        for number in (part for each in held for part in (each if isinstance(each, tuple) else (each,))):
+            if isinstance(number, int | float) and not -most <= number <= most:
+                told = f"more than {most:,}" if most < number < math.inf else "not finite or far below 0"
+                raise UserError(f"{named}{item.name}: {str(number)[:40]} is {told}")
 
 
 def _check_choices(values, source):
@@ -183,7 +190,7 @@ def _check_choices(values, source):
         choices = item.metadata.get("choices")
         value = getattr(values, item.name)
         if choices and value not in choices:
-            raise UserError(f"{source}: {item.name} is {value!r}, none of {', '.join(choices)}")
+            raise UserError(f"{source}: {item.name} is {repr(value)[:100]}, none of {', '.join(choices)}")
 
 
 def differences(theirs, ours):

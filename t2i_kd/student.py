@@ -4,8 +4,9 @@ In a folder it is `student.keras`, the whole network in Keras's own format, and 
 to use it, whatever trained it.
 """
 
+import contextlib
 import dataclasses
-import zipfile
+import math
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -16,12 +17,15 @@ from t2i_kd.conditions.base import Condition
 from t2i_kd.conditions.catalogue import load_condition
 from t2i_kd.errors import UserError
 from t2i_kd.imaging import write_file_atomically
+from t2i_kd.weight_files import check_keras
 
 WEIGHTS_FILE = "student.keras"
 # Beside a stage's own: the student of the step whose measurements were best.
 BEST_FILE = "best.keras"
 IMAGE = "image"
 NOISE = "noise"
+# Of one image in a layer's output, and what a network may have beside the weights that its file holds.
+LARGEST_MAP, SPARE_WEIGHTS = 2**28, 2**20
 
 
 @dataclass(frozen=True)
@@ -49,6 +53,8 @@ class Student:
             raise UserError(
                 f"student: the network's outputs {', '.join(outputs)} hold no image [batch, height, width, 3]"
             )
+        if not isinstance(outputs[IMAGE].shape[1], int):
+            raise UserError("student: the network's images have no side that is known")
 
     @property
     def resolution(self):
@@ -157,14 +163,51 @@ def load_network(path):
     path = Path(path)
     if not path.is_file():
         raise UserError(f"{path}: no such file; has the run finished?")
+    stored = check_keras(path)
     try:
-        return keras.models.load_model(path, compile=False, safe_mode=True)
-    except (OSError, ValueError, KeyError, TypeError, AttributeError, zipfile.BadZipFile) as error:
+        with _weights_at_most(stored + SPARE_WEIGHTS):
+            network = keras.models.load_model(path, compile=False, safe_mode=True)
+        _check_maps(network)
+        return network
+    # Keras and TensorFlow raise anything on a configuration of others.
+    except Exception as error:
         # Keras wraps an error once for each model that the layer lies in; the last part is what is wrong.
         reason = " ".join(str(error).split()).rpartition("Exception encountered: ")[2]
         if "Could not locate" in reason:
             reason = f"{reason.partition('. ')[0]}; layers of your own are imported by --import_module=MODULE"
         raise UserError(f"{path}: not a network that can be read: {reason[:300]}") from None
+
+
+@contextlib.contextmanager
+def _weights_at_most(count):
+    """Within it, the layers that are made may have so many numbers as weights; more raise `UserError`.
+
+    Keras makes a network's weights from its configuration, whatever that asks for, before it reads their values.
+    """
+    add_weight, left = keras.layers.Layer.add_weight, [count]
+
+    def counted(layer, *arguments, **options):
+        shape = arguments[0] if arguments else options.get("shape") or ()
+        left[0] -= math.prod(shape)
+        if left[0] < 0:
+            raise UserError(f"its layer {layer.name} has more weights than the file holds")
+        return add_weight(layer, *arguments, **options)
+
+    keras.layers.Layer.add_weight = counted
+    try:
+        yield
+    finally:
+        keras.layers.Layer.add_weight = add_weight
+
+
+def _check_maps(network):
+    """Raises `UserError` where a layer's output of one image is larger than `LARGEST_MAP`."""
+    for layer in network.layers:
+        if isinstance(layer, keras.Model):
+            _check_maps(layer)
+        for output in keras.tree.flatten(getattr(layer, "output", ())):
+            if math.prod(side or 1 for side in output.shape[1:]) > LARGEST_MAP:
+                raise UserError(f"its layer {layer.name} gives {tuple(output.shape[1:])} numbers for an image")
 
 
 def in_float32(network):

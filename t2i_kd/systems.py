@@ -13,7 +13,8 @@ from typing import Any
 
 from t2i_kd import plugins
 from t2i_kd.errors import UserError
-from t2i_kd.recipe import Recipe, parse_json, read_text
+from t2i_kd.files import read_text
+from t2i_kd.recipe import Recipe, parse_recipe
 
 ROOMS = {
     "sdn": "t2i_kd.sdn",
@@ -83,12 +84,12 @@ def recipe_from_json(text, source="recipe.json"):
     Raises:
         UserError: naming the source, and the system or the field that is unknown or wrong.
     """
-    values = parse_json(text, source)
+    values = parse_recipe(text, source)
     name = values.get("system", DEFAULT)
-    if name not in ROOMS and not (isinstance(name, str) and plugins.is_imported(name)):
+    if not isinstance(name, str) or (name not in ROOMS and not plugins.is_imported(name)):
         raise UserError(
-            f"{source}: its system {name!r} is none of {', '.join(ROOMS)}; a system of your own is imported by "
-            "--import_module=MODULE, or by Python's import"
+            f"{source}: its system {repr(name)[:100]} is none of {', '.join(ROOMS)}; a system of your own is imported "
+            "by --import_module=MODULE, or by Python's import"
         )
     return find(name).recipe.from_json(text, source)
 

@@ -12,8 +12,11 @@ import re
 from pathlib import Path
 
 from t2i_kd.errors import UserError
+from t2i_kd.files import read_bytes
 
 SAVED_MODEL = "saved_model.pb"
+# In bytes: protocol buffers have no more.
+LARGEST_GRAPH = 2**31
 # Operations that TensorFlow counts as having an effect, and whose effect stays within the model.
 HARMLESS = re.compile(
     "Assert|Empty|Placeholder|"
@@ -78,9 +81,7 @@ def check_graph(folder):
 
     path = Path(folder) / SAVED_MODEL
     try:
-        saved = saved_model_pb2.SavedModel.FromString(path.read_bytes())
-    except OSError as error:
-        raise UserError(f"{path}: {error.strerror or error}") from None
+        saved = saved_model_pb2.SavedModel.FromString(read_bytes(path, LARGEST_GRAPH))
     except DecodeError:
         raise UserError(f"{path}: no SavedModel") from None
     found = sorted({name for graph in saved.meta_graphs for name in _effects(graph)})

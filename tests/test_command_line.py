@@ -6,6 +6,7 @@ import pytest
 
 from t2i_kd.command_line import expanded, plain_path
 from t2i_kd.errors import UserError
+from tests.commands import refused
 
 
 @pytest.fixture
@@ -122,3 +123,17 @@ def test_what_is_no_path_is_refused(given, named):
 def test_handles_may_be_addresses():
     assert plain_path("https://tfhub.dev/x/1", "hub_handle") == "https://tfhub.dev/x/1"
     assert plain_path("~/encoder", "hub_handle") == os.path.expanduser("~/encoder")
+
+
+def test_a_pipe_is_not_waited_for(tmp_path):
+    os.mkfifo(tmp_path / "pipe")
+    assert refused(f"--flagfile={tmp_path / 'pipe'}") == f"error: --flagfile: cannot read {tmp_path}/pipe: not a file"
+
+
+def test_files_that_double_the_next_one_end(tmp_path):
+    """Each of 40 includes the next one twice: a million million files."""
+    for number in range(40):
+        (tmp_path / f"{number}.flags").write_text(2 * f"--flagfile={tmp_path}/{number + 1}.flags\n")
+    (tmp_path / "40.flags").write_text("--flip\n")
+    with pytest.raises(UserError, match=r"--flagfile: .*: more than 100 files are included"):
+        expanded([f"--flagfile={tmp_path}/0.flags"])

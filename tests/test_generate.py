@@ -157,3 +157,10 @@ def test_the_command_ends_with_2_and_one_line(arguments, named, tmp_path):
     lines = finished.stderr.decode().splitlines()
     assert len(lines) == 1 and named in lines[0]
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_pipe_is_not_waited_for(grey_translation, photos):
+    os.mkfifo(photos / "pipe.png")
+    for name in ("pipe.png", "/dev/zero"):
+        with pytest.raises(UserError, match=f"--image: .*{name}: not a file"):
+            generate.write_images("model", [], [str(photos / name)], 0, photos / "out.png")

@@ -177,7 +177,7 @@ def test_a_run_of_the_format_before_is_named(load, saved, tmp_path):
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        ("{", "unreadable"),
+        ("{", "not JSON"),
         ("[]", "not a condition of format 1"),
         ('{"format_version": 2, "kind": "caption"}', "not a condition of format 1"),
         ('{"format_version": 1, "kind": "smell"}', "kind 'smell' is none of caption, image"),

@@ -6,6 +6,7 @@ from pathlib import Path
 from t2i_kd.conditions.base import Condition, Input, Limits
 from t2i_kd.data.captioned_images import check_caption
 from t2i_kd.errors import UserError
+from t2i_kd.files import read_text
 from t2i_kd.imaging import write_file_atomically
 from t2i_kd.text.base import TextFrontEnd
 from t2i_kd.text.front_end import load_front_end
@@ -102,11 +103,7 @@ class CaptionCondition(Condition):
 
     def load_items(self, folder):
         path = Path(folder) / CAPTIONS_FILE
-        try:
-            lines = path.read_text("utf-8").splitlines()
-        except (OSError, UnicodeDecodeError) as error:
-            raise UserError(f"{path}: {error}") from None
-        captions = [line for line in lines if line.strip()]
+        captions = [line for line in read_text(path).splitlines() if line.strip()]
         if not captions:
             raise UserError(f"{path}: holds no caption")
         return captions

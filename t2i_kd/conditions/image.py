@@ -11,14 +11,17 @@ from t2i_kd.conditions.base import Condition, Input, Limits
 from t2i_kd.conditions.resizing import resize_square, resize_square_in_graph
 from t2i_kd.data.decoding import MAX_PIXELS, decode, readable_formats, upright_rgb, without_text
 from t2i_kd.errors import UserError
+from t2i_kd.files import LARGEST_PICTURE, read_bytes
 from t2i_kd.imaging import encode_png
 
 SOURCE = "source"
 ITEMS_FOLDER = "source_images"
 ORIENTATION = 0x0112
 READ = ("JPEG", "PNG")
+# Of a student's input, in pixels.
+LARGEST_SIDE = 4096
 # What is only recognised in a request, so that it can be refused by its name.
-RECOGNISED = ("GIF", "BMP", "WEBP", "TIFF", "JPEG2000", "ICO")
+RECOGNISED = ("GIF", "BMP", "WEBP", "TIFF", "JPEG2000")
 # What a graph decodes: the format, and the modes in which it and Pillow agree on every pixel. A camera's JPEG that
 # holds a preview too is an MPO to Pillow.
 IN_GRAPH = {"JPEG": ("RGB", "L"), "MPO": ("RGB", "L"), "PNG": ("RGB", "RGBA", "L", "LA", "P")}
@@ -126,7 +129,7 @@ class ImageCondition(Condition):
         paths = sorted((Path(folder) / ITEMS_FOLDER).glob("*.png"))
         if not paths:
             raise UserError(f"{Path(folder) / ITEMS_FOLDER}: holds no image")
-        return [path.read_bytes() for path in paths]
+        return [read_bytes(path, LARGEST_PICTURE) for path in paths]
 
     def describe(self):
         return self._described(formats=list(READ))
@@ -135,9 +138,11 @@ class ImageCondition(Condition):
     def load(cls, folder, described):
         """The condition of `describe()`'s values."""
         height, width, channels = described["inputs"][SOURCE]["shape"]
-        if height != width or channels != 3 or height < 1:
-            raise UserError(f"{folder}: condition.json: {SOURCE} is not a square of three channels")
-        return cls(int(height))
+        if height != width or channels != 3 or type(height) is not int or not 1 <= height <= LARGEST_SIDE:
+            raise UserError(
+                f"{folder}: condition.json: {SOURCE} is not a square of three channels and 1 to {LARGEST_SIDE:,} pixels"
+            )
+        return cls(height)
 
     @staticmethod
     def _pixels(item):
@@ -162,7 +167,7 @@ class ImageCondition(Condition):
                 with Image.open(io.BytesIO(without_text(item)), formats=readable_formats()) as image:
                     if _graph_reads(image, item):
                         return item
-            except OSError:
+            except (OSError, Image.DecompressionBombError):
                 pass  # `_pixels` says what is wrong
         return encode_png(self._pixels(item))
 

@@ -2,6 +2,7 @@
 
 import functools
 import io
+import struct
 
 import numpy as np
 from PIL import Image, ImageCms, ImageOps, UnidentifiedImageError
@@ -14,6 +15,7 @@ FORMATS = (
     *("MPO", "AVIF", "HEIF", "JPEG2000", "PPM", "ICO", "PCX", "SGI", "PSD", "QOI"),
 )
 PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
+ICO_SIGNATURE = b"\0\0\1\0"
 TEXT_CHUNKS = (b"tEXt", b"zTXt", b"iTXt")
 LAB = "LAB"
 # Tags of a TIFF.
@@ -21,6 +23,8 @@ BITS_PER_SAMPLE, PHOTOMETRIC = 258, 262
 WHITE_IS_ZERO = 0
 # A picture that claims more pixels than this is refused before it is decoded: a small file can unpack to gigabytes.
 MAX_PIXELS = 50_000_000
+# In arithmetic of 64 bits.
+PIXELS_AT_ONCE = 2**20
 
 
 @functools.cache
@@ -61,9 +65,9 @@ def decode_square(encoded, resolution):
 def decode(encoded):
     """A picture's file as an upright `PIL.Image` in RGB, of its own size; as `decode_square` says, and its errors."""
     try:
+        _check_icon(encoded)
         with Image.open(io.BytesIO(without_text(encoded)), formats=readable_formats()) as image:
-            if image.width * image.height > MAX_PIXELS:
-                raise UserError(f"has {image.width} x {image.height} pixels, more than {MAX_PIXELS:,}")
+            check_size(*image.size)
             return upright_rgb(image)
     except UserError:
         raise
@@ -72,6 +76,24 @@ def decode(encoded):
         raise UserError(f"is not a {', '.join(known[:-1])} or {known[-1]} picture") from None
     except Exception as error:  # Pillow's decoders raise almost anything on a damaged file.
         raise UserError(f"cannot be decoded: {error}") from None
+
+
+def check_size(width, height):
+    """Raises `UserError` for more than `MAX_PIXELS`."""
+    if width * height > MAX_PIXELS:
+        raise UserError(f"has {width} x {height} pixels, more than {MAX_PIXELS:,}")
+
+
+def _check_icon(encoded):
+    """Looks into an ICO, whose pictures may be larger than it says: Pillow decodes one when it opens the file."""
+    if not encoded.startswith(ICO_SIGNATURE):
+        return
+    for number in range(int.from_bytes(encoded[4:6], "little")):
+        at = int.from_bytes(encoded[18 + 16 * number : 22 + 16 * number], "little")
+        if encoded[at : at + 8] == PNG_SIGNATURE:
+            check_size(*struct.unpack(">LL", encoded[at + 16 : at + 24].ljust(8, b"\0")))
+        else:
+            check_size(*map(abs, struct.unpack("<ll", encoded[at + 4 : at + 12].ljust(8, b"\0"))))
 
 
 def upright_rgb(image):
@@ -94,11 +116,11 @@ def _eight_bits(image, tags, format_name):
     """An image's colours in 8 bits a channel, and its opacity, mode L; None where nothing is transparent."""
     mode = image.mode
     if mode == "F" or mode.startswith("I"):
-        values, most = _grey_values(image, tags, format_name)
         alpha = None
         if isinstance(image.info.get("transparency"), int):
-            alpha = _grey(np.where(np.asarray(image) == image.info["transparency"], 0, 255))
-        return _grey(values * (255 / most)), alpha
+            transparent = np.asarray(image) == image.info["transparency"]
+            alpha = Image.fromarray(np.where(transparent, np.uint8(0), np.uint8(255)))
+        return _grey(image, tags, format_name), alpha
     if mode in ("La", "RGBa"):  # colours that are multiplied by their opacity
         image = image.convert("LA" if mode == "La" else "RGBA")
     elif mode == "PA":
@@ -116,12 +138,12 @@ def _eight_bits(image, tags, format_name):
     return image, None
 
 
-def _grey_values(image, tags, format_name):
-    """The values of one channel of more than 8 bits, float64, and the value of white."""
-    values = np.asarray(image).astype(np.float64)
-    if not np.isfinite(values).all():
-        raise UserError("has pixels that are not finite numbers")
+def _grey(image, tags, format_name):
+    """An image of one channel of more than 8 bits in 8 bits."""
+    values = np.asarray(image)
     low, high = float(values.min()), float(values.max())
+    if not np.isfinite([low, high]).all():
+        raise UserError("has pixels that are not finite numbers")
     if image.mode.startswith("I;16") or format_name in ("PNG", "PPM"):
         bits = _first(tags.get(BITS_PER_SAMPLE), 16)
         most = 2.0 ** (bits if bits in (12, 14, 16) else 16) - 1
@@ -132,16 +154,18 @@ def _grey_values(image, tags, format_name):
     if low < 0 or not most:
         raise UserError(f"has pixels from {low:g} to {high:g}, neither in 0-1 nor in 0-255 nor in 0-65535")
     # Pillow turns 8 bits around where white is 0, and nothing else.
-    return (most - values if _first(tags.get(PHOTOMETRIC), 1) == WHITE_IS_ZERO else values), most
+    turned = _first(tags.get(PHOTOMETRIC), 1) == WHITE_IS_ZERO
+    grey, pixels = np.empty(values.shape, np.uint8), values.reshape(-1)
+    for start in range(0, len(pixels), PIXELS_AT_ONCE):
+        some = pixels[start : start + PIXELS_AT_ONCE].astype(np.float64)
+        scaled = (most - some if turned else some) * (255 / most)
+        grey.reshape(-1)[start : start + PIXELS_AT_ONCE] = np.clip(np.rint(scaled), 0, 255)
+    return Image.fromarray(grey)
 
 
 def _first(value, default):
     value = value[0] if isinstance(value, tuple) and value else value
     return default if value is None or value == () else value
-
-
-def _grey(values):
-    return Image.fromarray(np.clip(np.rint(values), 0, 255).astype(np.uint8))
 
 
 def _in_srgb(image, profile):

@@ -16,6 +16,8 @@ from t2i_kd.errors import UserError
 # Decoded pictures kept in memory; what goes beyond is decoded from its file at each use.
 CACHE_BYTES = 2**30
 SECONDS_BETWEEN_PROGRESS = 5
+# So many more bad examples than are allowed are counted; each has a line that says what is wrong.
+MOST_TOLD = 100_000
 
 
 @dataclass(frozen=True)
@@ -107,6 +109,8 @@ def collect(
             kept = picture if len(good) < capacity else example
             good.append((example.name, captions, example.label, kept, digest))
         progress.advance()
+        if len(bad) > max_bad_examples + MOST_TOLD:
+            break
     report_bad(name, bad, max_bad_examples)
     good.sort(key=operator.itemgetter(0))
     return CaptionedImages(

@@ -18,6 +18,8 @@ Splits: `split`, or a folder of that name, is `train`, `validation` or `test`, o
 all, `t2i_kd.data.holdout` holds out a tenth of the pictures as `test` by their names and the rest is `train`; pictures
 of the same bytes, and copies by their name (`x.png`, `x (1).png`), stay on one side.
 
+A file of metadata has up to 64 MiB and a million lines, a picture up to 1000 captions.
+
 Nothing is left out in silence: what is neither a picture nor its captions is a bad example, a picture that the metadata
 do not list is told. Pictures of any size and shape are cut to their centred square and resized; see
 `t2i_kd.data.decoding`.
@@ -39,7 +41,7 @@ from t2i_kd.data.catalogue import SPLITS
 from t2i_kd.data.decoding import picture_suffixes
 from t2i_kd.data.examples import Example, collect
 from t2i_kd.data.holdout import copies_by_name, held_out_groups, joined
-from t2i_kd.data.sources import Within, open_source, safe_name
+from t2i_kd.data.sources import MAX_CAPTIONS_BYTES, MAX_LIST_BYTES, Within, open_source, safe_name
 from t2i_kd.errors import UserError
 
 METADATA = "metadata.jsonl"
@@ -62,6 +64,11 @@ SEVERAL_SPLITS = ("trainval", "traintest", "trainvaltest", "trainvalidation", "v
 SPLIT_KEYS = ("subset", "partition", "fold", "phase", "set", "splits")
 HELD_OUT_SHARE = 0.1
 MAX_LABEL = 1_000_000
+# Of one list, and the captions of one picture.
+MAX_PICTURES, MAX_CAPTIONS = 1_000_000, 1000
+MAX_HEADER_BYTES = 2**16
+# JSON can hold it, and UTF-8 cannot.
+LONE_SURROGATE = re.compile("[\ud800-\udfff]")
 
 
 @dataclass(frozen=True)
@@ -198,7 +205,7 @@ def _found(records, skipped, origin):
 def _records_of(source, name, folder, unread):
     """The records of one file of metadata; keys that are not read are counted in `unread`."""
     try:
-        content = source.read(name).removeprefix(b"\xef\xbb\xbf")
+        content = source.read(name, MAX_LIST_BYTES).removeprefix(b"\xef\xbb\xbf")
     except UserError as error:
         raise UserError(f"--data_dir: {source.path}: {name} {error}") from None
     records = []
@@ -206,6 +213,8 @@ def _records_of(source, name, folder, unread):
     number = 0
     try:
         for number, values in rows:
+            if len(records) == MAX_PICTURES:
+                raise UserError(f"more than {MAX_PICTURES:,} pictures")
             records.append(_record(values() if callable(values) else values, f"{name} line {number}", folder, unread))
     except UserError as error:
         raise UserError(f"--data_dir: {source.path}: {name} line {number}: {error}") from None
@@ -214,12 +223,14 @@ def _records_of(source, name, folder, unread):
 
 def _json_rows(content):
     # Split at line feeds only: a caption may hold other line separators of Unicode.
-    for number, line in enumerate(content.split(b"\n"), 1):
+    for number, line in enumerate(io.BytesIO(content), 1):
         if line.strip():
             yield number, functools.partial(_parse_json, line)
 
 
 def _parse_json(line):
+    if len(line) > MAX_CAPTIONS_BYTES:
+        raise UserError(f"longer than {MAX_CAPTIONS_BYTES:,} bytes")
     try:
         values = json.loads(line.decode("utf-8"), object_pairs_hook=_unique)
     except UnicodeDecodeError:
@@ -239,19 +250,19 @@ def _unique(pairs):
 
 
 def _refuse_twice(keys):
-    for key in keys:
-        if keys.count(key) > 1:
-            raise UserError(f"{key} is given twice")
+    for key, count in Counter(keys).items():
+        if count > 1:
+            raise UserError(f"{key[:100]} is given twice")
 
 
 def _csv_rows(content):
-    try:
-        text = content.decode("utf-8")
-    except UnicodeDecodeError:
-        raise UserError("not UTF-8") from None
-    header = text.partition("\n")[0]
-    delimiter = max(",;\t", key=header.count)
-    reader = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter, strict=True)
+    header = content.partition(b"\n")[0]
+    if len(header) > MAX_HEADER_BYTES:
+        raise UserError(f"its first line is longer than {MAX_HEADER_BYTES:,} bytes")
+    delimiter = max((b",", b";", b"\t"), key=header.count).decode()
+    # As a stream: whole, a text of other scripts takes eight times its bytes.
+    text = io.TextIOWrapper(io.BytesIO(content), "utf-8", newline="")
+    reader = csv.reader(text, delimiter=delimiter, strict=True)
     try:
         keys = next(reader, [])
         _refuse_twice(keys)
@@ -263,6 +274,8 @@ def _csv_rows(content):
             yield reader.line_num, _csv_values(keys, row)
     except csv.Error as error:
         raise UserError(f"not CSV: {error}") from None
+    except UnicodeDecodeError:
+        raise UserError("not UTF-8") from None
 
 
 def _refuse_row(found, expected):
@@ -275,7 +288,7 @@ def _csv_values(keys, row):
     values = {key: value for key, value in zip(keys, row, strict=True) if value or _known_key(key) in said}
     for key, value in values.items():
         known = _known_key(key)
-        if known == "label" and re.fullmatch(r"-?\d+", value.strip()):
+        if known == "label" and re.fullmatch(r"-?\d{1,20}", value.strip()):
             values[key] = int(value)
         if known == "captions":
             values[key] = _parse_list(value)
@@ -285,7 +298,7 @@ def _csv_values(keys, row):
 def _parse_list(text):
     try:
         return json.loads(text)
-    except ValueError:
+    except (ValueError, RecursionError):
         return [text]
 
 
@@ -312,8 +325,9 @@ def _record(values, where, folder, unread):
     if not isinstance(file_name, str):
         raise UserError("file_name is missing or not text")
     if label is not None and (type(label) is not int or not 0 <= label <= MAX_LABEL):
-        raise UserError(f"label is {label!r}, not a whole number from 0 to {MAX_LABEL:,}; class_name takes names")
-    if class_name is not None and not isinstance(class_name, str):
+        told = repr(label)[:100]
+        raise UserError(f"label is {told}, not a whole number from 0 to {MAX_LABEL:,}; class_name takes names")
+    if class_name is not None and (not isinstance(class_name, str) or LONE_SURROGATE.search(class_name)):
         raise UserError("class_name is not text")
     if split is not None:
         found = split_word(split) if isinstance(split, str) else None
@@ -337,6 +351,8 @@ def _captions(values):
     if not isinstance(captions, list) or given[0] == "caption":
         captions = [captions]
     captions = tuple("" if caption is None else caption for caption in captions)
+    if len(captions) > MAX_CAPTIONS:
+        raise UserError(f"{len(captions):,} captions, more than the {MAX_CAPTIONS:,} of a picture")
     if not all(isinstance(caption, str) for caption in captions):
         raise UserError("a caption is not text")
     return captions
@@ -381,7 +397,7 @@ def _text_file(path, texts):
 
 def _lines(source, name):
     try:
-        content = source.read(name)
+        content = source.read(name, MAX_CAPTIONS_BYTES)
     except UserError as error:
         raise UserError(f"--data_dir: {source.path}: {name} {error}") from None
     stripped = (line.strip() for line in content.removeprefix(b"\xef\xbb\xbf").split(b"\n"))

@@ -12,7 +12,6 @@ plain or in other tones, each tone on other emoji, the pair never. There is no `
 """
 
 import functools
-import json
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -20,6 +19,7 @@ from t2i_kd.data.examples import Example, collect
 from t2i_kd.data.holdout import position
 from t2i_kd.data.sources import FolderSource, TarSource
 from t2i_kd.errors import UserError
+from t2i_kd.files import parse_json
 
 PACKAGE = "emoji-datasource-google"
 PICTURES = "img/google/64/"
@@ -120,7 +120,7 @@ def _open_package(path):
 def _read_emoji(source):
     found = []
     try:
-        for entry in json.loads(source.read("emoji.json")):
+        for entry in parse_json(source.read("emoji.json"), "emoji.json"):
             if not entry["has_img_google"]:
                 continue
             plain = _emoji(entry, entry)
@@ -136,6 +136,9 @@ def _read_emoji(source):
 
 
 def _emoji(entry, picture, tones=()):
+    texts = (picture["unified"], picture["image"], entry["name"], entry["category"], *entry["short_names"])
+    if not all(isinstance(text, str) for text in texts):
+        raise TypeError("a name is no text")
     return Emoji(
         picture["unified"],
         picture["image"],

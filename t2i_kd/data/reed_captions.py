@@ -18,7 +18,9 @@ from pathlib import Path
 
 from t2i_kd.data.examples import Example, collect
 from t2i_kd.data.reed_pictures import SUFFIX, AtFirstUse, open_pictures
+from t2i_kd.data.sources import MAX_CAPTIONS_BYTES
 from t2i_kd.errors import UserError, all_of
+from t2i_kd.files import read_bytes
 
 CLASS_LISTS = {"train": "trainvalclasses.txt", "test": "testclasses.txt"}
 
@@ -117,7 +119,7 @@ def _read_classes(reed_set, data_dir, split):
     if path is None:
         raise UserError(f"--data_dir: the class list {places[0]} is missing (it may also be {places[1]})")
     classes = {}
-    for number, line in enumerate(path.read_text("utf-8", errors="replace").splitlines(), 1):
+    for number, line in enumerate(read_bytes(path).decode("utf-8", "replace").splitlines(), 1):
         folder = line.strip()
         if folder:
             found = re.fullmatch(r"(\d{1,5})\.\w[\w-]*|class_(\d{1,5})", folder)
@@ -175,6 +177,6 @@ def _captions(path):
 
     The replacement characters that the collection holds in place of letters lost in encoding become spaces.
     """
-    content = path.read_bytes().replace("\N{REPLACEMENT CHARACTER}".encode(), b" ")
+    content = read_bytes(path, MAX_CAPTIONS_BYTES).replace("\N{REPLACEMENT CHARACTER}".encode(), b" ")
     lines = (line.strip() for line in content.split(b"\n"))
     return tuple(line for line in lines if line)

@@ -13,6 +13,8 @@ from t2i_kd.errors import UserError
 
 # A single file beyond this is refused: no picture or caption list is so large, and a small zip can claim any size.
 MAX_FILE_BYTES = 256 * 2**20
+# Of a list of captions, whose lines take several times their bytes in memory; and of one picture's captions.
+MAX_LIST_BYTES, MAX_CAPTIONS_BYTES = 64 * 2**20, 2**20
 PIECE_BYTES = 2**16
 
 
@@ -69,8 +71,9 @@ class FolderSource:
             found.extend((relative / file).as_posix() for file in files)
         return sorted(filter(_is_shown, found))
 
-    def read(self, name):
-        """A file's bytes. Raises `UserError` with the reason where it cannot be read."""
+    def read(self, name, most=None):
+        """A file's bytes, `MAX_FILE_BYTES` or `most`. Raises `UserError` with the reason where it cannot be read."""
+        most = MAX_FILE_BYTES if most is None else most
         try:
             path = (self._root / safe_name(name)).resolve()
             if not path.is_relative_to(self._root):
@@ -79,8 +82,8 @@ class FolderSource:
             # A pipe or a device would be waited for.
             if not stat.S_ISREG(found.st_mode):
                 raise UserError("is not a file")
-            if found.st_size > MAX_FILE_BYTES:
-                raise UserError(f"is larger than {MAX_FILE_BYTES:,} bytes")
+            if found.st_size > most:
+                raise UserError(f"is larger than {most:,} bytes")
             return path.read_bytes()
         except FileNotFoundError:
             raise UserError("does not exist") from None
@@ -139,9 +142,9 @@ class Within:
         start = len(self._prefix)
         return [name[start:] for name in self._source.names() if name.startswith(self._prefix)]
 
-    def read(self, name):
-        """A file's bytes. Raises `UserError` with the reason where it cannot be read."""
-        return self._source.read(self._prefix + safe_name(name))
+    def read(self, name, most=None):
+        """See `FolderSource.read`."""
+        return self._source.read(self._prefix + safe_name(name), most)
 
     def same_content(self, names):
         """See `FolderSource.same_content`."""
@@ -173,13 +176,13 @@ class ZipSource:
     def names(self):
         return list(self._names)
 
-    def read(self, name):
-        """A file's bytes. Raises `UserError` with the reason where it cannot be read."""
-        archive = self._open()
+    def read(self, name, most=None):
+        """See `FolderSource.read`."""
+        archive, most = self._open(), MAX_FILE_BYTES if most is None else most
         try:
             entry = archive.getinfo(self._prefix + safe_name(name))
-            if entry.file_size > MAX_FILE_BYTES:
-                raise UserError(f"is larger than {MAX_FILE_BYTES:,} bytes")
+            if entry.file_size > most:
+                raise UserError(f"is larger than {most:,} bytes")
             # In pieces: at once, zipfile unpacks all that there is before it looks at what the entry claims.
             with archive.open(entry) as file:
                 return b"".join(iter(functools.partial(file.read, PIECE_BYTES), b""))

@@ -15,9 +15,10 @@ from t2i_kd.exporting.litert import convert_litert
 from t2i_kd.exporting.onnx import convert_onnx
 from t2i_kd.exporting.saved_model import write_saved_model
 from t2i_kd.exporting.tf_serving import BATCHING, write_serving_files
+from t2i_kd.files import read_text
 from t2i_kd.locking import LOCK, only_process
 from t2i_kd.quiet import quiet_converters
-from t2i_kd.recipe import RECIPE_FILE, read_text
+from t2i_kd.recipe import RECIPE_FILE
 from t2i_kd.runners import (
     KerasRunner,
     LiteRTRunner,

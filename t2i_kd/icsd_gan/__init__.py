@@ -7,6 +7,7 @@ alone is known to us; the rest is our reconstruction.
 from dataclasses import dataclass
 
 from t2i_kd.options import (
+    LARGEST_WIDTH,
     DataOptions,
     GanOptions,
     ProjectionOptions,
@@ -23,9 +24,11 @@ from t2i_kd.recipe import Recipe, TextToImageStage
 class IcsdOptions:
     """ICSD-GAN's generator and distillation"""
 
-    image_stages: int = option(3, "The stages of the generator; each earlier one has half the side.")
-    generator_channels: int = option(32, "The channels of the first stage's map, halved at each later stage.")
-    condition_dim: int = option(128, "The width of the augmented condition.")
+    image_stages: int = option(3, "The stages of the generator; each earlier one has half the side.", most=16)
+    generator_channels: int = option(
+        32, "The channels of the first stage's map, halved at each later stage.", most=LARGEST_WIDTH
+    )
+    condition_dim: int = option(128, "The width of the augmented condition.", most=LARGEST_WIDTH)
     kl_weight: float = option(2.0, "The weight of the conditioning augmentation's KL divergence.")
     icsd_weight: float = option(1.0, "Lambda, the weight of the cross-sample similarity distillation. 0 leaves it out.")
     icsd_warmup: float = option(0.0, "The share of a stage in which lambda grows linearly from 0.")

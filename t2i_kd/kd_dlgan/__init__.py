@@ -6,6 +6,7 @@ Source: Cui et al., "KD-DLGAN: Data Limited Image Generation via Knowledge Disti
 from dataclasses import dataclass
 
 from t2i_kd.options import (
+    LARGEST_WIDTH,
     DataOptions,
     DualEncoderOptions,
     GanOptions,
@@ -33,6 +34,7 @@ class KDDLGANOptions:
     generator_channels: int = option(
         64,
         "The base width of the biggan generator: its maps of up to 32 pixels a side have four times as many.",
+        most=LARGEST_WIDTH,
     )
     discriminator: str = option(
         "plain",
@@ -40,7 +42,9 @@ class KDDLGANOptions:
         ("plain", "teacher"),
     )
     head_units: int = option(
-        1024, "The units between the discriminator's features and the vector that learns from the teacher's."
+        1024,
+        "The units between the discriminator's features and the vector that learns from the teacher's.",
+        most=LARGEST_WIDTH,
     )
     agkd_weight: float = option(10.0, "The weight of the aggregated distillation, AGKD. 0 leaves it out.")
     crossed_probability: float = option(

@@ -12,6 +12,7 @@ from absl import logging
 import t2i_kd
 from t2i_kd.checksums import sha256_of
 from t2i_kd.errors import UserError
+from t2i_kd.files import read_text
 
 CHECKSUMS = "sha256.txt"
 
@@ -90,7 +91,7 @@ def _read(folder):
     try:
         if not folder.exists():
             return None
-        lines = [line.split() for line in (folder / CHECKSUMS).read_text("utf-8").splitlines()]
+        lines = [line.split() for line in read_text(folder / CHECKSUMS).splitlines()]
         wanted = {name: checksum for checksum, name in lines}
         found = {path.name: sha256_of(path) for path in folder.glob("*.npy")}
         if wanted and wanted == found:

@@ -15,7 +15,7 @@ from urllib.parse import urlsplit
 import numpy as np
 from PIL import Image
 
-from t2i_kd.data.decoding import upright_rgb
+from t2i_kd.data.decoding import check_size, upright_rgb
 from t2i_kd.imaging import encode_png
 from t2i_kd.serving.client_answers import ServingError
 from t2i_kd.serving.errors import INTERNAL
@@ -151,6 +151,8 @@ def _checked_seeds(seeds, count):
 
 def _decoded(row, png):
     try:
-        return Image.open(io.BytesIO(png)).convert("RGB")
+        with Image.open(io.BytesIO(png)) as image:
+            check_size(*image.size)
+            return image.convert("RGB")
     except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
         raise ServingError(INTERNAL, f"image {row} of the answer cannot be read: {error}") from None

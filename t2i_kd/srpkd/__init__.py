@@ -8,7 +8,7 @@ import math
 from dataclasses import dataclass
 
 from t2i_kd.errors import UserError
-from t2i_kd.options import DataOptions, TrainingOptions, option
+from t2i_kd.options import LARGEST_SIDE, LARGEST_WIDTH, DataOptions, TrainingOptions, option
 from t2i_kd.recipe import Recipe, Stage
 
 
@@ -23,6 +23,7 @@ class TranslationOptions:
         0,
         "The side in pixels at which training pictures are loaded; a random square of --resolution is cut out of each. "
         "0 stands for --resolution.",
+        most=LARGEST_SIDE,
     )
 
 
@@ -48,11 +49,14 @@ class GeneratorOptions:
         "The kind of generator: resnet (CycleGAN's), unet (pix2pix') or style (Johnson et al.'s).",
         ("resnet", "unet", "style"),
     )
-    generator_channels: int = option(64, "The channels of the generator's first layer, the field's ngf.")
+    generator_channels: int = option(
+        64, "The channels of the generator's first layer, the field's ngf.", most=LARGEST_WIDTH
+    )
     generator_depth: int = option(
         0,
         "The residual blocks of resnet and style, or the halvings of unet. 0 stands for 9, 5, and halvings down to one "
         "pixel, which is unet_256 at 256 px.",
+        most=64,
     )
     generator_norm: str = option(
         "instance",
@@ -129,10 +133,16 @@ class HostOptions:
     )
     l1_weight: float = option(100.0, "The weight of the mean absolute error to the target, of objective=pix2pix.")
     pool_size: int = option(
-        50, "How many generated images are kept for the discriminators, of objective=cycle_gan. 0 keeps none."
+        50,
+        "How many generated images are kept for the discriminators, of objective=cycle_gan. 0 keeps none.",
+        most=10_000,
     )
-    discriminator_channels: int = option(64, "The channels of the discriminators' first layer, the field's ndf.")
-    discriminator_layers: int = option(3, "The discriminators' layers that halve the side. 3 score 70 x 70 pixels.")
+    discriminator_channels: int = option(
+        64, "The channels of the discriminators' first layer, the field's ndf.", most=LARGEST_WIDTH
+    )
+    discriminator_layers: int = option(
+        3, "The discriminators' layers that halve the side. 3 score 70 x 70 pixels.", most=16
+    )
     discriminator_norm: str = option(
         "instance", "The discriminators' normalisation. pix2pix has batch.", ("instance", "batch")
     )

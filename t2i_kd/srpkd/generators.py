@@ -10,7 +10,6 @@ Two published families are read from `.npz` files, float16 or float32:
 import dataclasses
 import hashlib
 import re
-import zipfile
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -22,12 +21,16 @@ from t2i_kd import plugins
 from t2i_kd.checksums import sha256_of
 from t2i_kd.conditions.image import SOURCE
 from t2i_kd.errors import UserError
+from t2i_kd.files import reason
 from t2i_kd.srpkd.networks import build_resnet, build_style
 from t2i_kd.student import IMAGE, load_network, load_student
 from t2i_kd.teachers import run
 from t2i_kd.trust import check_graph
+from t2i_kd.weight_files import Arrays
 
 INVERSE_FILE = "inverse.keras"
+# Of a published generator: bytes of its arrays, channels of its first layer, and residual blocks.
+LARGEST_PUBLISHED, MOST_CHANNELS, MOST_BLOCKS = 2**28, 256, 64
 ML5_LAYERS = ("stem", "down1", "down2", "block1a", "block1b", "block2a", "block2b", "block3a", "block3b", "block4a")
 ML5_LAYERS += ("block4b", "block5a", "block5b", "up1", "up2", "rgb")
 
@@ -187,10 +190,10 @@ def load_published(path, resolution):
         UserError: naming --teacher, where the file is neither.
     """
     try:
-        with np.load(path) as stored:
-            values = {name: stored[name].astype("float32") for name in stored.files}
-    except (OSError, ValueError, EOFError, zipfile.BadZipFile) as error:
-        raise UserError(f"--teacher: {path} is not a .npz that can be read: {error}") from None
+        with Arrays(path, LARGEST_PUBLISHED) as stored:
+            values = {name: stored.read(name).astype("float32") for name in stored.names}
+    except (OSError, ValueError) as error:
+        raise UserError(f"--teacher: {path} is not a .npz that can be read: {reason(error)}") from None
     before = keras.config.dtype_policy()
     keras.config.set_dtype_policy("float32")
     try:
@@ -207,8 +210,15 @@ def load_published(path, resolution):
     raise UserError(f"--teacher: {path} is of neither published family: no Variable_47 and no model.1.weight")
 
 
+def _channels(kernel, axis):
+    """How many channels a first layer's kernel gives."""
+    if kernel.ndim != 4 or kernel.shape[axis] > MOST_CHANNELS:
+        raise ValueError(f"a first kernel of shape {kernel.shape}")
+    return kernel.shape[axis]
+
+
 def _style(values, resolution):
-    network = build_style(resolution, values["Variable"].shape[-1], 5)
+    network = build_style(resolution, _channels(values["Variable"], -1), 5)
     for index, name in enumerate(ML5_LAYERS):
         kernel, shift, scale = (values["Variable" + (f"_{n}" if n else "")] for n in range(3 * index, 3 * index + 3))
         network.get_layer(name).set_weights([kernel])
@@ -218,7 +228,9 @@ def _style(values, resolution):
 
 def _pytorch_resnet(values, resolution):
     blocks = sorted({int(found[1]) for name in values if (found := re.match(r"model\.(\d+)\.block", name))})
-    network = build_resnet(resolution, values["model.1.weight"].shape[0], len(blocks), "instance_affine")
+    if not 0 < len(blocks) <= MOST_BLOCKS:
+        raise ValueError(f"{len(blocks)} residual blocks")
+    network = build_resnet(resolution, _channels(values["model.1.weight"], 0), len(blocks), "instance_affine")
     after = blocks[-1] + 1
     places = {"stem": ("1", "2"), "down1": ("4", "5"), "down2": ("7", "8")}
     for number, block in enumerate(blocks, 1):

@@ -10,7 +10,7 @@ from t2i_kd.recipe import Recipe, Stage
 class SlimOptions:
     """The slim network"""
 
-    width: float = option(0.25, "The factor on VGG19's channel counts.")
+    width: float = option(0.25, "The factor on VGG19's channel counts.", most=16)
 
 
 @dataclass(frozen=True)

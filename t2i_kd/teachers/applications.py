@@ -6,6 +6,7 @@ import re
 import keras
 
 from t2i_kd.errors import UserError
+from t2i_kd.weight_files import check_hdf5
 
 # By their functions' names: the capitalised ones of `keras.applications`.
 APPLICATIONS = tuple(name for name in dir(keras.applications) if name[0].isupper())
@@ -27,6 +28,8 @@ def load_application(name, weights, flag, keras_file="the file", instead="", inc
         UserError: naming the flag, when the weights cannot be downloaded or do not fit.
     """
     try:
+        if weights not in (None, "imagenet"):
+            check_hdf5(weights)
         return getattr(keras.applications, name)(include_top=include_top, weights=weights, **options)
     except Exception as error:  # Keras raises anything from URLError to KeyError here
         reason = " ".join(str(error).split())[:200]

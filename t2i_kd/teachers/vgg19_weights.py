@@ -1,17 +1,20 @@
 """VGG19 and its slim twin with pretrained weights."""
 
 import io
-import zipfile
 from pathlib import Path
 
 import numpy as np
 
 from t2i_kd.errors import UserError
+from t2i_kd.files import reason
 from t2i_kd.imaging import write_file_atomically
 from t2i_kd.teachers.applications import load_application
 from t2i_kd.teachers.vgg19 import CONVOLUTIONS, SLIM_WEIGHTS, SLIM_WIDTH, build_vgg19
+from t2i_kd.weight_files import Arrays
 
 WIDTHS = {"vgg19": 1.0, "vgg19_slim": SLIM_WIDTH}
+# Of a slim network's arrays, in bytes: the whole VGG19's are 80 million.
+LARGEST_SLIM = 2**27
 KERAS_FILE = "vgg19_weights_tf_dim_ordering_tf_kernels_notop.h5"
 
 
@@ -39,13 +42,13 @@ def _read_published(weights):
 def _read_slim(weights):
     path = SLIM_WEIGHTS if weights == "imagenet" else weights
     try:
-        with np.load(path) as stored:
+        with Arrays(path, LARGEST_SLIM) as stored:
             return {
-                name: [stored[f"{name}/{part}"].astype("float32") for part in ("kernel", "bias")]
+                name: [stored.read(f"{name}/{part}").astype("float32") for part in ("kernel", "bias")]
                 for name in CONVOLUTIONS
             }
-    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
-        raise UserError(f"--teacher_weights: {path} is not a .npz of a slim VGG19: {error}") from None
+    except (OSError, ValueError) as error:
+        raise UserError(f"--teacher_weights: {path} is not a .npz of a slim VGG19: {reason(error)}") from None
 
 
 def save_slim_weights(model, path):

@@ -7,7 +7,7 @@
 import keras
 from keras import ops
 
-from t2i_kd.text.tokenizer import SPECIAL_TOKENS
+from t2i_kd.text.tokenizer import LONGEST, SPECIAL_TOKENS
 
 
 @keras.saving.register_keras_serializable(package="t2i_kd")
@@ -34,6 +34,8 @@ class MeanGRU(keras.layers.Layer):
         self.bidirectional = bidirectional
 
     def build(self, inputs_shape, present_shape=None):
+        if inputs_shape[1] is None or inputs_shape[1] > LONGEST:
+            raise ValueError(f"a sequence of {inputs_shape[1]} steps is too long to unroll")
         directions = 2 if self.bidirectional else 1
         # One weight a direction, stacked, so that both directions are one batched product.
         self.kernel = self.add_weight(

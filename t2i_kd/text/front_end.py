@@ -10,6 +10,7 @@ from t2i_kd.text.base import TextFrontEnd
 from t2i_kd.text.hub import HubFrontEnd
 from t2i_kd.text.precomputed import PrecomputedFrontEnd
 from t2i_kd.text.tokenizer import REED_LENGTH, Tokenizer, token_count
+from t2i_kd.weight_files import check_hdf5
 
 VOCABULARY_FILE = "vocabulary.txt"
 TOKEN_KINDS = {"gru": "words", "char_cnn_rnn": "characters"}
@@ -100,8 +101,12 @@ def load_text_weights(encoder, path):
     if not str(path).endswith(".weights.h5"):
         raise UserError(f"--text_weights: {path} does not end in .weights.h5")
     try:
+        check_hdf5(path)
+    except UserError as error:
+        raise UserError(f"--text_weights: {error}") from None
+    try:
         encoder.load_weights(path)
-    except (OSError, ValueError, KeyError) as error:
+    except Exception as error:  # Keras and h5py raise anything on a damaged file.
         reason = " ".join(str(error).split())[:200]
         raise UserError(f"--text_weights: {path} does not fit this encoder: {reason}") from None
 

@@ -11,6 +11,7 @@ from t2i_kd.text.vector_front_end import VectorFrontEnd
 from t2i_kd.trust import check_handle, trust_handle
 
 _CAPTIONS_AT_ONCE = 256
+_PIECE_BYTES = 2**20
 
 
 class HubFrontEnd(VectorFrontEnd):
@@ -56,7 +57,9 @@ class HubFrontEnd(VectorFrontEnd):
         sha256 = hashlib.sha256(b"" if files else self.source.encode())
         for path in files:
             sha256.update(path.relative_to(folder).as_posix().encode())
-            sha256.update(path.read_bytes())
+            with path.open("rb") as file:
+                for piece in iter(functools.partial(file.read, _PIECE_BYTES), b""):
+                    sha256.update(piece)
         return sha256.hexdigest()
 
     def in_graph(self, text):

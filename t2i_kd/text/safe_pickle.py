@@ -11,11 +11,14 @@ import pickletools
 import re
 import sys
 from collections import OrderedDict
-from pathlib import Path
 
 import numpy as np
 
 from t2i_kd.errors import UserError
+from t2i_kd.files import read_bytes
+
+# Of a file: bytes, and operations, of which an array has some 20.
+LARGEST_FILE, MOST_OPERATIONS = 2**29, 4_000_000
 
 # What a dtype may be called: booleans, integers, floats, complex numbers, bytes, text and objects.
 _DTYPE = re.compile(r"b1|[iu][1248]|f(2|4|8|16)|c(8|16|32)|[SU][1-9][0-9]{0,5}|O8?")
@@ -164,8 +167,13 @@ class _ArrayUnpickler(pickle.Unpickler):
 
 
 def _check_sizes(content):
-    """Refuses what claims more than the file holds: `pickle` takes the memory first and looks then."""
+    """Refuses what claims more than the file holds: `pickle` takes the memory first and looks then.
+
+    A byte can be a list of its own, of 60 bytes, so that their number is bounded, too.
+    """
     for count, (code, argument, _) in enumerate(pickletools.genops(content)):
+        if count > MOST_OPERATIONS:
+            _refuse(f"has more than {MOST_OPERATIONS:,} operations")
         if code.name in _PUTS and argument > count:
             _refuse(f"puts its object number {count} in place {argument}")
 
@@ -207,9 +215,11 @@ def load_arrays(path):
             of it has been run then.
     """
     try:
-        content = Path(path).read_bytes()
+        content = read_bytes(path, LARGEST_FILE)
         _check_sizes(content)
         return _finished(_ArrayUnpickler(io.BytesIO(content), encoding="latin1").load(), {})
+    except UserError:
+        raise
     # A damaged pickle may raise anything at all (documentation of `pickle.UnpicklingError`).
     except Exception as error:
         raise UserError(f"{path}: not a pickle of arrays: {' '.join(str(error).split())[:200]}") from None

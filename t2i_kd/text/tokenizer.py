@@ -17,16 +17,19 @@ import re
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 
 from t2i_kd.errors import UserError
+from t2i_kd.files import read_bytes
 from t2i_kd.imaging import write_file_atomically
 
 KINDS = ("words", "characters")
 PADDING, UNKNOWN = 0, 1
 SPECIAL_TOKENS = ("[PAD]", "[UNK]")
+# No caption has more characters; and what a vocabulary may have: tokens, and bytes in its file.
+LONGEST = 2000
+LARGEST_VOCABULARY, LARGEST_FILE = 1_000_000, 2**25
 # Reed et al. (CVPR 2016), from their code: "-" stands twice and the space is the last of the 70.
 REED_LENGTH = 201
 REED_ALPHABET = "abcdefghijklmnopqrstuvwxyz0123456789-,;.!?:'\"/\\|_@#$%^&*~`+-=<>()[]{} "
@@ -53,8 +56,10 @@ class Tokenizer:
     def __post_init__(self):
         if self.kind not in KINDS:
             raise UserError(f"tokenizer: kind {self.kind!r} is none of {', '.join(KINDS)}")
-        if self.length < 1:
-            raise UserError(f"--text_length: {self.length} is not a positive number of tokens")
+        if type(self.length) is not int or not 1 <= self.length <= LONGEST:
+            raise UserError(f"--text_length: {self.length} is no number of tokens from 1 to {LONGEST:,}")
+        if len(self.vocabulary) > LARGEST_VOCABULARY:
+            raise UserError(f"tokenizer: {len(self.vocabulary):,} tokens, more than {LARGEST_VOCABULARY:,}")
 
     @property
     def size(self):
@@ -140,10 +145,13 @@ class Tokenizer:
     @classmethod
     def load(cls, path, kind, length):
         """The tokenizer that `save` wrote. Raises `UserError` that names the file when it is not one."""
+        content = read_bytes(path, LARGEST_FILE)
+        if content.count(b"\n") > LARGEST_VOCABULARY + len(SPECIAL_TOKENS):
+            raise UserError(f"{path}: more than {LARGEST_VOCABULARY:,} tokens")
         try:
-            lines = Path(path).read_bytes().decode("utf-8").split("\n")
-        except (OSError, UnicodeDecodeError) as error:
-            raise UserError(f"{path}: {error}") from None
+            lines = content.decode("utf-8").split("\n")
+        except UnicodeDecodeError:
+            raise UserError(f"{path}: not text in UTF-8") from None
         tokens = tuple(lines[len(SPECIAL_TOKENS) : -1])
         if tuple(lines[: len(SPECIAL_TOKENS)]) != SPECIAL_TOKENS or lines[-1]:
             raise UserError(f"{path}: not a vocabulary: it must begin with {', '.join(SPECIAL_TOKENS)} and end a line")

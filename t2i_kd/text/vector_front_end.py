@@ -8,6 +8,9 @@ import numpy as np
 from t2i_kd.errors import UserError
 from t2i_kd.text.base import TextFrontEnd
 
+# Of an embedding.
+LARGEST_WIDTH = 2**16
+
 
 @dataclass(frozen=True)
 class VectorFrontEnd(TextFrontEnd):
@@ -44,8 +47,10 @@ class VectorFrontEnd(TextFrontEnd):
     def load(cls, described):
         """The front end of `describe()`'s values, without vectors. Raises `UserError` where they are wrong."""
         width = described["embedding_dim"]
-        if type(width) is not int or width < 1:
-            raise UserError(f"condition.json: embedding_dim is not a positive width: {width!r}")
+        if type(width) is not int or not 1 <= width <= LARGEST_WIDTH:
+            raise UserError(f"condition.json: embedding_dim is no width from 1 to {LARGEST_WIDTH:,}: {width!r}")
+        if not isinstance(described["source"], str):
+            raise UserError("condition.json: source is no text")
         return cls(described["source"], width)
 
     def with_vectors(self, vectors):

@@ -4,9 +4,9 @@ Source: Devlin et al., "BERT" (NAACL 2019), and its code's `BasicTokenizer` and 
 """
 
 import unicodedata
-from pathlib import Path
 
 from t2i_kd.errors import UserError
+from t2i_kd.files import read_text
 
 UNKNOWN, FIRST, LAST = "[UNK]", "[CLS]", "[SEP]"
 CONTINUED = "##"
@@ -37,9 +37,9 @@ class WordPiece:
 
     def __init__(self, path, flag):
         try:
-            tokens = Path(path).read_text("utf-8").split("\n")
-        except (OSError, UnicodeDecodeError) as error:
-            raise UserError(f"--{flag}: {path} cannot be read: {error}") from None
+            tokens = read_text(path).split("\n")
+        except UserError as error:
+            raise UserError(f"--{flag}: cannot read {error}") from None
         self.ids = {token.rstrip("\r"): index for index, token in enumerate(tokens) if token}
         for token in (UNKNOWN, FIRST, LAST):
             if token not in self.ids:

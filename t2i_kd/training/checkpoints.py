@@ -3,17 +3,21 @@
 `checkpoints/STAGE/step-00001500.npz` while a stage runs (the last two are kept), `final.npz` at its end.
 """
 
+import math
 import os
 import re
-import zipfile
 from pathlib import Path
 
 import numpy as np
 
 from t2i_kd.errors import UserError
+from t2i_kd.files import reason
+from t2i_kd.weight_files import Arrays
 
 KEPT = 2
 FINAL = "final.npz"
+# Bytes of the widest kind of number that a variable may be kept as.
+LARGEST_NUMBER = 8
 _STEP = re.compile(r"step-(\d{8})\.npz")
 
 
@@ -74,16 +78,16 @@ def read(path, groups):
         UserError: when the file is unreadable or holds other variables or shapes; then nothing is assigned.
     """
     variables = named_variables(groups)
+    shapes = {name: tuple(variable.shape) for name, variable in variables.items()}
     try:
-        with np.load(path) as stored:
-            values = {name: stored[name] for name in stored.files}
-    except (OSError, ValueError, EOFError, zipfile.BadZipFile) as error:
-        raise UserError(f"{path}: not a readable checkpoint: {error}") from None
-    if set(values) != set(variables):
-        odd = sorted(set(values) ^ set(variables))[0]
-        raise UserError(f"{path}: its variables are not this recipe's (first difference: {odd})")
-    for name, variable in variables.items():
-        if values[name].shape != tuple(variable.shape):
-            raise UserError(f"{path}: {name} has shape {values[name].shape}, not {tuple(variable.shape)}")
+        with Arrays(path, sum(map(math.prod, shapes.values())) * LARGEST_NUMBER) as stored:
+            if set(stored.names) != set(variables):
+                odd = sorted(set(stored.names) ^ set(variables))[0]
+                raise UserError(f"its variables are not this recipe's (first difference: {odd[:200]})")
+            values = {name: stored.read(name, shape) for name, shape in shapes.items()}
+    except UserError as error:
+        raise UserError(f"{path}: {error}") from None
+    except (OSError, ValueError) as error:
+        raise UserError(f"{path}: not a readable checkpoint: {reason(error)}") from None
     for name, variable in variables.items():
         variable.assign(values[name])

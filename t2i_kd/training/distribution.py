@@ -6,7 +6,6 @@ strategy and on JAX.
 """
 
 import contextlib
-import json
 import os
 import sys
 
@@ -14,6 +13,7 @@ import keras
 import numpy as np
 
 from t2i_kd.errors import UserError
+from t2i_kd.files import parse_json
 
 KINDS = ("none", "mirrored", "multi_worker")
 
@@ -47,12 +47,12 @@ def check_cluster(text):
     if not text:
         raise UserError(f"TF_CONFIG: --distribute=multi_worker needs it in the environment: {example}")
     try:
-        config = json.loads(text)
+        config = parse_json(text, "TF_CONFIG")
         cluster, task = config["cluster"], config["task"]
         kind, index = task["type"], task["index"]
         addresses = [address for tasks in cluster.values() for address in tasks]
         own = cluster[kind]
-    except (json.JSONDecodeError, KeyError, TypeError, AttributeError) as error:
+    except (UserError, KeyError, TypeError, AttributeError) as error:
         raise UserError(f"TF_CONFIG: not of the form {example}: {error!r}") from None
     if set(cluster) - {"worker", "chief"}:
         raise UserError(f"TF_CONFIG: cluster may name only worker and chief, not {', '.join(sorted(cluster))}")

@@ -12,9 +12,12 @@ from pathlib import Path
 from t2i_kd.checksums import sha256_of
 from t2i_kd.data.captioned_images import digest_of
 from t2i_kd.errors import UserError
+from t2i_kd.files import read_json, reason
 
 INPUTS_FILE = "inputs.json"
 FORMAT_VERSION = 1
+# Of the file, in bytes: a line an example.
+LARGEST_INPUTS = 2**27
 # An example's digest is for naming what changed; this many hexadecimal digits tell examples of one set apart.
 EXAMPLE_DIGITS = 16
 
@@ -42,12 +45,20 @@ class Inputs:
     def load(cls, path):
         """What `to_json` wrote. Raises `UserError` that names the file."""
         try:
-            values = json.loads(Path(path).read_text("utf-8"))
+            values = read_json(path, LARGEST_INPUTS)
             if values.pop("format_version") != FORMAT_VERSION:
                 raise ValueError("another format")
-            return cls(**values)
-        except (OSError, ValueError, TypeError, KeyError, AttributeError) as error:
-            raise UserError(f"{path}: not the inputs of a run of this version of t2i_kd: {error}") from None
+            inputs = cls(**values)
+        except (TypeError, KeyError, ValueError, AttributeError) as error:
+            if isinstance(error, UserError):
+                raise
+            raise UserError(f"{path}: not the inputs of a run of this version of t2i_kd: {reason(error)}") from None
+        digests = [inputs.held_out]
+        for each in (inputs.examples, inputs.networks):
+            digests += each.values() if isinstance(each, dict) else [None]
+        if not all(isinstance(digest, str) for digest in digests):
+            raise UserError(f"{path}: not the inputs of a run of this version of t2i_kd: a digest is no text")
+        return inputs
 
 
 def example_digests(datasets):

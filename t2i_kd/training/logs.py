@@ -13,7 +13,11 @@ from tensorboard.summary.writer.event_file_writer import EventFileWriter
 from tqdm import tqdm
 
 from t2i_kd.errors import UserError
+from t2i_kd.files import parse_json, read_text
 from t2i_kd.imaging import write_file_atomically
+
+# Of metrics.jsonl, in bytes.
+LARGEST_METRICS = 2**27
 
 
 class EventLog:
@@ -46,22 +50,35 @@ def cut_metrics(path, last_step):
     path = Path(path)
     if not path.exists():
         return
-    kept = []
-    for line in path.read_text("utf-8").splitlines():
-        try:
-            entry = json.loads(line)
-        except json.JSONDecodeError:
-            break  # the line that a kill cut short
-        if entry["step"] <= last_step:
-            kept.append(line + "\n")
+    kept = [line + "\n" for line, entry in _entries(path) if entry["step"] <= last_step]
     write_file_atomically(path, "".join(kept).encode("utf-8"))
 
 
 def read_metrics(path, stage):
-    """The entries of one stage in metrics.jsonl, a list of dicts; none where there is no file."""
+    """The entries of one stage in metrics.jsonl, a list of {name: number}; none where there is no file."""
     path = Path(path)
-    lines = path.read_text("utf-8").splitlines() if path.exists() else []
-    return [entry for entry in map(json.loads, lines) if entry["stage"] == stage]
+    entries = (entry for _, entry in _entries(path) if entry["stage"] == stage) if path.exists() else ()
+    return [{name: value for name, value in entry.items() if isinstance(value, int | float)} for entry in entries]
+
+
+def _entries(path):
+    """(text, what it says, a dict) of every line of metrics.jsonl; what a kill cut short at its end is left out.
+
+    Raises:
+        UserError: naming the file and the line that is no entry.
+    """
+    lines = read_text(path, LARGEST_METRICS).split("\n")
+    for number, line in enumerate(lines, 1):
+        where = f"{path} line {number}"
+        try:
+            entry = parse_json(line, where)
+        except UserError:
+            if number == len(lines):
+                return
+            raise
+        if not isinstance(entry, dict) or type(entry.get("step")) is not int or "stage" not in entry:
+            raise UserError(f"{where}: not an entry of a stage's step")
+        yield line, entry
 
 
 class ProgressLog(keras.callbacks.Callback):

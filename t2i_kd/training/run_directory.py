@@ -7,6 +7,7 @@ from pathlib import Path
 from absl import logging
 
 from t2i_kd.errors import UserError, raise_all
+from t2i_kd.files import read_text
 from t2i_kd.imaging import write_file_atomically
 from t2i_kd.locking import LOCK, only_process
 from t2i_kd.recipe import (
@@ -14,12 +15,11 @@ from t2i_kd.recipe import (
     difference,
     differences,
     field_as_typed,
-    parse_json,
-    read_text,
+    parse_recipe,
     stage_as_typed,
 )
 from t2i_kd.training import checkpoints
-from t2i_kd.training.inputs import INPUTS_FILE, Inputs, data_differences
+from t2i_kd.training.inputs import INPUTS_FILE, LARGEST_INPUTS, Inputs, data_differences
 
 # The flags behind each of `Inputs.networks`, for messages.
 READ_BY = {
@@ -96,7 +96,7 @@ def _check_free(run_dir):
 
 
 def _write_if_other(path, text):
-    if not path.exists() or path.read_text("utf-8") != text:
+    if not path.exists() or read_text(path, LARGEST_INPUTS) != text:
         write_file_atomically(path, text.encode("utf-8"))
 
 
@@ -128,7 +128,7 @@ def _stored_recipe(run_dir, recipe):
     """A run's recipe, which must be of the recipe's system."""
     path = run_dir / RECIPE_FILE
     text = read_text(path)
-    system = parse_json(text, path).get("system")
+    system = parse_recipe(text, path).get("system")
     if system != recipe.system:
         raise UserError(
             f"--run_dir: {run_dir} belongs to another recipe: --system={system} there, --system={recipe.system} here"

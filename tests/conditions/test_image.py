@@ -154,7 +154,7 @@ def test_it_survives_its_folder(tmp_path):
 @pytest.mark.parametrize(
     ("text", "named"),
     [
-        ("{", "unreadable"),
+        ("{", "not JSON"),
         ("[]", "format 1"),
         ('{"format_version": 7}', "format 1"),
         ('{"format_version": 1, "kind": "sound"}', "'sound' is none of caption, image"),

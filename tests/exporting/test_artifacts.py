@@ -137,7 +137,7 @@ def test_what_lies_beside_a_file_is_needed(copy, tmp_path):
         with pytest.raises(UserError, match=r"manifest\.json: not a manifest of format 2"):
             load_artifact(extra / "student.tflite")
     (extra / "manifest.json").write_bytes(b"\xff{")
-    with pytest.raises(UserError, match=r"manifest\.json: unreadable"):
+    with pytest.raises(UserError, match=r"manifest\.json: not text in UTF-8"):
         load_artifact(copy)
 
 

@@ -4,6 +4,7 @@ import hashlib
 import importlib
 import json
 import shutil
+import subprocess
 
 import keras
 import pytest
@@ -194,6 +195,23 @@ def test_a_full_disk_leaves_the_old_version(run_dir, copied_conversions, tmp_pat
     with pytest.raises(UserError, match=r"--export_dir: .*No space left on device"):
         export(run_dir, folder, overwrite=True)
     assert [path.name for path in folder.rglob("*")] == ["1", "old"]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("kibibytes", [16, 200])
+def test_a_disk_that_fills_while_tensorflow_writes(run_dir, tmp_path, kibibytes):
+    disk = tmp_path / "disk"
+    disk.mkdir()
+    command = ["mount", "-t", "tmpfs", "-o", f"size={kibibytes}k", "tmpfs", str(disk)]
+    if not shutil.which("mount") or subprocess.run(command, capture_output=True).returncode:
+        pytest.skip("no right to mount a small disk")
+    try:
+        with pytest.raises(UserError, match=r"--export_dir: .*No space left on device") as caught:
+            export(run_dir, disk / "model")
+        assert "\n" not in str(caught.value)
+        assert not list((disk / "model").iterdir())
+    finally:
+        subprocess.run(["umount", str(disk)], check=True)
 
 
 def test_bad_input_is_named(run_dir, tmp_path):
