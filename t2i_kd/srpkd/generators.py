@@ -126,7 +126,10 @@ def _load_run(name, resolution):
     path = run.network_file(name)
     student = load_student(path.parent)
     if student.condition.kind != "image":
-        raise UserError(f"--teacher: {path} is not of a run whose student reads images")
+        raise UserError(
+            f"--teacher: {path} is not of a run whose student reads images; objective=compress is for one that reads "
+            f"{student.condition.kind}s"
+        )
     inverse = path.with_name(INVERSE_FILE)
     return Teacher(student.network, load_network(inverse) if inverse.exists() else None)
 
