@@ -186,8 +186,9 @@ class Compression(SRPKD):
     def usual_tap(self):
         """The last map of a quarter of the image's side, or of the largest side below that (ours)."""
         maps = {}
+        theirs = self.generator_of(self.teacher.network)
         for layer in self.generator_of(self.network).layers:
-            shape = getattr(layer.output, "shape", ())
+            shape = getattr(theirs.get_layer(layer.name).output, "shape", ())
             if len(shape) == 4 and shape[1] <= self.recipe.data.resolution // 4 and shape[-1] > IMAGE_CHANNELS:
                 maps[shape[1]] = layer.name
         if not maps:
