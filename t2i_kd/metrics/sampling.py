@@ -71,10 +71,12 @@ def reduced(dataset, factor):
     """A data set with its pictures averaged down in squares of `factor` pixels, half values rounded to even."""
     if factor == 1:
         return dataset
-    return dataclasses.replace(dataset, images=_Reduced(dataset.images, factor))
+    return dataclasses.replace(dataset, images=Reduced(dataset.images, factor))
 
 
-class _Reduced(Sequence):
+class Reduced(Sequence):
+    """A reader of pictures averaged down in squares of `factor` pixels."""
+
     def __init__(self, images, factor):
         self._images, self._factor = images, factor
 

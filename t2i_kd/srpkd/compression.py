@@ -159,6 +159,9 @@ class Compression(SRPKD):
         """The `Teacher`, loaded when it is first needed."""
         return Teacher(self.taught_by.network)
 
+    def teaching_student(self):
+        return self.taught_by
+
     @functools.cached_property
     def condition(self):
         return self.taught_by.condition.covering(self.dataset).covering(self.held_out)

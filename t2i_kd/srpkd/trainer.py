@@ -35,7 +35,7 @@ from t2i_kd.srpkd.objective import (
     structural_dissimilarity,
     total_variation,
 )
-from t2i_kd.student import IMAGE, noise_width, save_network
+from t2i_kd.student import IMAGE, Student, noise_width, save_network
 from t2i_kd.teachers.catalogue import load_teacher
 from t2i_kd.training.adversarial import AdversarialTrainer
 from t2i_kd.training.distribution import assign_alike
@@ -468,6 +468,9 @@ class SRPKD(System):
     def teacher(self):
         """The recipe's `Teacher`, or None, loaded when it is first needed."""
         return load_generator(self.recipe.teacher, self.recipe.data.resolution)
+
+    def teaching_student(self):
+        return None if self.teacher is None else Student(self.teacher.network, self.condition)
 
     @functools.cached_property
     def features(self):
