@@ -56,9 +56,7 @@ def rows(models, found):
             "artifact": NAMES[kind],
             "parameters": _beside(manifest["parameters"], big["parameters"], "{:,}"),
             "G multiply-adds": _beside(products / 1e9, big_products / 1e9, "{:.4g}"),
-            "MB": _beside(
-                *(each["artifacts"].get(kind, {}).get("size", 0) / 1e6 for each in (manifest, big)), "{:.2f}"
-            ),
+            "MB": _beside(*sizes, "{:.2f}"),
         }
         for count, milliseconds in values["milliseconds"].items():
             theirs = found.get((first, kind), {"milliseconds": {count: 0}})["milliseconds"][count]

@@ -36,7 +36,7 @@ READER = (
     "--width=0.03125",
     "--text_dim=8",
     "--noise_dim=2",
-    "--stage=one: objective=mirrored steps=1",
+    "--stage=one: objective=mirrored steps=1 tap_weights=image:1",
 )
 # What a recipe's file says to the command beside the recipe.
 OTHERS = {"run_dir", "export_dir", "overwrite", "max_minutes"}
