@@ -180,18 +180,19 @@ def test_icsd_gans_generator_of_several_stages_becomes_smaller(objective, data_d
 def test_the_command_makes_an_exported_student_of_a_run(data_dir, tmp_path):
     teacher = trained(tmp_path / "sdn", data_dir, *TEXT, *SDN)
     arguments = command(data_dir, teacher, "--channel_share=0.5", steps=2)
-    where = (f"--run_dir={tmp_path / 'small'}", f"--export_dir={tmp_path / 'model'}")
-    assert f"{tmp_path / 'small'}: trained" in finish(start(*arguments, *where))
-    version = tmp_path / "model" / "1"
+    where = f"--run_dir={tmp_path / 'small'}"
+    assert f"{tmp_path / 'small'}: trained" in finish(start(*arguments, where))
+    version = t2i_kd.export(tmp_path / "small", tmp_path / "model", artifacts=["litert", "onnx"])
     expected = t2i_kd.load(tmp_path / "small").generate(CAPTIONS, [5, 6, 7]).astype(int)
     for file in ("", "assets.extra/student.tflite", "assets.extra/student.onnx"):
         found = t2i_kd.load(version / file).generate(CAPTIONS, [5, 6, 7]).astype(int)
         assert np.abs(found - expected).max() <= 1, file
-    report = t2i_kd.evaluate(
-        str(tmp_path / "small"), "image_folder", "tap_distance", teacher=None, data_dir=str(data_dir), num_captions=4
-    )
-    assert report["metrics"]["tap_distance"]
-    assert refused(*arguments[:-1], *where[:1], "--channel_share=1").startswith("error: --channel_share: 1.0 is not")
+    report = t2i_kd.evaluate(str(tmp_path / "small"), "", "teacher_distance,tap_distance", num_captions=4, bootstrap=0)
+    values = report["metrics"]["teacher_distance"]["final student"]["values"]
+    assert {"mae_32_n4", "ssim_32_n4", "lpips_like_efficientnet_lite0_32_n4"} == set(values)
+    assert all("efficientnet_lite0" in line for line in report["metrics"]["tap_distance"]["final student"]["values"])
+    line = refused(*arguments, where, "--channel_share=1")
+    assert line.startswith("error: --channel_share: 1.0 is not above 0 and below 1")
 
 
 @pytest.fixture(scope="module")
