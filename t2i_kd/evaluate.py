@@ -55,7 +55,9 @@ def _define():
         "",
         f"What is measured, with commas between: {', '.join(METRICS)}, or a module such as my_package.my_metric.",
     )
-    flags.DEFINE_integer("num_captions", 300, "How many captions the student generates images of.", 1)
+    flags.DEFINE_integer(
+        "num_captions", 300, "How many captions or source pictures the student generates images of.", 1
+    )
     flags.DEFINE_integer(
         "seed", 0, "The seed of the choice of captions, of the noise, and of trained evaluators.", 0, 2**31 - 1
     )

@@ -5,6 +5,7 @@ itself, the smallest first. Of several models the finished student of each is ev
 """
 
 import dataclasses
+import functools
 import json
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -21,14 +22,17 @@ from t2i_kd.metrics.catalogue import EXTRACTORS, PICTURE_METRICS, may_rate_pictu
 from t2i_kd.metrics.context import EvaluationContext
 from t2i_kd.metrics.page import render_page
 from t2i_kd.metrics.report import Findings
+from t2i_kd.metrics.translation import TranslationContext
 from t2i_kd.options import TeacherOptions
 from t2i_kd.plugins import check_imported
 from t2i_kd.recipe import RECIPE_FILE
-from t2i_kd.runners import KerasRunner
+from t2i_kd.runners import IdentityRunner, KerasRunner
 from t2i_kd.student import BEST_FILE, WEIGHTS_FILE, load_student
-from t2i_kd.systems import load_recipe
+from t2i_kd.systems import build, load_recipe
+from t2i_kd.training.measuring import bystander
 
 FINAL = "final student"
+IDENTITY = "the source as it is"
 
 
 class Candidate(NamedTuple):
@@ -135,7 +139,7 @@ def recipe_of(model):
 
 
 def chosen_teacher(model, **given):
-    """The teacher that evaluates a model: the one that it learned from, or the default, but for what is given.
+    """The network that evaluates a model: the one that it learned from, or the default, but for what is given.
 
     Args:
         model: see `recipe_of`.
@@ -147,6 +151,9 @@ def chosen_teacher(model, **given):
     recipe, default = recipe_of(model), TeacherOptions()
     # A system of a user's own may have no teacher.
     teacher = getattr(recipe, "teacher", default)
+    if not isinstance(teacher, TeacherOptions):
+        # A generator taught it, whose features nobody reads: a network of this package that did not teach compares.
+        teacher = TeacherOptions(teacher=bystander(recipe.teachers))
     if "teacher" not in given:
         check_imported(teacher.teacher, "teacher", f"{model}'s {RECIPE_FILE}")
     if given.keys() & {"teacher", "teacher_weights"}:
@@ -208,8 +215,9 @@ def evaluate(models, dataset, metrics, *, teacher=None, out="", page="", bootstr
     found = Findings(measures, labels_of(models), bootstrap, report or (lambda text: None), bool(page))
     teacher = teacher or chosen_teacher(models[0])
     given = {"teacher": teacher, "tap_objective": _own_objective(models[0], teacher), "cache": {}, **options}
-    for candidate in students(models[0]) if len(models) == 1 else finished_students(models):
-        context = _checked_context(candidate, dataset, measures, given)
+    given["teaching"] = functools.partial(_teaching_student, models[0])
+    for candidate in _with_identity(students(models[0]) if len(models) == 1 else finished_students(models)):
+        context = _checked_context(candidate, dataset, measures, given, _direction_of(models[0]))
         for name, metric in measures.items():
             logging.info("%s: %s", candidate.label, name)
             found.add(name, candidate, metric.measure(context), context)
@@ -221,6 +229,32 @@ def evaluate(models, dataset, metrics, *, teacher=None, out="", page="", bootstr
         _check_page(found.rated)
         _write("page", page, render_page(f"{whole['dataset']}: {found.rated[0]}", whole, found.sections))
     return whole
+
+
+def _reads_images(student):
+    return getattr(getattr(student, "condition", None), "kind", CaptionCondition.kind) != CaptionCondition.kind
+
+
+def _with_identity(candidates):
+    """The candidates and, after students that read images, one that gives its source as it is."""
+    for candidate in candidates:
+        student = candidate.student
+        anchored = candidate.is_last and _reads_images(student)
+        yield candidate._replace(is_last=candidate.is_last and not anchored)
+        if anchored:
+            yield Candidate(IDENTITY, IdentityRunner(student.condition, student.resolution), "", True)
+
+
+def _direction_of(model):
+    """Which of two sides a model reads, as its recipe says; A without one."""
+    return getattr(getattr(recipe_of(model), "translation", None), "direction", "AtoB")
+
+
+def _teaching_student(model):
+    """The generator that taught a model, as a runner; None where there is none."""
+    recipe = recipe_of(model)
+    student = build(recipe).teaching_student() if recipe else None
+    return student and KerasRunner(student)
 
 
 def _data_of(model, options):
@@ -235,11 +269,16 @@ def _data_of(model, options):
     return data.dataset, {**options, **told}
 
 
-def _checked_context(candidate, dataset, measures, given):
+def _checked_context(candidate, dataset, measures, given, direction):
     """A candidate's `EvaluationContext`, after every metric has been asked whether it suits it."""
-    condition = getattr(candidate.student, "condition", None)
-    if condition and condition.kind != CaptionCondition.kind:
-        raise UserError(f"--model: {candidate.label} is asked with {condition.kind}s, and data sets hold captions")
+    if _reads_images(candidate.student):
+        context = TranslationContext(
+            candidate.student, dataset, model_sha256=candidate.sha256, direction=direction, **given
+        )
+        for name, metric in measures.items():
+            context.check_metric(name)
+            metric.check(context)
+        return context
     context = EvaluationContext(candidate.student, dataset, model_sha256=candidate.sha256, **given)
     if hasattr(candidate.student, "covering"):
         context = dataclasses.replace(context, student=candidate.student.covering(context.split("test")))

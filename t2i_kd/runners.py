@@ -71,6 +71,14 @@ class Runner(abc.ABC):
         """`generate` for one batch."""
 
 
+class IdentityRunner(Runner):
+    """A student that gives its source as it is: what another one must be better than. Args: as `Runner`, of images."""
+
+    def _generate(self, items, seeds):
+        (sources,) = self.condition.arrays(items).values()
+        return to_uint8(sources)
+
+
 def core_inputs(condition, noise_dim, items, seeds):
     """A student's inputs outside any graph: {name: array [n, ...]}.
 

@@ -3,7 +3,8 @@
 A room is a module with two members, cheap to import:
 
     RECIPE: its `Recipe` class.
-    SYSTEM: its `t2i_kd.training.system.System` class, or that class's dotted name, which is imported when a run starts.
+    SYSTEM: its `t2i_kd.training.system.System` class or a function that chooses one by the recipe, or the dotted name
+        of either, which is imported when a run starts.
 """
 
 import functools
@@ -33,7 +34,7 @@ class Room:
     Attributes:
         name: what `--system` says.
         recipe: its `Recipe` class.
-        system: its `System` class, or that class's dotted name.
+        system: its `System` class or a function that makes one, or the dotted name of either.
     """
 
     name: str

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from t2i_kd import commands
+from t2i_kd import commands, systems
 from t2i_kd.api import describe, export, train
 from t2i_kd.data.subset import trains_on_a_part
 from t2i_kd.evaluation import evaluate
@@ -21,6 +21,7 @@ from t2i_kd.options import TeacherOptions, TextOptions, TrainingOptions
 from t2i_kd.sdn import SDNRecipe, SDNStage
 from t2i_kd.srpkd import SrpkdRecipe
 from t2i_kd.srpkd.networks import build_generator
+from t2i_kd.student import save_network
 from tests.commands import metrics
 from tests.published_generators import ml5_arrays
 from tests.systems import recipe_of, write_pairs
@@ -29,6 +30,14 @@ PIPELINES = sorted((Path(__file__).resolve().parents[1] / "pipelines").glob("*.f
 NAMES = [path.stem for path in PIPELINES]
 # Teachers that need no weights of elsewhere.
 COME_ALONG = ("none", "vgg19_slim", "efficientnet_lite0")
+# A student that reads captions.
+READER = (
+    "--teacher=none",
+    "--width=0.03125",
+    "--text_dim=8",
+    "--noise_dim=2",
+    "--stage=one: objective=mirrored steps=1 tap_weights=image:1",
+)
 # What a recipe's file says to the command beside the recipe.
 OTHERS = {"run_dir", "export_dir", "overwrite", "max_minutes"}
 
@@ -58,13 +67,16 @@ def stand_in(tmp_path_factory):
     keras.applications.VGG19(include_top=False, weights=None).save_weights(folder / "vgg19.weights.h5")
     write_pairs(folder)
     np.savez(folder / "painter.npz", **ml5_arrays(4))
+    reader = systems.build(recipe_of("--dataset=image_folder", f"--data_dir={folder}", *READER))
+    save_network(reader.network, folder / "reader" / "student.keras")
+    reader.save_condition(folder / "reader")
     return folder
 
 
 def shrunk(recipe, folder):
     """The recipe with stand-in data, 32 pixels, a teacher that comes with the package, and two steps a stage."""
     data = dataclasses.replace(recipe.data, resolution=32)
-    if recipe.system == "srpkd":
+    if recipe.system == "srpkd" and not compresses(recipe):
         data = dataclasses.replace(data, dataset="paired_folder", data_dir=str(folder))
     elif data.dataset != "captioned_shapes":
         data = dataclasses.replace(data, dataset="image_folder", data_dir=str(folder))
@@ -74,6 +86,8 @@ def shrunk(recipe, folder):
         teacher = TeacherOptions(teacher="tests.dual_encoder")
     elif recipe.system == "teacher_slim":
         teacher = dataclasses.replace(recipe.teacher, teacher_weights=str(folder / "vgg19.weights.h5"))
+    elif compresses(recipe):
+        teacher = dataclasses.replace(recipe.teacher, teacher=f"run:{folder / 'reader'}")
     elif recipe.system == "srpkd":
         painter = recipe.stages[0].objective == "distil"
         teacher = dataclasses.replace(recipe.teacher, teacher=str(folder / "painter.npz") if painter else "none")
@@ -87,6 +101,11 @@ def shrunk(recipe, folder):
     few = dataclasses.replace(recipe.training, batch_size=2, checkpoint_every=1, sample_every=2, log_every=1)
     groups = {"data": data, "teacher": teacher, "training": few, **narrow(recipe, folder)}
     return dataclasses.replace(recipe, stages=stages, **groups)
+
+
+def compresses(recipe):
+    """Whether a recipe makes a student that reads captions narrower."""
+    return recipe.stages[0].objective == "compress"
 
 
 def taps(recipe, stage):
@@ -108,6 +127,8 @@ def narrow(recipe, folder):
         changes["gan"] = {"discriminator_channels": 4, "discriminator_steps": 1}
     if recipe.system == "kd_dlgan" and recipe.kd.generator == "mirrored":
         changes["mirrored"] = {"width": 1 / 32}
+    if compresses(recipe):
+        changes = {}
     if getattr(recipe, "text", None) and recipe.text.text_encoder == "precomputed":
         changes["text"] = {"embeddings_dir": str(folder / "reed")}
     return {
@@ -122,6 +143,7 @@ def test_there_are_recipes():
     assert {"icsd_shapes", "icsd_flowers64", "icsd_cub256"} <= set(NAMES)
     assert {"kd_dlgan_cifar10", "kd_dlgan_cifar10_cpu", "kd_dlgan_cats64", "kd_dlgan_flowers64"} <= set(NAMES)
     assert {"srpkd_painter", "srpkd_horse2zebra64", "srpkd_facades64", "srpkd_horse2zebra"} <= set(NAMES)
+    assert {"srpkd_flowers64_small"} <= set(NAMES)
 
 
 @pytest.mark.parametrize("path", PIPELINES, ids=NAMES)

@@ -22,6 +22,7 @@ METRICS = {
     "r_precision": ("retrieval", "check", "measure"),
     "ssim": ("structural_similarity", "check", "measure"),
     "tap_distance": ("tap_distance", "check", "measure"),
+    "teacher_distance": ("teacher_distance", "check", "measure"),
 }
 
 # Those that rate pictures one by one, so that a page can show the best and the worst.

@@ -1,6 +1,7 @@
 """What a metric is given: a student to evaluate, the held-out data, and what was computed for the students before."""
 
 import functools
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -42,6 +43,8 @@ class EvaluationContext:
         retrieval_handle: of a TF-Hub sentence encoder, for `r_precision`; see there.
         cache_dir: folder that keeps trained evaluators and features of reference pictures; None: nothing is kept.
         model_sha256: of the file that holds or lists the student's weights.
+        teaching: a function that gives the generator that taught the first model, an object that generates as the
+            student does, or None.
         cache: what all students of one `evaluate` share: data, networks, trained evaluators.
     """
 
@@ -59,6 +62,7 @@ class EvaluationContext:
     retrieval_handle: str = ""
     cache_dir: str | None = None
     model_sha256: str = ""
+    teaching: Callable | None = None
     cache: dict = field(default_factory=dict)
 
     @property
@@ -155,10 +159,20 @@ class EvaluationContext:
         test = self.split("test")
         return sampling.draw_pairs(test.captions, [[i] for i in range(len(test))], self.num_captions, self.seed)
 
+    @property
+    def items(self):
+        """What the student is asked with, for each of `pairs`: its caption."""
+        return [caption for _, caption in self.pairs]
+
+    @property
+    def teaching_student(self):
+        """The generator that taught the first model, or None; made once."""
+        return self.shared("teaching_student", lambda: self.teaching() if self.teaching else None)
+
     @functools.cached_property
     def generated(self):
-        """The student's pictures of the captions of `pairs`, drawn once for all metrics: uint8 on disk."""
-        return sampling.generate(self.student, [caption for _, caption in self.pairs], self.seed)
+        """The student's pictures of `items`, drawn once for all metrics: uint8 on disk."""
+        return sampling.generate(self.student, self.items, self.seed)
 
     def reference_of_pairs(self):
         """The real picture of each of `pairs`, a reader."""

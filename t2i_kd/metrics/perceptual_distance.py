@@ -93,9 +93,14 @@ def measure(context):
     """
     check(context)
     teacher = context.loaded_teacher
-    taps = compared_taps(teacher)
-    network = keras.Model(teacher.input, {tap: teacher.output[tap] for tap in taps})
-    protocol = context.teacher_protocol() | {"taps": " ".join(taps), "tap_weights": "1 each"}
+    protocol = context.teacher_protocol() | {"taps": " ".join(compared_taps(teacher)), "tap_weights": "1 each"}
+    measured = measure_similarity(context, f"lpips_like_{context.teacher_name}", distance_by(teacher), protocol)
+    return dataclasses.replace(measured, lower_is_better=True)
+
+
+def distance_by(teacher):
+    """A function from two sets of pictures, uint8 [n, side, side, 3], to their `lpips_like` in `compared_taps`."""
+    network = keras.Model(teacher.input, {tap: teacher.output[tap] for tap in compared_taps(teacher)})
 
     def distance(one, other):
         batches = [slice(start, start + BATCH) for start in range(0, len(one), BATCH)]
@@ -103,8 +108,7 @@ def measure(context):
             [lpips_like(_features(network, one[at]), _features(network, other[at])) for at in batches]
         )
 
-    measured = measure_similarity(context, f"lpips_like_{context.teacher_name}", distance, protocol)
-    return dataclasses.replace(measured, lower_is_better=True)
+    return distance
 
 
 def _features(network, images):

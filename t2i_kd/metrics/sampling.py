@@ -54,6 +54,8 @@ def _distinct_pairs(captions, group, rng):
 def generate(student, captions, seed):
     """The student's pictures of captions, the i-th with seed `seed + i`, with a progress bar where it takes long.
 
+    Captions may be a reader of source pictures, for a student of those.
+
     Returns:
         uint8 [n, resolution, resolution, 3], on disk.
     """
@@ -61,7 +63,7 @@ def generate(student, captions, seed):
     generated = scratch_array((len(captions), side, side, 3), np.uint8)
     with tqdm(total=len(captions), desc="generating pictures", unit="img", delay=5, leave=False, disable=None) as bar:
         for start in range(0, len(captions), AT_ONCE):
-            some = list(captions[start : start + AT_ONCE])
+            some = [captions[i] for i in range(start, min(start + AT_ONCE, len(captions)))]
             generated[start : start + len(some)] = student.generate(some, [seed + start + i for i in range(len(some))])
             bar.update(len(some))
     return generated
@@ -71,10 +73,12 @@ def reduced(dataset, factor):
     """A data set with its pictures averaged down in squares of `factor` pixels, half values rounded to even."""
     if factor == 1:
         return dataset
-    return dataclasses.replace(dataset, images=_Reduced(dataset.images, factor))
+    return dataclasses.replace(dataset, images=Reduced(dataset.images, factor))
 
 
-class _Reduced(Sequence):
+class Reduced(Sequence):
+    """A reader of pictures averaged down in squares of `factor` pixels."""
+
     def __init__(self, images, factor):
         self._images, self._factor = images, factor
 

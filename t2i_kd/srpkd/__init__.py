@@ -33,7 +33,8 @@ class GeneratorTeacherOptions:
 
     teacher: str = option(
         "none",
-        "The generator that teaches: run:DIR (a run of this system), the version folder of an exported model of "
+        "The generator that teaches: run:DIR (a run of this system, or for objective=compress of any system whose "
+        "student reads captions), the version folder of an exported model of "
         "images, a .npz of one of the published families that docs/srpkd.md names, a module of your own on Python's "
         "path, or none.",
     )
@@ -118,6 +119,21 @@ class DistillationOptions:
 
 
 @dataclass(frozen=True)
+class CompressionOptions:
+    """A student that reads captions"""
+
+    channel_share: float = option(
+        0.5,
+        "The share of the channels of each of its teacher's layers that a student of objective=compress has. It is the "
+        "teacher's generator in small, of whatever system that is.",
+    )
+
+    def __post_init__(self):
+        if not 0 < self.channel_share < 1:
+            raise UserError(f"--channel_share: {self.channel_share} is not above 0 and below 1")
+
+
+@dataclass(frozen=True)
 class HostOptions:
     """The host's own loss"""
 
@@ -178,6 +194,7 @@ class SrpkdRecipe(Recipe):
     teacher: GeneratorTeacherOptions = GeneratorTeacherOptions()
     generator: GeneratorOptions = GeneratorOptions()
     distillation: DistillationOptions = DistillationOptions()
+    compression: CompressionOptions = CompressionOptions()
     host: HostOptions = HostOptions()
     training: TrainingOptions = TrainingOptions()
     stages: tuple[Stage, ...] = ()
@@ -191,4 +208,4 @@ class SrpkdRecipe(Recipe):
 
 
 RECIPE = SrpkdRecipe
-SYSTEM = "t2i_kd.srpkd.trainer.SRPKD"
+SYSTEM = "t2i_kd.srpkd.compression.system_of"

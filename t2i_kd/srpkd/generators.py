@@ -22,6 +22,7 @@ from t2i_kd.checksums import sha256_of
 from t2i_kd.conditions.image import SOURCE
 from t2i_kd.errors import UserError
 from t2i_kd.files import reason
+from t2i_kd.srpkd.channels import channels_of, largest, take_channels, width_of
 from t2i_kd.srpkd.networks import build_resnet, build_style
 from t2i_kd.student import IMAGE, load_network, load_student
 from t2i_kd.teachers import run
@@ -129,7 +130,10 @@ def _load_run(name, resolution):
     path = run.network_file(name)
     student = load_student(path.parent)
     if student.condition.kind != "image":
-        raise UserError(f"--teacher: {path} is not of a run whose student reads images")
+        raise UserError(
+            f"--teacher: {path} is not of a run whose student reads images; objective=compress is for one that reads "
+            f"{student.condition.kind}s"
+        )
     inverse = path.with_name(INVERSE_FILE)
     return Teacher(student.network, load_network(inverse) if inverse.exists() else None)
 
@@ -273,74 +277,14 @@ def start_from_teacher(student, teacher):
             raise UserError(f"--student_init: the teacher has no layer {name} as the student has it")
         if len(theirs[name].weights) != len(layer.weights):
             raise UserError(f"--student_init: {name} has other weights in the teacher; does --generator_norm differ?")
-    reads, gives = _channel_groups(teacher)
-    kept = _kept_channels(ours, theirs, gives)
-    sizes = {gives[name]: _width(layer) for name, layer in theirs.items() if _is_convolution(layer)}
-    for name, layer in ours.items():
-        out = kept[gives[name]]
-        if not _is_convolution(layer):
-            layer.set_weights([value[out] for value in theirs[name].get_weights()])
-            continue
-        starts = np.cumsum([0, *(sizes.get(group, 0) for group in reads[name])])
-        rows = [kept.get(group, np.arange(3)) + start for group, start in zip(reads[name], starts, strict=False)]
-        kernel, *bias = theirs[name].get_weights()
-        chosen = (out, np.concatenate(rows)) if _is_transposed(layer) else (np.concatenate(rows), out)
-        layer.set_weights([kernel[:, :, chosen[0]][..., chosen[1]], *(each[out] for each in bias)])
+    channels = channels_of(teacher)
 
+    def widths(names, count):
+        """The width of the student's layers of a group; of equal norms the first channels are kept."""
+        wanted = {name: width_of(ours[name]) for name in names if name in ours} if count else {}
+        for name, width in wanted.items():
+            if width > count:
+                raise UserError(f"--student_init: {name} has {width} channels in the student, {count} in the teacher")
+        return max(wanted.values(), default=0)
 
-def _channel_groups(network):
-    """({convolution: the groups of channels that it reads, side by side}, {layer: the group that it gives})."""
-    carried, reads, gives, same = {}, {}, {}, {}
-
-    def first(group):
-        while group in same:
-            group = same[group]
-        return group
-
-    for layer in network.layers:
-        if isinstance(layer, keras.layers.InputLayer):
-            carried[layer.name] = [layer.name]
-            continue
-        came = [carried[each._keras_history.operation.name] for each in keras.tree.flatten(layer.input)]
-        carried[layer.name] = came[0]
-        if isinstance(layer, keras.layers.Concatenate):
-            carried[layer.name] = [group for groups in came for group in groups]
-        elif isinstance(layer, keras.layers.Add):
-            for one, other in zip(*came, strict=True):
-                if first(one) != first(other):
-                    same[first(other)] = first(one)
-        elif _is_convolution(layer):
-            reads[layer.name], carried[layer.name] = came[0], [layer.name]
-        gives[layer.name] = carried[layer.name][0]
-    reads = {name: [first(group) for group in groups] for name, groups in reads.items()}
-    return reads, {name: first(group) for name, group in gives.items()}
-
-
-def _kept_channels(ours, theirs, gives):
-    """{group: the teacher's channels that the student keeps, in their order}."""
-    norms, widths = {}, {}
-    for name, layer in theirs.items():
-        if _is_convolution(layer):
-            axes = (0, 1, 3) if _is_transposed(layer) else (0, 1, 2)
-            norms[gives[name]] = norms.get(gives[name], 0) + np.abs(layer.get_weights()[0]).sum(axes)
-            if name in ours:
-                widths[gives[name]] = _width(ours[name])
-    for group, width in widths.items():
-        if width > len(norms[group]):
-            raise UserError(
-                f"--student_init: {group} has {width} channels in the student, {len(norms[group])} in the teacher"
-            )
-    # Of equal norms the first channel is kept.
-    return {group: np.sort(np.argsort(-norms[group], kind="stable")[:width]) for group, width in widths.items()}
-
-
-def _is_convolution(layer):
-    return isinstance(layer, keras.layers.Conv2D | keras.layers.Conv2DTranspose)
-
-
-def _is_transposed(layer):
-    return isinstance(layer, keras.layers.Conv2DTranspose)
-
-
-def _width(layer):
-    return layer.kernel.shape[2 if _is_transposed(layer) else 3]
+    take_channels(student, teacher, channels, largest(teacher, channels, widths))

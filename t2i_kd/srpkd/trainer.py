@@ -17,6 +17,7 @@ from t2i_kd.data.translation_batches import TranslationBatches
 from t2i_kd.errors import UserError
 from t2i_kd.imaging import captioned_grid, encode_png, write_file_atomically
 from t2i_kd.options import TeacherOptions
+from t2i_kd.runners import core_inputs
 from t2i_kd.srpkd.generators import INVERSE_FILE, load_generator, pinned, start_from_teacher
 from t2i_kd.srpkd.networks import (
     build_discriminator,
@@ -34,17 +35,20 @@ from t2i_kd.srpkd.objective import (
     structural_dissimilarity,
     total_variation,
 )
-from t2i_kd.student import IMAGE, save_network
+from t2i_kd.student import IMAGE, Student, noise_width, save_network
 from t2i_kd.teachers.catalogue import load_teacher
 from t2i_kd.training.adversarial import AdversarialTrainer
 from t2i_kd.training.distribution import assign_alike
 from t2i_kd.training.gan_losses import fake_loss, generator_loss, real_loss
 from t2i_kd.training.inputs import network_digest
 from t2i_kd.training.measuring import DISTANCE_TO_TEACHER, Measurements
+from t2i_kd.training.projected import refuse_unread
 from t2i_kd.training.system import System, evenly
 from t2i_kd.training.trainer import Trainer
 
 CYCLE_GAN, PIX2PIX, DISTIL = "cycle_gan", "pix2pix", "distil"
+# Of students that read captions; see `t2i_kd.srpkd.compression`.
+COMPRESS, COMPRESS_GAN = "compress", "compress_gan"
 # Random numbers of a sample: two for each of two pools, and one for the rows of relation matrices.
 POOL_NUMBERS = 2
 UNIFORMS = 2 * POOL_NUMBERS + 1
@@ -137,13 +141,18 @@ class TaughtGenerator(keras.layers.Layer):
         """The image of a source, in training. Args: source: float [batch, side, side, 3] in 0-255."""
         return self.network({SOURCE: source}, training=True)[IMAGE]
 
-    def taught(self, source):
-        """What the losses of a source need: {"NAME/image", "NAME/tap0", ...}, with the teacher's where there is one."""
-        found = self.student({SOURCE: source}, training=True)
+    def taught(self, inputs):
+        """What the losses need: {"NAME/image", "NAME/tap0", ...}, with the teacher's where there is one.
+
+        Args:
+            inputs: {name: tensor [batch, ...]} of the generator and of the teacher, such as {"source": float [batch,
+                side, side, 3] in 0-255}.
+        """
+        found = self.student(inputs, training=True)
         outputs = {f"{self.name}/{IMAGE}": found[IMAGE]}
         if self.others.teacher is None:
             return outputs
-        theirs = self.others.teacher({SOURCE: source}, training=False)
+        theirs = self.others.teacher(inputs, training=False)
         # What is outside 0-255 is not shown.
         outputs[f"{self.name}/teacher"] = ops.stop_gradient(ops.clip(ops.cast(theirs[IMAGE], "float32"), 0, 255))
         for index, (tap, student) in enumerate(self.taps):
@@ -235,8 +244,12 @@ class DistilTrainer(Trainer):
         return self.generator.variables
 
     def loss_terms(self, batch):
-        outputs = self.generator.taught(ops.cast(batch[SOURCE], "float32"))
+        outputs = self.generator.taught(self.inputs(batch))
         return self.generator.terms(outputs, batch["uniforms"][:, -1:])
+
+    def inputs(self, batch):
+        """The generator's inputs: the batch's sources."""
+        return {SOURCE: ops.cast(batch[SOURCE], "float32")}
 
 
 class HostTrainer(AdversarialTrainer):
@@ -274,7 +287,7 @@ class Pix2PixTrainer(HostTrainer):
 
     def generate(self, batch):
         """What the generator makes of the sources."""
-        return self.generator.taught(ops.cast(batch[SOURCE], "float32"))
+        return self.generator.taught({SOURCE: ops.cast(batch[SOURCE], "float32")})
 
     def discriminator_terms(self, batch, generated):
         """Half the sum of the losses on (source, target) and (source, image)."""
@@ -327,7 +340,7 @@ class CycleGANTrainer(HostTrainer):
         """What both generators make of both sides, and of each other's images."""
         source, target = (ops.cast(batch[name], "float32") for name in (SOURCE, IMAGE))
         forward, backward = self.generator.forward, self.generator.backward
-        outputs = forward.taught(source) | backward.taught(target)
+        outputs = forward.taught({SOURCE: source}) | backward.taught({SOURCE: target})
         outputs["cycled_source"] = backward(ops.cast(outputs["forward/image"], "float32"))
         outputs["cycled_target"] = forward(ops.cast(outputs["backward/image"], "float32"))
         if self.gan.identity_weight:
@@ -365,7 +378,7 @@ class CycleGANTrainer(HostTrainer):
 class SRPKD(System):
     """An SRPKD run: pictures of two sides, or of one and a teacher, and a small generator between them."""
 
-    objectives = (CYCLE_GAN, PIX2PIX, DISTIL)
+    objectives = (CYCLE_GAN, PIX2PIX, DISTIL, COMPRESS, COMPRESS_GAN)
     uniforms = UNIFORMS
     pinned_teacher = staticmethod(pinned)
 
@@ -388,6 +401,7 @@ class SRPKD(System):
             raise UserError(f"--ssim_weight: images of {recipe.data.resolution} px are smaller than its window")
 
     def check_stage(self, stage):
+        refuse_unread(self.recipe.compression, f"objective={COMPRESS}")
         if stage.objective == DISTIL and self.recipe.teacher.teacher == "none":
             raise UserError(f"--stage {stage.name}: objective=distil needs a --teacher")
         if self.recipe.distillation.distil_generators == "both" and stage.objective != CYCLE_GAN:
@@ -455,6 +469,9 @@ class SRPKD(System):
         """The recipe's `Teacher`, or None, loaded when it is first needed."""
         return load_generator(self.recipe.teacher, self.recipe.data.resolution)
 
+    def teaching_student(self):
+        return None if self.teacher is None else Student(self.teacher.network, self.condition)
+
     @functools.cached_property
     def features(self):
         """The network whose maps of both images are compared, or None."""
@@ -481,17 +498,16 @@ class SRPKD(System):
         Raises:
             UserError: naming the flag, for a layer that is not there, or for maps of different sides.
         """
-        options, student = self.recipe.distillation, self.recipe.generator
+        options = self.recipe.distillation
         if self.teacher is None or not (options.relation_weight or options.tap_mse_weight):
             return ()
-        usual = default_tap(student.generator, self.recipe.data.resolution, student.generator_depth)
-        theirs = (options.teacher_taps or usual).split(",")
-        ours = (options.student_taps or options.teacher_taps or usual).split(",")
+        theirs = (options.teacher_taps or self.usual_tap).split(",")
+        ours = (options.student_taps or options.teacher_taps or self.usual_tap).split(",")
         if len(theirs) != len(ours):
             raise UserError(f"--student_taps: {len(ours)} layers for {len(theirs)} of the teacher")
         for tap, own in zip(theirs, ours, strict=True):
             sides = [
-                _map_side(network, name, flag)
+                _map_side(self.generator_of(network), name, flag)
                 for network, name, flag in (
                     (self.teacher.network, tap, "teacher_taps"),
                     (self.network, own, "student_taps"),
@@ -503,6 +519,17 @@ class SRPKD(System):
                     f"{sides[0][0]} x {sides[0][1]}"
                 )
         return tuple(zip(theirs, ours, strict=True))
+
+    @property
+    def usual_tap(self):
+        """The layer that is compared where a recipe names none."""
+        options = self.recipe.generator
+        return default_tap(options.generator, self.recipe.data.resolution, options.generator_depth)
+
+    @staticmethod
+    def generator_of(network):
+        """The part of a student's or a teacher's network whose layers are compared: all of it."""
+        return network
 
     def check_plan(self, plan):
         """Both sides, pairs, the inverse teacher and the taps must be there where a stage needs them."""
@@ -592,21 +619,28 @@ class SRPKD(System):
         return evenly(self.sides(self.dataset)[0], KEPT_SOURCES)
 
     def draw_samples(self, run_dir, stage, step, events):
-        """Writes the sheet of held-out sources, each beside the student's image of it and the teacher's."""
+        """Writes the sheet of held-out items, each with the student's image of it and the teacher's."""
         items = self.sheet_items()
-        columns = {"source": self.condition.arrays(items)[SOURCE], "student": self.generate(items)[IMAGE]}
+        columns = self.sheet_columns(items) | {"student": self.generate(items)[IMAGE]}
         if self.teacher is not None:
             columns["teacher"] = self._taught_images(items)
         images = np.stack([columns[name][row] for row in range(len(items)) for name in columns])
-        sheet = captioned_grid(images, [*columns] * len(items), len(columns) * (2 if len(items) > 1 else 1))
+        told = [": ".join(filter(None, (name, self.condition.label(item)))) for item in items for name in columns]
+        sheet = captioned_grid(images, told, len(columns) * (2 if len(items) > 1 else 1))
         png, folder = encode_png(np.asarray(sheet)), Path(run_dir) / "samples"
         folder.mkdir(parents=True, exist_ok=True)
         write_file_atomically(folder / f"{stage.name}-{step:08d}.png", png)
         events.picture(step, "samples", *sheet.size, png)
 
+    def sheet_columns(self, items):
+        """{heading: images} of what stands before the student's images on a sheet: the sources."""
+        return {"source": self.condition.arrays(items)[SOURCE]}
+
     def _taught_images(self, items):
-        """The teacher's images of sources: float32 [items, side, side, 3] in 0-255."""
-        taught = self.teacher.network(self.condition.arrays(items), training=False)[IMAGE]
+        """The teacher's images of items, seeds 0, 1, ...: float32 [items, side, side, 3] in 0-255."""
+        network = self.teacher.network
+        inputs = core_inputs(self.condition, noise_width(network), items, np.arange(len(items)))
+        taught = network(inputs, training=False)[IMAGE]
         return np.clip(ops.convert_to_numpy(taught), 0, 255).astype("float32")
 
     @functools.cached_property
@@ -632,7 +666,7 @@ class SRPKD(System):
             save_network(self.inverse, Path(run_dir) / INVERSE_FILE)
 
     def describe_network(self):
-        return [f"student: {_size(self.network)}"]
+        return [f"student: {_size(self.generator_of(self.network))}"]
 
     def describe_data(self):
         lines = []
@@ -645,7 +679,7 @@ class SRPKD(System):
     def describe_teacher(self):
         if self.teacher is None:
             return []
-        return [f"teacher: {_size(self.teacher.network)}"]
+        return [f"teacher: {_size(self.generator_of(self.teacher.network))}"]
 
 
 def _map_side(network, name, flag):

@@ -22,6 +22,11 @@ HELD_OUT_LOSS, DISTANCE_TO_TEACHER, KERNEL_DISTANCE = "held_out_loss", "distance
 EXTRACTORS = {"efficientnet_lite0": "block5", "vgg19_slim": "pool4"}
 
 
+def bystander(teachers):
+    """The network of `EXTRACTORS` that does not teach, or of two that teach the one that is named first."""
+    return min(EXTRACTORS, key=lambda each: teachers.index(each) if each in teachers else -1)
+
+
 class Measurements:
     """Measures generated images against held-out ones.
 
@@ -40,7 +45,7 @@ class Measurements:
             raise UserError(
                 f"--measure_every: {len(images)} held-out images are too few to measure with; 0 measures none"
             )
-        name = min(EXTRACTORS, key=lambda each: teachers.index(each) if each in teachers else -1)
+        name = bystander(teachers)
         network, tap = load_teacher(TeacherOptions(teacher=name), resolution), EXTRACTORS[name]
         self.name = f"{name}_{tap}"
         self.extractor = teacher_extractor(self.name, {}, network, (tap,))

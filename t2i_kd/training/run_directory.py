@@ -29,6 +29,7 @@ READ_BY = {
     "discriminator_teacher": ("discriminator_teacher",),
     "init_from": ("init_from",),
     "teacher_inverse": ("teacher",),
+    "teacher_text": ("teacher",),
     "image_tower": ("teacher", "teacher_weights", "teacher_side", "teacher_resize", "teacher_normalisation"),
     "prompts": ("prompts", "prompt_template", "sentence_encoder", "sentence_vocabulary", "class_names"),
 }

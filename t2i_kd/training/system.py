@@ -231,6 +231,10 @@ class System:
             trainer.fit(batches, steps_per_epoch=len(batches), shuffle=False, verbose=0, callbacks=[clock])
         return training.batch_size * max(1, len(clock.times) - 1) / max(clock.times[-1] - clock.times[0], 1e-9)
 
+    def teaching_student(self):
+        """The teacher as a `Student`, where it makes images of the items that the student is asked with; else None."""
+        return None
+
     def describe_teacher(self):
         """Nothing; raises `UserError` where the teacher cannot be had."""
         _ = self.teacher

@@ -1,0 +1,105 @@
+"""`evaluate` of students that read images: against targets, against the teacher's pictures, beside the source."""
+
+import types
+
+import numpy as np
+import pytest
+
+import t2i_kd
+from t2i_kd import systems
+from t2i_kd.data import from_arrays, from_image_pairs
+from t2i_kd.errors import UserError
+from t2i_kd.evaluation import IDENTITY
+from t2i_kd.metrics.structural_similarity import ssim
+from t2i_kd.srpkd.generators import load_published
+from t2i_kd.student import save_network
+from tests.exporting.tiny_student import make_photos
+from tests.published_generators import resnet_arrays
+from tests.systems import recipe_of
+
+SIDE, COUNT = 32, 4
+SIDES = [make_photos(COUNT, SIDE, SIDE, seed) for seed in range(4)]
+PAIRS = from_image_pairs(*SIDES)
+UNPAIRED = from_image_pairs(*SIDES, paired=False)
+CAPTIONED = from_arrays(SIDES[0], ["a photo"] * COUNT, SIDES[2], ["a photo"] * COUNT)
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory):
+    """A run from B to A, and the pictures of its student and of its teacher of the held-out sources."""
+    folder = tmp_path_factory.mktemp("run")
+    np.savez(folder / "teacher.npz", **resnet_arrays(6, 1))
+    options = ("--system=srpkd", "--resolution=32", "--direction=BtoA", "--generator_channels=4", "--generator_depth=1")
+    stage = "--stage=one: objective=distil steps=1"
+    recipe = recipe_of(*options, f"--teacher={folder / 'teacher.npz'}", "--output_weight=1", stage)
+    system = systems.build(recipe, dataset=PAIRS)
+    save_network(system.network, folder / "student.keras")
+    system.condition.save(folder)
+    (folder / "recipe.json").write_text(system.recipe.to_json())
+    sources = np.stack(SIDES[3])
+    taught = load_published(folder / "teacher.npz", SIDE)({"source": sources.astype("float32")})["image"]
+    return types.SimpleNamespace(
+        folder=folder,
+        sources=sources,
+        targets=np.stack(SIDES[2]),
+        images=t2i_kd.load(folder).generate(list(sources)),
+        taught=np.clip(np.rint(np.asarray(taught)), 0, 255),
+    )
+
+
+def evaluated(run, dataset, metrics, **options):
+    return t2i_kd.evaluate(str(run.folder), dataset, metrics, bootstrap=0, extractor="teacher", **options)["metrics"]
+
+
+def test_it_is_compared_with_its_teacher_its_targets_and_the_source(run):
+    found = evaluated(run, PAIRS, "teacher_distance,ssim,kernel")
+    assert all(list(students) == ["final student", IDENTITY] for students in found.values())
+    pictures = {"final student": run.images, IDENTITY: run.sources}
+    for label, images in pictures.items():
+        values = {name: students[label]["values"] for name, students in found.items()}
+        to_teacher = values["teacher_distance"]
+        # A network of the package that did not teach.
+        assert list(to_teacher) == ["mae_32_n4", "ssim_32_n4", "lpips_like_efficientnet_lite0_32_n4"]
+        expected = np.abs(images.astype(float) - run.taught).mean()
+        assert to_teacher["mae_32_n4"] == pytest.approx(expected, abs=0.02)
+        assert to_teacher["ssim_32_n4"] == pytest.approx(ssim(images, run.taught).mean(), abs=1e-3)
+        assert to_teacher["lpips_like_efficientnet_lite0_32_n4"] > 0
+        assert values["ssim"]["ssim_32_n4"] == pytest.approx(ssim(images, run.targets).mean(), rel=1e-6)
+        (name,) = values["kernel"]
+        assert name.startswith("kernel_") and "efficientnet_lite0" in name and name.endswith("_n4_n4")
+        assert np.isfinite(values["kernel"][name])
+    protocol = found["kernel"][IDENTITY]["protocol"]
+    assert (protocol["direction"], protocol["sources"], protocol["targets"]) == ("BtoA", 4, 4)
+    baseline = found["teacher_distance"]["final student"]["baselines"]["another picture of the teacher"]
+    expected = np.abs(run.taught - run.taught[[2, 3, 0, 1]]).mean()
+    assert baseline["mae_32_n4"] == pytest.approx(expected, abs=0.02)
+
+
+def test_without_targets_the_teacher_alone_compares(run):
+    found = evaluated(run, CAPTIONED, "teacher_distance", num_captions=2)
+    assert next(iter(found["teacher_distance"]["final student"]["values"])) == "mae_32_n2"
+
+
+@pytest.mark.parametrize(
+    ("dataset", "metric", "words"),
+    [
+        (UNPAIRED, "ssim", "--metrics: ssim compares pairs, and arrays has none"),
+        (PAIRS, "r_precision", "--metrics: r_precision is for students that read captions; for those of images: frech"),
+        (CAPTIONED, "kernel", "has no target pictures; teacher_distance needs none"),
+    ],
+)
+def test_what_cannot_be_measured_is_named(dataset, metric, words, run):
+    with pytest.raises(UserError) as caught:
+        evaluated(run, dataset, metric)
+    assert words in str(caught.value) and "\n" not in str(caught.value)
+
+
+def test_a_student_that_no_generator_taught_has_no_distance_to_it(run):
+    class Student:
+        resolution = SIDE
+
+        def generate(self, items, seeds):
+            return np.zeros((len(items), SIDE, SIDE, 3), np.uint8)
+
+    with pytest.raises(UserError, match="--metrics: teacher_distance needs a model whose recipe names a generator"):
+        t2i_kd.evaluate(Student(), CAPTIONED, "teacher_distance")
