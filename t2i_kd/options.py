@@ -45,6 +45,12 @@ class DataOptions:
     max_bad_examples: int = option(
         0, "How many broken images or unusable captions may be left out; more of them stop the command.", free=True
     )
+    cache_dir: str = option(
+        "~/.cache/t2i_kd",
+        "The folder that keeps the checksums of images that were decoded once, so that a later start reads only those "
+        "that have changed. Empty keeps none.",
+        free=True,
+    )
 
 
 @dataclass(frozen=True)

@@ -5,6 +5,7 @@ import functools
 import keras
 import numpy as np
 
+from t2i_kd.data.captioned_images import many
 from t2i_kd.data.class_balance import class_balanced_indices, classes_of
 
 # Independent random streams of one seed.
@@ -90,22 +91,26 @@ class Batches(keras.utils.PyDataset):
         return pairs_at(step, self.batch_size, len(self.pairs), self.seed)
 
     def __getitem__(self, index):
-        step = self.first_step + index
-        chosen = self.chosen(step)
-        images = np.stack([self.dataset.images[i] for i in self.pairs[chosen, 0]])
-        mirrored = np.zeros(self.batch_size, bool)
+        return self.rows(index, 0, self.batch_size)
+
+    def rows(self, index, first, last):
+        """The rows `first` to `last` (exclusive) of a batch; no picture of the others is read."""
+        step, part = self.first_step + index, slice(first, last)
+        chosen = self.chosen(step)[part]
+        images = np.stack(many(self.dataset.images, self.pairs[chosen, 0]))
+        mirrored = np.zeros(len(chosen), bool)
         if self.flip:
-            mirrored = np.random.default_rng([self.seed, _FLIP, step]).random(self.batch_size) < 0.5
+            mirrored = (np.random.default_rng([self.seed, _FLIP, step]).random(self.batch_size) < 0.5)[part]
             images[mirrored] = images[mirrored, :, ::-1]
         batch = {"image": images, **{name: rows[chosen] for name, rows in self.inputs.items()}}
         if self.features:
             batch["features"] = self.features.of(self.pairs[chosen, 0], mirrored)
         if self.noise_dim:
             rng = np.random.default_rng([self.seed, _NOISE, step])
-            batch["noise"] = rng.standard_normal((self.batch_size, self.noise_dim), np.float32)
+            batch["noise"] = rng.standard_normal((self.batch_size, self.noise_dim), np.float32)[part]
         if self.uniforms:
             rng = np.random.default_rng([self.seed, _UNIFORMS, step])
-            batch["uniforms"] = rng.random((self.batch_size, self.uniforms), np.float32)
+            batch["uniforms"] = rng.random((self.batch_size, self.uniforms), np.float32)[part]
         return batch
 
 

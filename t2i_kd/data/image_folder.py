@@ -85,15 +85,15 @@ class Found:
     splits_from: str
 
 
-def load(split, resolution, data_dir, max_bad_examples=0, decode=True):
-    """The pictures of a split; see the module for what `data_dir` holds, and `collect` for `decode`.
+def load(split, resolution, data_dir, max_bad_examples=0, decode=True, cache_dir=None):
+    """The pictures of a split; see the module for what `data_dir` holds, `collect` for `decode`, and `open_source`.
 
     Raises:
         UserError: for metadata that cannot be read (named by line), a `file_name` that leaves the folder or comes
             twice, labels or splits that some pictures have and others lack, a split that is not there, or more bad
             pictures and captions than `max_bad_examples`.
     """
-    source = open_source(data_dir)
+    source = open_source(data_dir, cache_dir)
     source = Within.single_folder(source, METADATA_FILES, is_split)
     found = _read(source)
     records = found.records
@@ -101,7 +101,7 @@ def load(split, resolution, data_dir, max_bad_examples=0, decode=True):
     labels, label_names = _labels(records)
     split, members, origin = _split(found, split, source)
     examples = (
-        Example(record.file_name, record.captions, label, functools.partial(source.read, record.file_name))
+        Example(record.file_name, record.captions, label, source.file(record.file_name))
         for record, label in zip(records, labels, strict=True)
         if record.file_name in members[split]
     )

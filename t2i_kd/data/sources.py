@@ -5,10 +5,13 @@ import hashlib
 import os
 import stat
 import tarfile
+import threading
 import zipfile
 import zlib
+from dataclasses import dataclass
 from pathlib import Path, PurePosixPath, PureWindowsPath
 
+from t2i_kd.data.checked_files import CheckedFiles, settled
 from t2i_kd.errors import UserError
 
 # A single file beyond this is refused: no picture or caption list is so large, and a small zip can claim any size.
@@ -31,23 +34,52 @@ def safe_name(name):
     return str(path)
 
 
-def open_source(path):
+@dataclass(frozen=True)
+class SourceFile:
+    """A file of a source; a call reads it, see the source's `read`.
+
+    Attributes:
+        source: the `FolderSource` or `ZipSource`.
+        name: the file's name there.
+    """
+
+    source: "FolderSource | ZipSource"
+    name: str
+
+    def __call__(self):
+        return self.source.read(self.name)
+
+    @property
+    def state(self):
+        """What changes with the file, though it is not read; see `CheckedFiles`. Empty: there is nothing such."""
+        return self.source.state(self.name)
+
+    @property
+    def checked(self):
+        """The `CheckedFiles` of its source."""
+        return self.source.checked
+
+
+def open_source(path, cache_dir=None, use=""):
     """The files under `--data_dir`.
 
     Args:
         path: a folder, or a .zip, which is read in place.
+        cache_dir: the folder of `CheckedFiles`; None: what is found of the files is not kept.
+        use: of `CheckedFiles`.
 
     Returns:
-        A source: `names()`, the sorted names of its files, hidden ones left out, and `read(name)`, a file's bytes.
+        A source: `names()`, the sorted names of its files, hidden ones left out; `read(name)`, a file's bytes; and
+        `file(name)`, its `SourceFile`.
 
     Raises:
         UserError: naming --data_dir, where the path is neither.
     """
     path = Path(path)
     if path.is_dir():
-        return FolderSource(path)
+        return FolderSource(path, cache_dir, use)
     if path.is_file() and zipfile.is_zipfile(path):
-        return ZipSource(path)
+        return ZipSource(path, cache_dir, use)
     raise UserError(f"--data_dir: {path} is neither a folder nor a readable .zip")
 
 
@@ -58,9 +90,10 @@ def _is_shown(name):
 class FolderSource:
     """The files of a folder; a symbolic link out of it is not followed."""
 
-    def __init__(self, path):
+    def __init__(self, path, cache_dir=None, use=""):
         self.path = Path(path)
         self._root = self.path.resolve()
+        self.checked = CheckedFiles(cache_dir, self.path, use)
 
     def names(self):
         found = []
@@ -68,6 +101,17 @@ class FolderSource:
             relative = Path(folder).relative_to(self._root)
             found.extend((relative / file).as_posix() for file in files)
         return sorted(filter(_is_shown, found))
+
+    def file(self, name):
+        """A file, unread: `SourceFile`."""
+        return SourceFile(self, name)
+
+    def state(self, name):
+        """See `SourceFile.state`."""
+        try:
+            return _state(os.stat(os.path.join(self._root, name)))
+        except (OSError, ValueError):
+            return ""  # It cannot be read, which is told where it is read.
 
     def read(self, name):
         """A file's bytes. Raises `UserError` with the reason where it cannot be read."""
@@ -94,25 +138,45 @@ class FolderSource:
         sizes = {}
         for name in names:
             try:
-                found = (self._root / name).stat()
+                found = os.stat(os.path.join(self._root, name))
                 if stat.S_ISREG(found.st_mode):
-                    sizes.setdefault(found.st_size, []).append((name, found.st_mtime_ns))
-            except (OSError, UnicodeEncodeError):
+                    sizes.setdefault(found.st_size, []).append((name, found))
+            except (OSError, ValueError):
                 continue  # It cannot be read, which is told where it is read.
         alike = {}
         for size, files in sizes.items():
             if len(files) > 1 and size <= MAX_FILE_BYTES:
-                for name, changed in files:
-                    alike.setdefault(_digest(self._root / name, size, changed), []).append(name)
+                for name, found in files:
+                    alike.setdefault(self._sha256(name, found), []).append(name)
+        self.checked.save()
         return [group for group in alike.values() if len(group) > 1]
+
+    def _sha256(self, name, stat_result):
+        """A file's SHA-256, from what is known of it where it has not changed; what cannot be read is like no other."""
+        state = _state(stat_result)
+        known = self.checked.found(name, state)
+        if known:
+            return known[0]
+        path = os.path.join(self._root, name)
+        digest = _digest(path, stat_result.st_size, stat_result.st_mtime_ns)
+        if digest != path:
+            self.checked.keep(name, state, digest, None)
+        return digest
+
+
+def _state(found):
+    """`SourceFile.state` of a file's `os.stat_result`."""
+    if not stat.S_ISREG(found.st_mode) or not settled(max(found.st_mtime_ns, found.st_ctime_ns)):
+        return ""
+    return f"{found.st_size} {found.st_mtime_ns} {found.st_ctime_ns}"
 
 
 @functools.lru_cache(maxsize=100_000)
 def _digest(path, size, changed):
-    """A file's SHA-256, kept for as long as it does not change; what cannot be read is like nothing else."""
+    """A file's SHA-256, kept for as long as it does not change; the path where it cannot be read."""
     try:
         with open(path, "rb") as file:
-            return hashlib.file_digest(file, "sha256").digest()
+            return hashlib.file_digest(file, "sha256").hexdigest()
     except OSError:
         return path
 
@@ -143,6 +207,10 @@ class Within:
         """A file's bytes. Raises `UserError` with the reason where it cannot be read."""
         return self._source.read(self._prefix + safe_name(name))
 
+    def file(self, name):
+        """A file, unread: `SourceFile`."""
+        return self._source.file(self._prefix + name)
+
     def same_content(self, names):
         """See `FolderSource.same_content`."""
         start = len(self._prefix)
@@ -153,9 +221,10 @@ class Within:
 class ZipSource:
     """The files of a .zip; where `metadata.jsonl` lies one folder down, names start in that folder."""
 
-    def __init__(self, path):
+    def __init__(self, path, cache_dir=None, use=""):
         self.path = Path(path)
-        self._archive, self._process = None, None
+        self.checked = CheckedFiles(cache_dir, self.path, use)
+        self._archive, self._process, self._lock = None, None, threading.Lock()
         entries = [entry.filename for entry in self._open().infolist() if not entry.is_dir()]
         self._prefix = _single_folder(entries)
         start = len(self._prefix)
@@ -173,6 +242,18 @@ class ZipSource:
     def names(self):
         return list(self._names)
 
+    def file(self, name):
+        """A file, unread: `SourceFile`."""
+        return SourceFile(self, name)
+
+    def state(self, name):
+        """See `SourceFile.state`."""
+        try:
+            entry = self._open().getinfo(self._prefix + name)
+        except KeyError:
+            return ""
+        return f"{entry.CRC:08x} {entry.file_size} {entry.compress_size}"
+
     def read(self, name):
         """A file's bytes. Raises `UserError` with the reason where it cannot be read."""
         archive = self._open()
@@ -180,8 +261,9 @@ class ZipSource:
             entry = archive.getinfo(self._prefix + safe_name(name))
             if entry.file_size > MAX_FILE_BYTES:
                 raise UserError(f"is larger than {MAX_FILE_BYTES:,} bytes")
-            # In pieces: at once, zipfile unpacks all that there is before it looks at what the entry claims.
-            with archive.open(entry) as file:
+            # In pieces: at once, zipfile unpacks all that there is before it looks at what the entry claims. One thread
+            # at a time: zipfile counts its open entries without a lock.
+            with self._lock, archive.open(entry) as file:
                 return b"".join(iter(functools.partial(file.read, PIECE_BYTES), b""))
         except KeyError:
             raise UserError("does not exist") from None
@@ -202,7 +284,10 @@ class ZipSource:
         return [group for group in alike.values() if len(group) > 1]
 
     def __getstate__(self):
-        return {**self.__dict__, "_archive": None, "_process": None}
+        return {**self.__dict__, "_archive": None, "_process": None, "_lock": None}
+
+    def __setstate__(self, state):
+        self.__dict__.update(state, _lock=threading.Lock())
 
 
 def _single_folder(names):
@@ -252,3 +337,7 @@ class TarSource:
             return self._files[safe_name(name)]
         except KeyError:
             raise UserError("does not exist") from None
+
+    def file(self, name):
+        """A file, unread: a function that gives what `read` does. Its archive was read at this start, as at each."""
+        return functools.partial(self.read, name)
