@@ -28,6 +28,7 @@ import dataclasses
 import functools
 import io
 import json
+import posixpath
 import re
 from collections import Counter
 from dataclasses import dataclass
@@ -118,6 +119,7 @@ def load(split, resolution, data_dir, max_bad_examples=0, decode=True, cache_dir
     )
 
 
+@functools.lru_cache(maxsize=1000)
 def split_word(name):
     """The split that a name says, in whatever letters: `train`, `validation`, `test`; None: none.
 
@@ -145,7 +147,7 @@ def is_split(name):
 def split_of_folders(name):
     """The split that the folders of a file say; None: none. Raises `UserError` where they say two."""
     try:
-        said = {word for part in PurePosixPath(name).parts[:-1] if (word := split_word(part))}
+        said = {word for part in _folders(name) if (word := split_word(part))}
     except UserError as error:
         raise UserError(f"--data_dir: {name}: {error}") from None
     if len(said) > 1:
@@ -153,9 +155,14 @@ def split_of_folders(name):
     return said.pop() if said else None
 
 
+def _folders(name):
+    """The folders of a plain name; as `PurePosixPath` has them, sooner."""
+    return name.split("/")[:-1]
+
+
 def _read(source):
     names = source.names()
-    metadata = [name for name in names if PurePosixPath(name).name.lower() in METADATA_FILES]
+    metadata = [name for name in names if name.rpartition("/")[2].lower() in METADATA_FILES]
     found = _from_metadata(source, names, metadata) if metadata else _from_text_files(source, names)
     if not found.records:
         more = f" ({found.skipped[0][0]} {found.skipped[0][1]})" if found.skipped else ""
@@ -187,7 +194,8 @@ def _from_metadata(source, names, metadata):
 
 def _found(records, skipped, origin):
     """`Found`; where the splits are said by folders, and there is none but train, none is said."""
-    folders = {part for each in records for part in PurePosixPath(each.file_name).parts[:-1] if is_split(part)}
+    folders = {part for each in records for part in _folders(each.file_name)}
+    folders = {part for part in folders if is_split(part)}
     named = ", ".join(f"{part}/" for part in sorted(folders))
     if not origin and {each.split for each in records} == {"train"}:
         divided = [dataclasses.replace(each, split=None) for each in records]
@@ -221,7 +229,7 @@ def _json_rows(content):
 
 def _parse_json(line):
     try:
-        values = json.loads(line.decode("utf-8"), object_pairs_hook=_unique)
+        values = _ONCE_EACH.decode(line.decode("utf-8"))
     except UnicodeDecodeError:
         raise UserError("not UTF-8") from None
     except UserError:
@@ -234,8 +242,14 @@ def _parse_json(line):
 
 
 def _unique(pairs):
-    _refuse_twice([key for key, _ in pairs])
-    return dict(pairs)
+    values = dict(pairs)
+    if len(values) < len(pairs):
+        _refuse_twice([key for key, _ in pairs])
+    return values
+
+
+# Made once: a decoder with a function of one's own is otherwise made anew for each line.
+_ONCE_EACH = json.JSONDecoder(object_pairs_hook=_unique)
 
 
 def _refuse_twice(keys):
@@ -291,6 +305,8 @@ def _parse_list(text):
 
 def _known_key(key):
     """A key of `KEYS` from one in other letters; None: it is none."""
+    if key in KEYS:
+        return key
     plain = key.strip().lower().replace("-", "_").replace(" ", "_")
     return plain if plain in KEYS else None
 
@@ -320,7 +336,7 @@ def _record(values, where, folder, unread):
         if found is None:
             raise UserError(f"split is {split!r}, none of {', '.join(SPLITS)}")
         split = found
-    file_name = str(PurePosixPath(folder) / safe_name(file_name))
+    file_name = safe_name(file_name) if folder == "." else f"{folder}/{safe_name(file_name)}"
     return Record(where, file_name, captions or (), label, class_name, split)
 
 
@@ -366,7 +382,7 @@ def _from_text_files(source, names):
 
 
 def _is_picture(name):
-    return PurePosixPath(name).suffix.lower() in picture_suffixes()
+    return posixpath.splitext(name)[1].lower() in picture_suffixes()
 
 
 def _text_file(path, texts):

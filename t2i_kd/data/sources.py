@@ -3,6 +3,7 @@
 import functools
 import hashlib
 import os
+import re
 import stat
 import tarfile
 import threading
@@ -17,6 +18,8 @@ from t2i_kd.errors import UserError
 # A single file beyond this is refused: no picture or caption list is so large, and a small zip can claim any size.
 MAX_FILE_BYTES = 256 * 2**20
 PIECE_BYTES = 2**16
+# What `safe_name` need not look at: no part is empty or begins with a dot, and nothing may be of Windows.
+PLAIN_NAME = re.compile(r"(?!\.)[^/\\\0:]+(/(?!\.)[^/\\\0:]+)*")
 
 
 def safe_name(name):
@@ -25,6 +28,8 @@ def safe_name(name):
     Raises:
         UserError: for a name that is empty, absolute, or leads out of the folder through `..`.
     """
+    if PLAIN_NAME.fullmatch(name):
+        return name
     path = PurePosixPath(name)
     windows = PureWindowsPath(name)
     if "\0" in name or "\\" in name or path.is_absolute() or windows.drive or ".." in path.parts:
@@ -84,6 +89,8 @@ def open_source(path, cache_dir=None, use=""):
 
 
 def _is_shown(name):
+    if not name.startswith(".") and "/." not in name and "__MACOSX" not in name:
+        return True
     return not any(part.startswith(".") or part == "__MACOSX" for part in PurePosixPath(name).parts)
 
 
@@ -98,8 +105,8 @@ class FolderSource:
     def names(self):
         found = []
         for folder, _, files in os.walk(self._root):
-            relative = Path(folder).relative_to(self._root)
-            found.extend((relative / file).as_posix() for file in files)
+            relative = Path(folder).relative_to(self._root).as_posix()
+            found.extend(files if relative == "." else [f"{relative}/{file}" for file in files])
         return sorted(filter(_is_shown, found))
 
     def file(self, name):
@@ -109,7 +116,7 @@ class FolderSource:
     def state(self, name):
         """See `SourceFile.state`."""
         try:
-            return _state(os.stat(os.path.join(self._root, name)))
+            return _state(os.stat(f"{self._root}/{name}"))
         except (OSError, ValueError):
             return ""  # It cannot be read, which is told where it is read.
 
@@ -138,7 +145,7 @@ class FolderSource:
         sizes = {}
         for name in names:
             try:
-                found = os.stat(os.path.join(self._root, name))
+                found = os.stat(f"{self._root}/{name}")
                 if stat.S_ISREG(found.st_mode):
                     sizes.setdefault(found.st_size, []).append((name, found))
             except (OSError, ValueError):
@@ -157,7 +164,7 @@ class FolderSource:
         known = self.checked.found(name, state)
         if known:
             return known[0]
-        path = os.path.join(self._root, name)
+        path = f"{self._root}/{name}"
         digest = _digest(path, stat_result.st_size, stat_result.st_mtime_ns)
         if digest != path:
             self.checked.keep(name, state, digest, None)
@@ -194,7 +201,8 @@ class Within:
         A folder that `is_split` by its name is not left out.
         """
         names = source.names()
-        holders = {PurePosixPath(name).parts[:-1] for name in names if PurePosixPath(name).name.lower() in files}
+        found = (name for name in names if name.rpartition("/")[2].lower() in files)
+        holders = {PurePosixPath(name).parts[:-1] for name in found}
         if len(holders) == 1 and len(*holders) == 1 and not is_split(next(iter(*holders))):
             return cls(source, next(iter(*holders)) + "/")
         return source
