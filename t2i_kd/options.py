@@ -25,8 +25,9 @@ class DataOptions:
 
     dataset: str = option(
         "captioned_shapes",
-        "The data set: captioned_shapes, image_folder, cub200, oxford_flowers102, noto_emoji, for srpkd also "
-        "paired_folder and unpaired_folder, or a module of your own on Python's path, as in my_package.my_data.",
+        "The data set: captioned_shapes, image_folder, cub200, oxford_flowers102, noto_emoji, shards (of any of them, "
+        "written by python -m t2i_kd.prepare), for srpkd also paired_folder and unpaired_folder, or a module of your "
+        "own on Python's path, as in my_package.my_data.",
     )
     data_dir: str = option("", "The folder or .zip of the data set, where it needs one.", free=True)
     resolution: int = option(32, "The side of the images in pixels. A teacher may ask for a multiple of 32.")

@@ -7,7 +7,7 @@ import pytest
 
 PACKAGE = Path(__file__).resolve().parents[1] / "t2i_kd"
 
-COMMANDS = {"train", "evaluate", "export", "generate", "serve"}
+COMMANDS = {"train", "evaluate", "export", "generate", "prepare", "serve"}
 ROOMS = {"sdn", "icsd_gan", "kd_dlgan", "srpkd", "teacher_slim"}
 BELOW_ROOMS = {
     *("checksums", "conditions", "data", "errors", "imaging", "metrics", "noise", "options", "plugins"),
@@ -27,7 +27,7 @@ MAY_KNOW = {
     "plugins": {"errors", "quiet"},
     "options": {"errors"},
     "recipe": {"errors"},
-    "data": {"errors", "imaging", "plugins"},
+    "data": {"checksums", "errors", "imaging", "plugins"},
     "text": {"errors", "imaging", "trust"},
     "conditions": {"data", "errors", "imaging", "text"},
     "student": {"conditions", "errors", "imaging", "registered_layers"},

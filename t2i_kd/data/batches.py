@@ -14,7 +14,10 @@ _ORDER, _FLIP, _NOISE, _CAPTION, _UNIFORMS = range(5)
 
 def caption_pairs(dataset):
     """Every (image, caption) pair of a set: int64 [pairs, 2], the image's index and the caption's index in it."""
-    return np.array([(i, j) for i, captions in enumerate(dataset.captions) for j in range(len(captions))])
+    counts = np.array([len(captions) for captions in dataset.captions], np.int64)
+    images = np.repeat(np.arange(len(counts)), counts)
+    first = np.repeat(np.cumsum(counts) - counts, counts)
+    return np.stack([images, np.arange(len(images)) - first], axis=1)
 
 
 def pairs_at(step, batch_size, pair_count, seed, stream=_ORDER):
@@ -32,8 +35,16 @@ def pairs_at(step, batch_size, pair_count, seed, stream=_ORDER):
     chosen = np.empty(batch_size, np.int64)
     for epoch in np.unique(epochs):
         here = epochs == epoch
-        chosen[here] = np.random.default_rng([seed, stream, epoch]).permutation(pair_count)[offsets[here]]
+        chosen[here] = _permutation(pair_count, seed, stream, int(epoch))[offsets[here]]
     return chosen
+
+
+# An epoch's is needed at each of its steps, and drawing that of a million pairs takes as long as a step.
+@functools.lru_cache(maxsize=4)
+def _permutation(count, seed, stream, epoch):
+    drawn = np.random.default_rng([seed, stream, epoch]).permutation(count)
+    drawn.flags.writeable = False
+    return drawn
 
 
 class Batches(keras.utils.PyDataset):
@@ -49,7 +60,8 @@ class Batches(keras.utils.PyDataset):
 
     Args:
         dataset: `CaptionedImages`.
-        inputs: {name: array [pairs, ...]}, the student's inputs for every pair, in the order of `pairs`.
+        inputs: {name: array [pairs, ...]}, the student's inputs for every pair, in the order of `pairs`, or what makes
+            those of some positions when it is indexed with them.
         batch_size, seed: of the recipe.
         first_step, last_step: global steps, counted over all stages.
         flip: mirror a random half of the images.

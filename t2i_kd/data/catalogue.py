@@ -18,6 +18,7 @@ READERS = {
     "noto_emoji": "t2i_kd.data.noto_emoji",
     "paired_folder": "t2i_kd.data.paired_folder",
     "unpaired_folder": "t2i_kd.data.unpaired_folder",
+    "shards": "t2i_kd.data.shards",
 }
 DATASETS = tuple(READERS)
 WITHOUT_FILES = ("captioned_shapes",)

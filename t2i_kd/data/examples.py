@@ -209,13 +209,17 @@ def checked(unread, resolution):
     Yields:
         (what was unread, `Found`), in order; a few are decoded ahead.
     """
-    ahead, records = deque(), {}
+    ahead, records, most = deque(), {}, AHEAD_PER_CORE * _cores()
     try:
         for each in unread:
+            found = _known(each)
+            if found and not ahead:
+                yield each, found
+                continue
             if isinstance(each.read, SourceFile):
                 records[id(each.read.checked)] = each.read.checked
-            ahead.append((each, _known(each) or decoders().submit(check_file, each, resolution)))
-            while len(ahead) > AHEAD_PER_CORE * _cores() or (ahead and isinstance(ahead[0][1], Found)):
+            ahead.append((each, found or decoders().submit(check_file, each, resolution)))
+            while len(ahead) > most or (ahead and isinstance(ahead[0][1], Found)):
                 yield _finished(*ahead.popleft())
                 for record in records.values():
                     record.save_now_and_then()
