@@ -24,8 +24,9 @@ def held_out(names, share):
 
     Where the threshold leaves a side empty, the name nearest to it changes sides; a single name is never held out.
     """
-    ordered = sorted(set(names), key=position)
-    count = sum(position(name) < share for name in ordered)
+    places = {name: position(name) for name in names}
+    ordered = sorted(places, key=places.get)
+    count = sum(place < share for place in places.values())
     return frozenset(ordered[: max(0, min(max(count, 1), len(ordered) - 1))])
 
 

@@ -188,8 +188,12 @@ def _from_metadata(source, names, metadata):
         logging.warning("%s: %d pictures are in no metadata and left out, the first: %s", source.path, count, first)
     by_key = any(record.split for record in records)
     if not by_key:
-        records = [dataclasses.replace(each, split=split_of_folders(each.file_name)) for each in records]
+        records = [_in_split(each, split_of_folders(each.file_name)) for each in records]
     return _found(records, [], "the key split of the metadata" if by_key else "")
+
+
+def _in_split(record, split):
+    return record if record.split == split else dataclasses.replace(record, split=split)
 
 
 def _found(records, skipped, origin):
@@ -242,10 +246,8 @@ def _parse_json(line):
 
 
 def _unique(pairs):
-    values = dict(pairs)
-    if len(values) < len(pairs):
-        _refuse_twice([key for key, _ in pairs])
-    return values
+    _refuse_twice([key for key, _ in pairs])
+    return dict(pairs)
 
 
 # Made once: a decoder with a function of one's own is otherwise made anew for each line.
@@ -253,7 +255,7 @@ _ONCE_EACH = json.JSONDecoder(object_pairs_hook=_unique)
 
 
 def _refuse_twice(keys):
-    for key in keys:
+    for key in keys if len(set(keys)) < len(keys) else ():
         if keys.count(key) > 1:
             raise UserError(f"{key} is given twice")
 
@@ -322,7 +324,8 @@ def _record(values, where, folder, unread):
     captions = _captions(values)
     if captions is None and others:
         raise UserError(f"no caption, and unknown keys: {', '.join(others[:10])}; known are {', '.join(KEYS)}")
-    unread.update(others)
+    if others:
+        unread.update(others)
     file_name, label, split = values.get("file_name"), values.get("label"), values.get("split")
     class_name = values.get("class_name")
     if not isinstance(file_name, str):

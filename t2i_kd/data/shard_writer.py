@@ -12,7 +12,10 @@ import json
 import os
 import uuid
 from dataclasses import asdict, dataclass
+from logging import WARNING, getLogger
 from pathlib import Path
+
+from absl import logging
 
 from t2i_kd.checksums import sha256_of
 from t2i_kd.data.captioned_images import digest_of
@@ -169,6 +172,7 @@ def write_shard(shard, preparation):
     # The index comes last: with it the shard is finished.
     values = {"sha256": sha256, "rows": rows, "left_out": left_out, "states": states}
     write_file_atomically(out / shard.index, json.dumps(values).encode())
+    logging.info("%s: %d examples", shard.file, len(rows))
     return shard.file
 
 
@@ -197,11 +201,16 @@ def _flush_to_disk(path):
 
 
 def _check_installed():
+    verbosity = logging.get_verbosity()
     try:
+        # Beam tells of clients of other services that are not installed.
+        logging.set_verbosity(min(verbosity, logging.ERROR))
         import apache_beam  # noqa: F401
         import array_record.python.array_record_module  # noqa: F401
     except ImportError as error:
         raise UserError(f"shards are written by Apache Beam and array_record: {INSTALL} ({error})") from None
+    finally:
+        logging.set_verbosity(verbosity)
 
 
 def _begin(out, preparation, datasets):
@@ -261,6 +270,9 @@ def _run(preparation, shards, runner, pipeline_options):
     import apache_beam as beam
     from apache_beam.options.pipeline_options import PipelineOptions
 
+    if runner in RUNNERS:
+        # It tells of every channel between its own threads; another runner tells where its job is.
+        getLogger("apache_beam").setLevel(WARNING)
     given = [f"--runner={RUNNERS.get(runner, runner)}", *(f"--{option}" for option in pipeline_options)]
     # Of this machine every core; other runners pass over it.
     options = PipelineOptions(given, direct_running_mode="multi_threading", direct_num_workers=0)
