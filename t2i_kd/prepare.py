@@ -1,5 +1,6 @@
 """`python -m t2i_kd.prepare --dataset=NAME --data_dir=DIR --resolution=N --out=shards/`: a data set as shards."""
 
+import os
 from pathlib import Path
 
 from absl import flags
@@ -52,6 +53,8 @@ def main():
     for name in ("dataset", "out"):
         if not FLAGS[name].value:
             raise UserError(f"--{name}: missing")
+    if FLAGS.dataset == "shards":
+        raise UserError("--dataset: shards are prepared already")
     for split in FLAGS.splits:
         if split not in SPLITS:
             raise UserError(f"--splits: {split!r} is none of {', '.join(SPLITS)}")
@@ -59,13 +62,14 @@ def main():
         raise UserError("--splits: missing")
     from t2i_kd.data.shard_writer import Preparation, prepare
 
+    # The workers may have another current folder.
     preparation = Preparation(
         FLAGS.dataset,
-        FLAGS.data_dir,
+        os.path.abspath(FLAGS.data_dir) if FLAGS.data_dir else "",
         FLAGS.resolution,
         FLAGS.max_bad_examples,
         FLAGS.examples_per_shard,
-        FLAGS.out,
+        os.path.abspath(FLAGS.out),
     )
     try:
         Path(FLAGS.out).mkdir(parents=True, exist_ok=True)

@@ -108,6 +108,12 @@ def prepare(preparation, splits, runner="DirectRunner", pipeline_options=(), rep
     if todo:
         (out / MANIFEST).unlink(missing_ok=True)
         _run(preparation, todo, runner, pipeline_options)
+    missing = [shard.file for shard in shards if not (out / shard.index).is_file()]
+    if missing:
+        raise UserError(
+            f"--out: {len(missing)} shards could not be written, the first {missing[0]}; the workers' logs say why, "
+            "and the same command goes on"
+        )
     written = {shard: _read_index(out, shard) for shard in shards}
     bad = {split: list(dataset.left_out) for split, dataset in datasets.items()}
     for shard, index in written.items():
@@ -141,7 +147,16 @@ def shards_of(preparation, split, examples):
 
 
 def write_shard(shard, preparation):
-    """Writes a shard's records and its index; what a worker does."""
+    """Writes a shard's records and its index, or warns that it cannot; what a worker does."""
+    # The index of what is to be replaced goes first, so that a shard that cannot be written is not there.
+    (Path(preparation.out) / shard.index).unlink(missing_ok=True)
+    try:
+        _write_shard(shard, preparation)
+    except (OSError, RuntimeError) as error:  # array_record raises the latter for what a disk refuses.
+        logging.warning("%s: cannot be written: %s", shard.file, " ".join(str(error).split())[:200])
+
+
+def _write_shard(shard, preparation):
     from array_record.python.array_record_module import ArrayRecordWriter
 
     dataset, out = preparation.load(shard.split), Path(preparation.out)
@@ -173,7 +188,6 @@ def write_shard(shard, preparation):
     values = {"sha256": sha256, "rows": rows, "left_out": left_out, "states": states}
     write_file_atomically(out / shard.index, json.dumps(values).encode())
     logging.info("%s: %d examples", shard.file, len(rows))
-    return shard.file
 
 
 @functools.lru_cache(maxsize=4)

@@ -1,5 +1,8 @@
 """A data set as shards gives the batches of the original one; what is stopped goes on, and what is damaged is named."""
 
+import errno
+import functools
+import importlib
 import io
 import json
 import os
@@ -11,6 +14,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from absl import flags
 from PIL import Image
 
 from t2i_kd.data import checked_files, shard_writer
@@ -22,6 +26,7 @@ from t2i_kd.errors import UserError
 pytest.importorskip("apache_beam", reason="shards need Apache Beam")
 pytest.importorskip("grain.sources", reason="shards need Grain")
 
+prepare_command = importlib.import_module("t2i_kd.prepare")
 ROOT = Path(__file__).resolve().parents[2]
 COUNT = 10
 
@@ -81,6 +86,19 @@ def batches(dataset, **options):
 
 def written(out):
     return {path.name: path.stat().st_mtime_ns for path in out.iterdir() if path.suffix in (".array_record", ".json")}
+
+
+def run_prepare(arguments):
+    """`main` of the command, in this process."""
+    values = flags.FlagValues()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(flags, "FLAGS", values)
+        patch.setattr(prepare_command, "FLAGS", values)
+        for name in ("DEFINE_string", "DEFINE_integer", "DEFINE_list"):
+            patch.setattr(flags, name, functools.partial(getattr(flags, name), flag_values=values))
+        prepare_command._define()
+        values(["prepare", *arguments])
+        prepare_command.main()
 
 
 def damage(path):
@@ -200,6 +218,40 @@ def test_bad_pictures_are_counted_and_left_out(tmp_path, data):
     original = load_dataset("image_folder", "train", 8, str(data), 1)
     assert list(original.described()) == list(load(out).described()) and len(original) == 9
     np.testing.assert_array_equal(np.stack(list(original.images)), np.stack(list(load(out).images)))
+
+
+def test_a_disk_that_is_full_ends_in_one_line_and_loses_nothing(tmp_path, data, monkeypatch, caplog):
+    out, refused = tmp_path / "shards", [1]
+    flush = shard_writer._flush_to_disk
+
+    def full(path):
+        if refused and "train-00001" in path.name:
+            raise OSError(errno.ENOSPC, "No space left on device")
+        flush(path)
+
+    monkeypatch.setattr(shard_writer, "_flush_to_disk", full)
+    with pytest.raises(UserError, match=r"^--out: 1 shards could not be written, the first train-00001-of-00003.array"):
+        write(data, out)
+    assert "train-00001-of-00003.array_record: cannot be written: [Errno 28] No space left" in caplog.text
+    assert not list(out.glob(".*.tmp")) and not (out / "manifest.json").exists()
+    refused.clear()
+    assert write(data, out)[0].endswith("4 shards, 3 of them already there")
+    assert len(load(out)) == COUNT
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ([], "error: --dataset: missing"),
+        (["--dataset=captioned_shapes"], "error: --out: missing"),
+        (["--dataset=shards", "--out=x"], "error: --dataset: shards are prepared already"),
+        (["--dataset=captioned_shapes", "--out=x", "--splits=tset"], "error: --splits: 'tset' is none of train"),
+    ],
+)
+def test_wrong_commands(arguments, message):
+    with pytest.raises(UserError) as caught:
+        run_prepare(arguments)
+    assert f"error: {caught.value}".startswith(message)
 
 
 @pytest.mark.parametrize(
