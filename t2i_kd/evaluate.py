@@ -63,7 +63,9 @@ def _define():
     )
     flags.DEFINE_integer("bootstrap", 200, "How many resamples the 95 % intervals come from. 0 gives none.", 0)
     flags.DEFINE_string(
-        "cache_dir", "~/.cache/t2i_kd", "The folder that keeps trained evaluators and features of reference images."
+        "cache_dir",
+        "~/.cache/t2i_kd",
+        "The folder that keeps trained evaluators, features of reference images, and what was found of their files.",
     )
     flags.DEFINE_string("out", "", "The JSON report to write. Empty only prints.")
     flags.DEFINE_string("page", "", "The HTML page to write, with the best, the worst and some random images.")

@@ -28,8 +28,9 @@ class DataOptions:
 
     dataset: str = option(
         "captioned_shapes",
-        "The data set: captioned_shapes, image_folder, cub200, oxford_flowers102, noto_emoji, for srpkd also "
-        "paired_folder and unpaired_folder, or a module of your own on Python's path, as in my_package.my_data.",
+        "The data set: captioned_shapes, image_folder, cub200, oxford_flowers102, noto_emoji, shards (of any of them, "
+        "written by python -m t2i_kd.prepare), for srpkd also paired_folder and unpaired_folder, or a module of your "
+        "own on Python's path, as in my_package.my_data.",
     )
     data_dir: str = option("", "The folder or .zip of the data set, where it needs one.", free=True)
     resolution: int = option(
@@ -49,6 +50,12 @@ class DataOptions:
     )
     max_bad_examples: int = option(
         0, "How many broken images or unusable captions may be left out; more of them stop the command.", free=True
+    )
+    cache_dir: str = option(
+        "~/.cache/t2i_kd",
+        "The folder that keeps the checksums of images that were decoded once, so that a later start reads only those "
+        "that have changed. Empty keeps none.",
+        free=True,
     )
 
 

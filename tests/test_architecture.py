@@ -7,7 +7,7 @@ import pytest
 
 PACKAGE = Path(__file__).resolve().parents[1] / "t2i_kd"
 
-COMMANDS = {"train", "evaluate", "export", "generate", "serve"}
+COMMANDS = {"train", "evaluate", "export", "generate", "prepare", "serve"}
 ROOMS = {"sdn", "icsd_gan", "kd_dlgan", "srpkd", "teacher_slim"}
 BELOW_ROOMS = {
     *("checksums", "conditions", "data", "errors", "files", "imaging", "metrics", "noise", "options", "plugins"),
@@ -29,7 +29,7 @@ MAY_KNOW = {
     "plugins": {"errors", "quiet"},
     "options": {"errors"},
     "recipe": {"errors", "files"},
-    "data": {"errors", "files", "imaging", "plugins"},
+    "data": {"checksums", "errors", "files", "imaging", "plugins"},
     "text": {"errors", "files", "imaging", "trust", "weight_files"},
     "conditions": {"data", "errors", "files", "imaging", "text"},
     "student": {"conditions", "errors", "imaging", "registered_layers", "weight_files"},

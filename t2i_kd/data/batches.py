@@ -5,6 +5,7 @@ import functools
 import keras
 import numpy as np
 
+from t2i_kd.data.captioned_images import many
 from t2i_kd.data.class_balance import class_balanced_indices, classes_of
 
 # Independent random streams of one seed.
@@ -13,7 +14,10 @@ _ORDER, _FLIP, _NOISE, _CAPTION, _UNIFORMS = range(5)
 
 def caption_pairs(dataset):
     """Every (image, caption) pair of a set: int64 [pairs, 2], the image's index and the caption's index in it."""
-    return np.array([(i, j) for i, captions in enumerate(dataset.captions) for j in range(len(captions))])
+    counts = np.array([len(captions) for captions in dataset.captions], np.int64)
+    images = np.repeat(np.arange(len(counts)), counts)
+    first = np.repeat(np.cumsum(counts) - counts, counts)
+    return np.stack([images, np.arange(len(images)) - first], axis=1)
 
 
 def pairs_at(step, batch_size, pair_count, seed, stream=_ORDER):
@@ -31,8 +35,16 @@ def pairs_at(step, batch_size, pair_count, seed, stream=_ORDER):
     chosen = np.empty(batch_size, np.int64)
     for epoch in np.unique(epochs):
         here = epochs == epoch
-        chosen[here] = np.random.default_rng([seed, stream, epoch]).permutation(pair_count)[offsets[here]]
+        chosen[here] = _permutation(pair_count, seed, stream, int(epoch))[offsets[here]]
     return chosen
+
+
+# An epoch's is needed at each of its steps, and drawing that of a million pairs takes as long as a step.
+@functools.lru_cache(maxsize=4)
+def _permutation(count, seed, stream, epoch):
+    drawn = np.random.default_rng([seed, stream, epoch]).permutation(count)
+    drawn.flags.writeable = False
+    return drawn
 
 
 class Batches(keras.utils.PyDataset):
@@ -48,7 +60,8 @@ class Batches(keras.utils.PyDataset):
 
     Args:
         dataset: `CaptionedImages`.
-        inputs: {name: array [pairs, ...]}, the student's inputs for every pair, in the order of `pairs`.
+        inputs: {name: array [pairs, ...]}, the student's inputs for every pair, in the order of `pairs`, or what makes
+            those of some positions when it is indexed with them.
         batch_size, seed: of the recipe.
         first_step, last_step: global steps, counted over all stages.
         flip: mirror a random half of the images.
@@ -90,22 +103,26 @@ class Batches(keras.utils.PyDataset):
         return pairs_at(step, self.batch_size, len(self.pairs), self.seed)
 
     def __getitem__(self, index):
-        step = self.first_step + index
-        chosen = self.chosen(step)
-        images = np.stack([self.dataset.images[i] for i in self.pairs[chosen, 0]])
-        mirrored = np.zeros(self.batch_size, bool)
+        return self.rows(index, 0, self.batch_size)
+
+    def rows(self, index, first, last):
+        """The rows `first` to `last` (exclusive) of a batch; no picture of the others is read."""
+        step, part = self.first_step + index, slice(first, last)
+        chosen = self.chosen(step)[part]
+        images = np.stack(many(self.dataset.images, self.pairs[chosen, 0]))
+        mirrored = np.zeros(len(chosen), bool)
         if self.flip:
-            mirrored = np.random.default_rng([self.seed, _FLIP, step]).random(self.batch_size) < 0.5
+            mirrored = (np.random.default_rng([self.seed, _FLIP, step]).random(self.batch_size) < 0.5)[part]
             images[mirrored] = images[mirrored, :, ::-1]
         batch = {"image": images, **{name: rows[chosen] for name, rows in self.inputs.items()}}
         if self.features:
             batch["features"] = self.features.of(self.pairs[chosen, 0], mirrored)
         if self.noise_dim:
             rng = np.random.default_rng([self.seed, _NOISE, step])
-            batch["noise"] = rng.standard_normal((self.batch_size, self.noise_dim), np.float32)
+            batch["noise"] = rng.standard_normal((self.batch_size, self.noise_dim), np.float32)[part]
         if self.uniforms:
             rng = np.random.default_rng([self.seed, _UNIFORMS, step])
-            batch["uniforms"] = rng.random((self.batch_size, self.uniforms), np.float32)
+            batch["uniforms"] = rng.random((self.batch_size, self.uniforms), np.float32)[part]
         return batch
 
 

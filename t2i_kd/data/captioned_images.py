@@ -29,6 +29,7 @@ class CaptionedImages:
         file_names: each picture's path inside the set, where it came from a file; else empty.
         digests: the SHA-256 of each picture's file, where the files were read; else empty.
         origin: where the set's splits come from, a clause for people; empty where the set has fixed ones.
+        left_out: the bad pictures and captions that are not in the set, each a name with its reason.
     """
 
     name: str
@@ -40,6 +41,7 @@ class CaptionedImages:
     file_names: tuple[str, ...] = ()
     digests: tuple[str, ...] = ()
     origin: str = ""
+    left_out: tuple[str, ...] = ()
 
     def __len__(self):
         return len(self.captions)
@@ -86,6 +88,16 @@ class Chosen(Sequence):
 
     def __getitem__(self, index):
         return self._images[self.indices[operator.index(index)]]
+
+    def many(self, indices):
+        """See `many`."""
+        return many(self._images, [self.indices[index] for index in indices])
+
+
+def many(images, indices):
+    """The pictures of some indices, a list; a reader that decodes on demand decodes them at once, on all cores."""
+    indices = [operator.index(index) for index in indices]
+    return images.many(indices) if hasattr(images, "many") else [images[index] for index in indices]
 
 
 def split_lines(dataset):

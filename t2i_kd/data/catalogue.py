@@ -18,6 +18,7 @@ READERS = {
     "noto_emoji": "t2i_kd.data.noto_emoji",
     "paired_folder": "t2i_kd.data.paired_folder",
     "unpaired_folder": "t2i_kd.data.unpaired_folder",
+    "shards": "t2i_kd.data.shards",
 }
 DATASETS = tuple(READERS)
 WITHOUT_FILES = ("captioned_shapes",)
@@ -46,7 +47,16 @@ def find_dataset(name):
     return module
 
 
-def load_dataset(dataset, split, resolution, data_dir="", max_bad_examples=0, decode=True, kinds=(CaptionedImages,)):
+def load_dataset(
+    dataset,
+    split,
+    resolution,
+    data_dir="",
+    max_bad_examples=0,
+    decode=True,
+    kinds=(CaptionedImages,),
+    cache_dir=None,
+):
     """A split of a data set.
 
     Args:
@@ -59,8 +69,10 @@ def load_dataset(dataset, split, resolution, data_dir="", max_bad_examples=0, de
         decode: whether every picture is decoded now; otherwise a reader of files decodes it at each use, and one that
             cannot be decoded raises `UserError` then.
         kinds: which of `KINDS` the caller reads.
+        cache_dir: the folder that keeps what is found of files, so that a later call does not read those again that
+            have not changed; None or empty: nothing is kept.
 
-    Of `data_dir`, `max_bad_examples` and `decode`, a `load` gets those that its signature takes.
+    Of `data_dir`, `max_bad_examples`, `decode` and `cache_dir`, a `load` gets those that its signature takes.
 
     Returns:
         One of `kinds`, its pictures uint8 RGB [resolution, resolution, 3].
@@ -77,7 +89,7 @@ def load_dataset(dataset, split, resolution, data_dir="", max_bad_examples=0, de
     if max_bad_examples < 0:
         raise UserError(f"--max_bad_examples: {max_bad_examples} is negative")
     path = _folder(dataset, data_dir)
-    options = {"data_dir": path, "max_bad_examples": max_bad_examples, "decode": decode}
+    options = {"data_dir": path, "max_bad_examples": max_bad_examples, "decode": decode, "cache_dir": cache_dir}
     loaded = reader.load(split, resolution, **_taken(reader.load, options))
     _check_kind(name, loaded, kinds)
     if not len(loaded):

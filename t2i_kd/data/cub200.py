@@ -30,6 +30,6 @@ BIRDS = reed_captions.ReedSet(
 NEEDS = reed_captions.needs(BIRDS)
 
 
-def load(split, resolution, data_dir, max_bad_examples=0, decode=True):
+def load(split, resolution, data_dir, max_bad_examples=0, decode=True, cache_dir=None):
     """The birds of `train` or `test`; see `reed_captions.load` for what is raised."""
-    return reed_captions.load(BIRDS, split, resolution, data_dir, max_bad_examples, decode)
+    return reed_captions.load(BIRDS, split, resolution, data_dir, max_bad_examples, decode, cache_dir)

@@ -1,8 +1,8 @@
 """Which examples are held out for testing, decided by their names alone."""
 
 import hashlib
+import posixpath
 import re
-from pathlib import PurePosixPath
 
 # What copying adds to a name: `x (1)`, `x copy`, `x copy 2`, `x - Copy`, `x - Copy (2)`.
 COPY_MARK = re.compile(r"( \(\d+\)| copy( \d+)?| - copy( \(\d+\))?)+$", re.IGNORECASE)
@@ -24,8 +24,9 @@ def held_out(names, share):
 
     Where the threshold leaves a side empty, the name nearest to it changes sides; a single name is never held out.
     """
-    ordered = sorted(set(names), key=position)
-    count = sum(position(name) < share for name in ordered)
+    places = {name: position(name) for name in names}
+    ordered = sorted(places, key=places.get)
+    count = sum(place < share for place in places.values())
     return frozenset(ordered[: max(0, min(max(count, 1), len(ordered) - 1))])
 
 
@@ -36,8 +37,9 @@ def copies_by_name(names, share):
     """
     families = {}
     for name in names:
-        path = PurePosixPath(name)
-        families.setdefault(str(path.with_name(COPY_MARK.sub("", path.stem) or path.stem)), []).append(name)
+        stem = posixpath.splitext(name)[0]
+        folder, slash, last = stem.rpartition("/")
+        families.setdefault(f"{folder}{slash}{COPY_MARK.sub('', last) or last}", []).append(name)
     largest = max(LARGEST_FAMILY, share * len(names))
     return [family for family in families.values() if 1 < len(family) <= largest]
 

@@ -30,6 +30,7 @@ import dataclasses
 import functools
 import io
 import json
+import posixpath
 import re
 from collections import Counter
 from dataclasses import dataclass
@@ -92,15 +93,15 @@ class Found:
     splits_from: str
 
 
-def load(split, resolution, data_dir, max_bad_examples=0, decode=True):
-    """The pictures of a split; see the module for what `data_dir` holds, and `collect` for `decode`.
+def load(split, resolution, data_dir, max_bad_examples=0, decode=True, cache_dir=None):
+    """The pictures of a split; see the module for what `data_dir` holds, `collect` for `decode`, and `open_source`.
 
     Raises:
         UserError: for metadata that cannot be read (named by line), a `file_name` that leaves the folder or comes
             twice, labels or splits that some pictures have and others lack, a split that is not there, or more bad
             pictures and captions than `max_bad_examples`.
     """
-    source = open_source(data_dir)
+    source = open_source(data_dir, cache_dir)
     source = Within.single_folder(source, METADATA_FILES, is_split)
     found = _read(source)
     records = found.records
@@ -108,7 +109,7 @@ def load(split, resolution, data_dir, max_bad_examples=0, decode=True):
     labels, label_names = _labels(records)
     split, members, origin = _split(found, split, source)
     examples = (
-        Example(record.file_name, record.captions, label, functools.partial(source.read, record.file_name))
+        Example(record.file_name, record.captions, label, source.file(record.file_name))
         for record, label in zip(records, labels, strict=True)
         if record.file_name in members[split]
     )
@@ -125,6 +126,7 @@ def load(split, resolution, data_dir, max_bad_examples=0, decode=True):
     )
 
 
+@functools.lru_cache(maxsize=1000)
 def split_word(name):
     """The split that a name says, in whatever letters: `train`, `validation`, `test`; None: none.
 
@@ -152,7 +154,7 @@ def is_split(name):
 def split_of_folders(name):
     """The split that the folders of a file say; None: none. Raises `UserError` where they say two."""
     try:
-        said = {word for part in PurePosixPath(name).parts[:-1] if (word := split_word(part))}
+        said = {word for part in _folders(name) if (word := split_word(part))}
     except UserError as error:
         raise UserError(f"--data_dir: {name}: {error}") from None
     if len(said) > 1:
@@ -160,9 +162,14 @@ def split_of_folders(name):
     return said.pop() if said else None
 
 
+def _folders(name):
+    """The folders of a plain name; as `PurePosixPath` has them, sooner."""
+    return name.split("/")[:-1]
+
+
 def _read(source):
     names = source.names()
-    metadata = [name for name in names if PurePosixPath(name).name.lower() in METADATA_FILES]
+    metadata = [name for name in names if name.rpartition("/")[2].lower() in METADATA_FILES]
     found = _from_metadata(source, names, metadata) if metadata else _from_text_files(source, names)
     if not found.records:
         more = f" ({found.skipped[0][0]} {found.skipped[0][1]})" if found.skipped else ""
@@ -188,13 +195,18 @@ def _from_metadata(source, names, metadata):
         logging.warning("%s: %d pictures are in no metadata and left out, the first: %s", source.path, count, first)
     by_key = any(record.split for record in records)
     if not by_key:
-        records = [dataclasses.replace(each, split=split_of_folders(each.file_name)) for each in records]
+        records = [_in_split(each, split_of_folders(each.file_name)) for each in records]
     return _found(records, [], "the key split of the metadata" if by_key else "")
+
+
+def _in_split(record, split):
+    return record if record.split == split else dataclasses.replace(record, split=split)
 
 
 def _found(records, skipped, origin):
     """`Found`; where the splits are said by folders, and there is none but train, none is said."""
-    folders = {part for each in records for part in PurePosixPath(each.file_name).parts[:-1] if is_split(part)}
+    folders = {part for each in records for part in _folders(each.file_name)}
+    folders = {part for part in folders if is_split(part)}
     named = ", ".join(f"{part}/" for part in sorted(folders))
     if not origin and {each.split for each in records} == {"train"}:
         divided = [dataclasses.replace(each, split=None) for each in records]
@@ -232,7 +244,7 @@ def _parse_json(line):
     if len(line) > MAX_CAPTIONS_BYTES:
         raise UserError(f"longer than {MAX_CAPTIONS_BYTES:,} bytes")
     try:
-        values = json.loads(line.decode("utf-8"), object_pairs_hook=_unique)
+        values = _ONCE_EACH.decode(line.decode("utf-8"))
     except UnicodeDecodeError:
         raise UserError("not UTF-8") from None
     except UserError:
@@ -249,8 +261,13 @@ def _unique(pairs):
     return dict(pairs)
 
 
+# Made once: a decoder with a function of one's own is otherwise made anew for each line.
+_ONCE_EACH = json.JSONDecoder(object_pairs_hook=_unique)
+
+
 def _refuse_twice(keys):
-    for key, count in Counter(keys).items():
+    counts = Counter(keys) if len(set(keys)) < len(keys) else {}
+    for key, count in counts.items():
         if count > 1:
             raise UserError(f"{key[:100]} is given twice")
 
@@ -304,6 +321,8 @@ def _parse_list(text):
 
 def _known_key(key):
     """A key of `KEYS` from one in other letters; None: it is none."""
+    if key in KEYS:
+        return key
     plain = key.strip().lower().replace("-", "_").replace(" ", "_")
     return plain if plain in KEYS else None
 
@@ -319,7 +338,8 @@ def _record(values, where, folder, unread):
     captions = _captions(values)
     if captions is None and others:
         raise UserError(f"no caption, and unknown keys: {', '.join(others[:10])}; known are {', '.join(KEYS)}")
-    unread.update(others)
+    if others:
+        unread.update(others)
     file_name, label, split = values.get("file_name"), values.get("label"), values.get("split")
     class_name = values.get("class_name")
     if not isinstance(file_name, str):
@@ -334,7 +354,7 @@ def _record(values, where, folder, unread):
         if found is None:
             raise UserError(f"split is {split!r}, none of {', '.join(SPLITS)}")
         split = found
-    file_name = str(PurePosixPath(folder) / safe_name(file_name))
+    file_name = safe_name(file_name) if folder == "." else f"{folder}/{safe_name(file_name)}"
     return Record(where, file_name, captions or (), label, class_name, split)
 
 
@@ -382,7 +402,7 @@ def _from_text_files(source, names):
 
 
 def _is_picture(name):
-    return PurePosixPath(name).suffix.lower() in picture_suffixes()
+    return posixpath.splitext(name)[1].lower() in picture_suffixes()
 
 
 def _text_file(path, texts):

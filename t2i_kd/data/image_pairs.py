@@ -1,6 +1,8 @@
 """Pictures of two sides, A and B, paired or not: what image-to-image systems learn from."""
 
+import dataclasses
 import hashlib
+import itertools
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import PurePosixPath
@@ -11,7 +13,7 @@ from PIL import Image
 
 from t2i_kd.data.captioned_images import digest_of
 from t2i_kd.data.decoding import centred_square
-from t2i_kd.data.examples import Pictures, Progress, decoded, held_pictures, report_bad
+from t2i_kd.data.examples import Found, Pictures, Progress, checked, held_pictures, report_bad
 from t2i_kd.data.sources import open_source
 from t2i_kd.errors import UserError
 
@@ -90,16 +92,18 @@ def collect_pairs(name, first, second, resolution, max_bad_examples=0, decode=Tr
     Args and errors as of `t2i_kd.data.examples.collect`.
     """
     bad, kept, progress = [], ([], []), Progress(name, len(first))
-    for pair in zip(first, second, strict=True):
-        pictures = [decoded(side, resolution, bad) if decode else (side, "") for side in pair]
-        if all(picture is not None for picture, _ in pictures):
-            room = decode and 2 * len(kept[0]) < held_pictures(resolution)
-            for side, held, (picture, digest) in zip(kept, pair, pictures, strict=True):
-                side.append((held.name, picture if room else held, digest))
+    room = held_pictures(resolution) // 2 if decode else 0
+    found = _checked(itertools.chain.from_iterable(zip(first, second, strict=True)), resolution, decode)
+    # Twice the same iterator: its next two are a pair.
+    for pair in zip(found, found, strict=True):
+        bad.extend(f"{unread.name} {each.wrong}" for unread, each in pair if each.wrong)
+        if not any(each.wrong for _, each in pair):
+            for side, (unread, each) in zip(kept, pair, strict=True):
+                side.append(_within(room, side, unread, each))
         progress.advance()
     # A picture side by side would be counted twice.
     report_bad(name, list(dict.fromkeys(bad)), max_bad_examples)
-    return _pairs(name, kept, resolution, paired=True)
+    return _pairs(name, kept, resolution, room, paired=True)
 
 
 def collect_sides(name, first, second, resolution, max_bad_examples=0, decode=True):
@@ -108,21 +112,34 @@ def collect_sides(name, first, second, resolution, max_bad_examples=0, decode=Tr
     Args and errors as of `t2i_kd.data.examples.collect`.
     """
     bad, kept, progress = [], ([], []), Progress(name, len(first) + len(second))
+    room = held_pictures(resolution) // 2 if decode else 0
     for side, unread in zip(kept, (first, second), strict=True):
-        for held in unread:
-            picture, digest = decoded(held, resolution, bad) if decode else (held, "")
-            if picture is not None:
-                room = decode and len(kept[0]) + len(kept[1]) < held_pictures(resolution)
-                side.append((held.name, picture if room else held, digest))
+        for each, found in _checked(unread, resolution, decode):
+            if found.wrong:
+                bad.append(f"{each.name} {found.wrong}")
+            else:
+                side.append(_within(room, side, each, found))
             progress.advance()
     report_bad(name, bad, max_bad_examples)
-    return _pairs(name, kept, resolution, paired=False)
+    return _pairs(name, kept, resolution, room, paired=False)
 
 
-def _pairs(name, kept, resolution, paired):
-    pictures = [Pictures([held for _, held, _ in side], resolution) for side in kept]
-    names = [tuple(name for name, *_ in side) for side in kept]
-    digests = [tuple(digest for *_, digest in side if digest) for side in kept]
+def _checked(sides, resolution, decode):
+    return checked(sides, resolution) if decode else ((side, Found()) for side in sides)
+
+
+def _within(room, side, unread, found):
+    """What a side keeps of its next picture: beyond the room the picture itself is read again at each use."""
+    return unread, found if len(side) < room else dataclasses.replace(found, picture=None)
+
+
+def _pairs(name, kept, resolution, room, paired):
+    pictures = []
+    for side in kept:
+        held = {index: found.picture for index, (_, found) in enumerate(side) if found.picture is not None}
+        pictures.append(Pictures([unread for unread, _ in side], resolution, held, room))
+    names = [tuple(unread.name for unread, _ in side) for side in kept]
+    digests = [tuple(found.sha256 for _, found in side if found.sha256) for side in kept]
     return ImagePairs(name, *pictures, paired, *names, *digests)
 
 
@@ -132,13 +149,15 @@ class Folders:
     Args:
         path: of the folder or .zip.
         known: names of folders, such as `trainA` or `A/train`.
+        cache_dir: as of `open_source`.
 
     Raises:
         UserError: naming --data_dir, where the path is neither.
     """
 
-    def __init__(self, path, known):
-        self.source = open_source(path)
+    def __init__(self, path, known, cache_dir=None):
+        # A picture of two halves may be whole and no pair.
+        self.source = open_source(path, cache_dir, "pairs")
         names = self.source.names()
         tops = {PurePosixPath(name).parts[0] for name in names if "/" in name}
         self._prefix = ""
@@ -158,9 +177,9 @@ class Folders:
             )
         return found
 
-    def read(self, name):
-        """A picture's bytes. Raises `UserError` with the reason."""
-        return self.source.read(self._prefix + name)
+    def file(self, name):
+        """A picture's file, unread: `SourceFile`."""
+        return self.source.file(self._prefix + name)
 
 
 def from_image_pairs(first, second, test_first, test_second, paired=True, name="arrays"):

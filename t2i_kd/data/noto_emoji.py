@@ -11,7 +11,6 @@ Splits: `test` is a quarter of the (emoji, skin tone) pairs, about an eighth of 
 plain or in other tones, each tone on other emoji, the pair never. There is no `validation`.
 """
 
-import functools
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -46,8 +45,8 @@ class Emoji:
     tones: tuple[str, ...] = ()
 
 
-def load(split, resolution, data_dir, max_bad_examples=0, decode=True):
-    """The emoji of `train` or `test`; see `collect` for `decode`.
+def load(split, resolution, data_dir, max_bad_examples=0, decode=True, cache_dir=None):
+    """The emoji of `train` or `test`; see `collect` for `decode`, and `open_source` for `cache_dir`.
 
     Raises:
         UserError: where `data_dir` is not the package, for a split `validation`, or for more bad pictures than
@@ -55,7 +54,7 @@ def load(split, resolution, data_dir, max_bad_examples=0, decode=True):
     """
     if split == "validation":
         raise UserError("--dataset: noto_emoji has no validation split, only train and test")
-    source = _open_package(Path(data_dir))
+    source = _open_package(Path(data_dir), cache_dir)
     every = _read_emoji(source)
     categories = sorted({emoji.category for emoji in every})
     chosen = [emoji for emoji in every if is_held_out(emoji) == (split == "test")]
@@ -64,7 +63,7 @@ def load(split, resolution, data_dir, max_bad_examples=0, decode=True):
             emoji.file_name,
             captions_of(emoji),
             categories.index(emoji.category),
-            functools.partial(source.read, PICTURES + emoji.file_name),
+            source.file(PICTURES + emoji.file_name),
         )
         for emoji in chosen
     )
@@ -105,11 +104,11 @@ def _plain(text):
     return text.replace("&", "and").replace("_", " ").replace("-", " ").lower()
 
 
-def _open_package(path):
+def _open_package(path, cache_dir):
     if path.is_file():
         source = TarSource(path, lambda name: name == "emoji.json" or name.startswith(PICTURES))
     else:
-        source = FolderSource(path / "package" if (path / "package" / "emoji.json").is_file() else path)
+        source = FolderSource(path / "package" if (path / "package" / "emoji.json").is_file() else path, cache_dir)
     if "emoji.json" not in source.names():
         raise UserError(
             f"--data_dir: no emoji.json in {path}; give the .tgz of `npm pack {PACKAGE}@16.0.0` or its unpacked folder"

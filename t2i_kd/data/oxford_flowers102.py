@@ -50,6 +50,6 @@ FLOWERS = reed_captions.ReedSet(
 NEEDS = reed_captions.needs(FLOWERS)
 
 
-def load(split, resolution, data_dir, max_bad_examples=0, decode=True):
+def load(split, resolution, data_dir, max_bad_examples=0, decode=True, cache_dir=None):
     """The flowers of `train` or `test`; see `reed_captions.load` for what is raised."""
-    return reed_captions.load(FLOWERS, split, resolution, data_dir, max_bad_examples, decode)
+    return reed_captions.load(FLOWERS, split, resolution, data_dir, max_bad_examples, decode, cache_dir)

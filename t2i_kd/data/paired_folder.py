@@ -8,7 +8,6 @@
 `test` is `val` where there is none. Each side is cut to its centred square and resized; see `t2i_kd.data.decoding`.
 """
 
-import functools
 from pathlib import PurePosixPath
 
 from t2i_kd.data.decoding import decode as decode_picture
@@ -18,15 +17,16 @@ from t2i_kd.errors import UserError
 NEEDS = "a folder or .zip with train and test (or val) of pictures A|B side by side, or with A/train and B/train"
 
 
-def load(split, resolution, data_dir, max_bad_examples=0, decode=True):
-    """The pairs of a split as `ImagePairs`; `decode` as of `t2i_kd.data.examples.collect`.
+def load(split, resolution, data_dir, max_bad_examples=0, decode=True, cache_dir=None):
+    """The pairs of a split as `ImagePairs`; `decode` as of `t2i_kd.data.examples.collect`, `cache_dir`
+    as of `open_source`.
 
     Raises:
         UserError: naming --data_dir, for a split that is not there, a side that is empty, or names that differ between
             the sides; or for more bad pairs than `max_bad_examples`, a picture side by side of odd width among them.
     """
     known = [name for names in FOLDERS.values() for name in names]
-    folders = Folders(data_dir, [*known, *(f"{side}/{name}" for side in "AB" for name in known)])
+    folders = Folders(data_dir, [*known, *(f"{side}/{name}" for side in "AB" for name in known)], cache_dir)
     for name in FOLDERS[split] + (FOLDERS["validation"] if split == "test" else ()):
         joined, apart = folders.pictures(name), [folders.pictures(f"{side}/{name}") for side in "AB"]
         if joined and any(apart):
@@ -42,7 +42,7 @@ def load(split, resolution, data_dir, max_bad_examples=0, decode=True):
 
 
 def _halves(folders, names):
-    return [[Side(name, functools.partial(folders.read, name), cut) for name in names] for cut in (_left, _right)]
+    return [[Side(name, folders.file(name), cut) for name in names] for cut in (_left, _right)]
 
 
 def _left(encoded):
@@ -79,7 +79,4 @@ def _twins(folders, data_dir, split, apart):
             f"--data_dir: {data_dir}: {len(named[0])} pictures in A/{split} and {len(named[1])} in B/{split}, "
             f"{len(alone)} without a twin, such as {side}/{split}/{alone[0]}, which {other}/{split} lacks"
         )
-    return [
-        [Side(stems[stem], functools.partial(folders.read, stems[stem]), decode_picture) for stem in sorted(stems)]
-        for stems in named
-    ]
+    return [[Side(stems[stem], folders.file(stems[stem]), decode_picture) for stem in sorted(stems)] for stems in named]

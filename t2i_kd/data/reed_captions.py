@@ -62,7 +62,7 @@ def needs(reed_set):
     )
 
 
-def load(reed_set, split, resolution, data_dir, max_bad_examples=0, decode=True):
+def load(reed_set, split, resolution, data_dir, max_bad_examples=0, decode=True, cache_dir=None):
     """The pictures of the split's classes with their captions, joined by file name.
 
     A picture is in the class in whose folder its captions lie. One without captions in any folder is a bad example of
@@ -75,6 +75,7 @@ def load(reed_set, split, resolution, data_dir, max_bad_examples=0, decode=True)
         data_dir: holds the pictures and the captions' folder.
         max_bad_examples: as for `collect`.
         decode: as for `collect`; without, the pictures are those that have captions, and are not even looked for.
+        cache_dir: as for `open_pictures`.
 
     Raises:
         UserError: that says what to put where, when something is missing; for a split `validation`; for class lists
@@ -86,7 +87,7 @@ def load(reed_set, split, resolution, data_dir, max_bad_examples=0, decode=True)
         lambda: _captions_root(reed_set, data_dir),
         lambda: _read_classes(reed_set, data_dir, "train"),
         lambda: _read_classes(reed_set, data_dir, "test"),
-        lambda: open_pictures(reed_set, data_dir),
+        lambda: open_pictures(reed_set, data_dir, cache_dir),
     )
     classes = {"train": train, "test": test}
     both = sorted(set(classes["train"].values()) & set(classes["test"].values()))

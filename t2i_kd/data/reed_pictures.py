@@ -14,12 +14,13 @@ from t2i_kd.errors import UserError
 SUFFIX = ".jpg"
 
 
-def open_pictures(reed_set, data_dir):
+def open_pictures(reed_set, data_dir, cache_dir=None):
     """How the pictures of a set are read.
 
     Args:
         reed_set: `t2i_kd.data.reed_captions.ReedSet`.
         data_dir: where they lie.
+        cache_dir: as of `open_source`, where they lie in a folder.
 
     Returns:
         A function of `wanted(name)`, which says of a file's name without folders and suffix whether the picture is
@@ -31,7 +32,7 @@ def open_pictures(reed_set, data_dir):
     """
     folder, archive = (Path(data_dir) / name for name in (reed_set.pictures_folder, reed_set.pictures_archive))
     if folder.is_dir():
-        return functools.partial(_from_folder, folder)
+        return functools.partial(_from_folder, folder, cache_dir)
     if archive.is_file():
         return functools.partial(_from_archive, archive)
     hint = f"put {archive.name} ({reed_set.pictures_url}) in {data_dir}, or unpack it there, to get {folder}"
@@ -43,11 +44,11 @@ def open_pictures(reed_set, data_dir):
     )
 
 
-def _from_folder(folder, wanted):
-    source = FolderSource(folder)
+def _from_folder(folder, cache_dir, wanted):
+    source = FolderSource(folder, cache_dir)
     for name in source.names():
         if _is_wanted(name, wanted):
-            yield PurePosixPath(name).stem, functools.partial(source.read, name)
+            yield PurePosixPath(name).stem, source.file(name)
 
 
 def _from_archive(path, wanted):

@@ -3,12 +3,16 @@
 import functools
 import hashlib
 import os
+import re
 import stat
 import tarfile
+import threading
 import zipfile
 import zlib
+from dataclasses import dataclass
 from pathlib import Path, PurePosixPath, PureWindowsPath
 
+from t2i_kd.data.checked_files import CheckedFiles, settled
 from t2i_kd.errors import UserError
 
 # A single file beyond this is refused: no picture or caption list is so large, and a small zip can claim any size.
@@ -16,6 +20,8 @@ MAX_FILE_BYTES = 256 * 2**20
 # Of a list of captions, whose lines take several times their bytes in memory; and of one picture's captions.
 MAX_LIST_BYTES, MAX_CAPTIONS_BYTES = 64 * 2**20, 2**20
 PIECE_BYTES = 2**16
+# What `safe_name` need not look at: no part is empty or begins with a dot, and nothing may be of Windows.
+PLAIN_NAME = re.compile(r"(?!\.)[^/\\\0:]+(/(?!\.)[^/\\\0:]+)*")
 
 
 def safe_name(name):
@@ -24,6 +30,8 @@ def safe_name(name):
     Raises:
         UserError: for a name that is empty, absolute, or leads out of the folder through `..`.
     """
+    if PLAIN_NAME.fullmatch(name):
+        return name
     path = PurePosixPath(name)
     windows = PureWindowsPath(name)
     if "\0" in name or "\\" in name or path.is_absolute() or windows.drive or ".." in path.parts:
@@ -33,43 +41,86 @@ def safe_name(name):
     return str(path)
 
 
-def open_source(path):
+@dataclass(frozen=True)
+class SourceFile:
+    """A file of a source; a call reads it, see the source's `read`.
+
+    Attributes:
+        source: the `FolderSource` or `ZipSource`.
+        name: the file's name there.
+    """
+
+    source: "FolderSource | ZipSource"
+    name: str
+
+    def __call__(self):
+        return self.source.read(self.name)
+
+    @property
+    def state(self):
+        """What changes with the file, though it is not read; see `CheckedFiles`. Empty: there is nothing such."""
+        return self.source.state(self.name)
+
+    @property
+    def checked(self):
+        """The `CheckedFiles` of its source."""
+        return self.source.checked
+
+
+def open_source(path, cache_dir=None, use=""):
     """The files under `--data_dir`.
 
     Args:
         path: a folder, or a .zip, which is read in place.
+        cache_dir: the folder of `CheckedFiles`; None: what is found of the files is not kept.
+        use: of `CheckedFiles`.
 
     Returns:
-        A source: `names()`, the sorted names of its files, hidden ones left out, and `read(name)`, a file's bytes.
+        A source: `names()`, the sorted names of its files, hidden ones left out; `read(name)`, a file's bytes; and
+        `file(name)`, its `SourceFile`.
 
     Raises:
         UserError: naming --data_dir, where the path is neither.
     """
     path = Path(path)
     if path.is_dir():
-        return FolderSource(path)
+        return FolderSource(path, cache_dir, use)
     if path.is_file() and zipfile.is_zipfile(path):
-        return ZipSource(path)
+        return ZipSource(path, cache_dir, use)
     raise UserError(f"--data_dir: {path} is neither a folder nor a readable .zip")
 
 
 def _is_shown(name):
+    if not name.startswith(".") and "/." not in name and "__MACOSX" not in name:
+        return True
     return not any(part.startswith(".") or part == "__MACOSX" for part in PurePosixPath(name).parts)
 
 
 class FolderSource:
     """The files of a folder; a symbolic link out of it is not followed."""
 
-    def __init__(self, path):
+    def __init__(self, path, cache_dir=None, use=""):
         self.path = Path(path)
         self._root = self.path.resolve()
+        self.checked = CheckedFiles(cache_dir, self.path, use)
 
     def names(self):
         found = []
         for folder, _, files in os.walk(self._root):
-            relative = Path(folder).relative_to(self._root)
-            found.extend((relative / file).as_posix() for file in files)
+            relative = Path(folder).relative_to(self._root).as_posix()
+            found.extend(files if relative == "." else [f"{relative}/{file}" for file in files])
         return sorted(filter(_is_shown, found))
+
+    def file(self, name):
+        """A file, unread: `SourceFile`."""
+        return SourceFile(self, name)
+
+    def state(self, name):
+        """See `SourceFile.state`."""
+        try:
+            return _state(os.stat(f"{self._root}/{name}"))
+        except (OSError, ValueError):
+            return ""  # It cannot be read, which is told where it is read.
 
     def read(self, name, most=None):
         """A file's bytes, `MAX_FILE_BYTES` or `most`. Raises `UserError` with the reason where it cannot be read."""
@@ -97,25 +148,45 @@ class FolderSource:
         sizes = {}
         for name in names:
             try:
-                found = (self._root / name).stat()
+                found = os.stat(f"{self._root}/{name}")
                 if stat.S_ISREG(found.st_mode):
-                    sizes.setdefault(found.st_size, []).append((name, found.st_mtime_ns))
-            except (OSError, UnicodeEncodeError):
+                    sizes.setdefault(found.st_size, []).append((name, found))
+            except (OSError, ValueError):
                 continue  # It cannot be read, which is told where it is read.
         alike = {}
         for size, files in sizes.items():
             if len(files) > 1 and size <= MAX_FILE_BYTES:
-                for name, changed in files:
-                    alike.setdefault(_digest(self._root / name, size, changed), []).append(name)
+                for name, found in files:
+                    alike.setdefault(self._sha256(name, found), []).append(name)
+        self.checked.save()
         return [group for group in alike.values() if len(group) > 1]
+
+    def _sha256(self, name, stat_result):
+        """A file's SHA-256, from what is known of it where it has not changed; what cannot be read is like no other."""
+        state = _state(stat_result)
+        known = self.checked.found(name, state)
+        if known:
+            return known[0]
+        path = f"{self._root}/{name}"
+        digest = _digest(path, stat_result.st_size, stat_result.st_mtime_ns)
+        if digest != path:
+            self.checked.keep(name, state, digest, None)
+        return digest
+
+
+def _state(found):
+    """`SourceFile.state` of a file's `os.stat_result`."""
+    if not stat.S_ISREG(found.st_mode) or not settled(max(found.st_mtime_ns, found.st_ctime_ns)):
+        return ""
+    return f"{found.st_size} {found.st_mtime_ns} {found.st_ctime_ns}"
 
 
 @functools.lru_cache(maxsize=100_000)
 def _digest(path, size, changed):
-    """A file's SHA-256, kept for as long as it does not change; what cannot be read is like nothing else."""
+    """A file's SHA-256, kept for as long as it does not change; the path where it cannot be read."""
     try:
         with open(path, "rb") as file:
-            return hashlib.file_digest(file, "sha256").digest()
+            return hashlib.file_digest(file, "sha256").hexdigest()
     except OSError:
         return path
 
@@ -133,7 +204,8 @@ class Within:
         A folder that `is_split` by its name is not left out.
         """
         names = source.names()
-        holders = {PurePosixPath(name).parts[:-1] for name in names if PurePosixPath(name).name.lower() in files}
+        found = (name for name in names if name.rpartition("/")[2].lower() in files)
+        holders = {PurePosixPath(name).parts[:-1] for name in found}
         if len(holders) == 1 and len(*holders) == 1 and not is_split(next(iter(*holders))):
             return cls(source, next(iter(*holders)) + "/")
         return source
@@ -146,6 +218,10 @@ class Within:
         """See `FolderSource.read`."""
         return self._source.read(self._prefix + safe_name(name), most)
 
+    def file(self, name):
+        """A file, unread: `SourceFile`."""
+        return self._source.file(self._prefix + name)
+
     def same_content(self, names):
         """See `FolderSource.same_content`."""
         start = len(self._prefix)
@@ -156,9 +232,10 @@ class Within:
 class ZipSource:
     """The files of a .zip; where `metadata.jsonl` lies one folder down, names start in that folder."""
 
-    def __init__(self, path):
+    def __init__(self, path, cache_dir=None, use=""):
         self.path = Path(path)
-        self._archive, self._process = None, None
+        self.checked = CheckedFiles(cache_dir, self.path, use)
+        self._archive, self._process, self._lock = None, None, threading.Lock()
         entries = [entry.filename for entry in self._open().infolist() if not entry.is_dir()]
         self._prefix = _single_folder(entries)
         start = len(self._prefix)
@@ -176,6 +253,18 @@ class ZipSource:
     def names(self):
         return list(self._names)
 
+    def file(self, name):
+        """A file, unread: `SourceFile`."""
+        return SourceFile(self, name)
+
+    def state(self, name):
+        """See `SourceFile.state`."""
+        try:
+            entry = self._open().getinfo(self._prefix + name)
+        except KeyError:
+            return ""
+        return f"{entry.CRC:08x} {entry.file_size} {entry.compress_size}"
+
     def read(self, name, most=None):
         """See `FolderSource.read`."""
         archive, most = self._open(), MAX_FILE_BYTES if most is None else most
@@ -183,8 +272,9 @@ class ZipSource:
             entry = archive.getinfo(self._prefix + safe_name(name))
             if entry.file_size > most:
                 raise UserError(f"is larger than {most:,} bytes")
-            # In pieces: at once, zipfile unpacks all that there is before it looks at what the entry claims.
-            with archive.open(entry) as file:
+            # In pieces: at once, zipfile unpacks all that there is before it looks at what the entry claims. One thread
+            # at a time: zipfile counts its open entries without a lock.
+            with self._lock, archive.open(entry) as file:
                 return b"".join(iter(functools.partial(file.read, PIECE_BYTES), b""))
         except KeyError:
             raise UserError("does not exist") from None
@@ -205,7 +295,10 @@ class ZipSource:
         return [group for group in alike.values() if len(group) > 1]
 
     def __getstate__(self):
-        return {**self.__dict__, "_archive": None, "_process": None}
+        return {**self.__dict__, "_archive": None, "_process": None, "_lock": None}
+
+    def __setstate__(self, state):
+        self.__dict__.update(state, _lock=threading.Lock())
 
 
 def _single_folder(names):
@@ -255,3 +348,7 @@ class TarSource:
             return self._files[safe_name(name)]
         except KeyError:
             raise UserError("does not exist") from None
+
+    def file(self, name):
+        """A file, unread: a function that gives what `read` does. Its archive was read at this start, as at each."""
+        return functools.partial(self.read, name)

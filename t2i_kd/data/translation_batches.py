@@ -4,6 +4,7 @@ import keras
 import numpy as np
 
 from t2i_kd.data.batches import pairs_at
+from t2i_kd.data.captioned_images import many
 
 # Independent random streams of one seed; those of `batches` are 0 to 4.
 _SOURCES, _TARGETS, _CROPS, _FLIPS, _UNIFORMS = range(10, 15)
@@ -53,8 +54,8 @@ class TranslationBatches(keras.utils.PyDataset):
         flips = np.random.default_rng([self.seed, _FLIPS, stream, step]).random(self.batch_size) < 0.5
         return np.stack(
             [
-                self._cut(pictures[i], crop, self.flip and flipped)
-                for i, crop, flipped in zip(chosen, crops, flips, strict=True)
+                self._cut(picture, crop, self.flip and flipped)
+                for picture, crop, flipped in zip(many(pictures, chosen), crops, flips, strict=True)
             ]
         )
 

@@ -5,8 +5,6 @@
 that read only the other. Pictures are cut to their centred square and resized; see `t2i_kd.data.decoding`.
 """
 
-import functools
-
 from t2i_kd.data.decoding import decode as decode_picture
 from t2i_kd.data.image_pairs import FOLDERS, Folders, Side, collect_sides
 from t2i_kd.errors import UserError
@@ -14,19 +12,19 @@ from t2i_kd.errors import UserError
 NEEDS = "a folder or .zip with trainA, trainB, testA and testB"
 
 
-def load(split, resolution, data_dir, max_bad_examples=0, decode=True):
-    """The pictures of a split as `ImagePairs`; `decode` as of `t2i_kd.data.examples.collect`.
+def load(split, resolution, data_dir, max_bad_examples=0, decode=True, cache_dir=None):
+    """The pictures of a split as `ImagePairs`; `decode` as of `t2i_kd.data.examples.collect`,
+    `cache_dir` as of `open_source`.
 
     Raises:
         UserError: naming --data_dir, for a split that is not there; or for more bad pictures than `max_bad_examples`.
     """
-    folders = Folders(data_dir, [f"{name}{side}" for names in FOLDERS.values() for name in names for side in "AB"])
+    folders = Folders(
+        data_dir, [f"{name}{side}" for names in FOLDERS.values() for name in names for side in "AB"], cache_dir
+    )
     for name in FOLDERS[split] + (FOLDERS["validation"] if split == "test" else ()):
         sides = [
-            [
-                Side(each, functools.partial(folders.read, each), decode_picture)
-                for each in folders.pictures(f"{name}{side}")
-            ]
+            [Side(each, folders.file(each), decode_picture) for each in folders.pictures(f"{name}{side}")]
             for side in "AB"
         ]
         if any(sides):

@@ -41,7 +41,8 @@ class EvaluationContext:
         inception_weights: for `extractor=inception`; see `extractors.load_inception`.
         extractor_handle: for `extractor=hub`, a TF-Hub handle or folder.
         retrieval_handle: of a TF-Hub sentence encoder, for `r_precision`; see there.
-        cache_dir: folder that keeps trained evaluators and features of reference pictures; None: nothing is kept.
+        cache_dir: folder that keeps trained evaluators, features of reference pictures, and what was found of pictures'
+            files; None: nothing is kept.
         model_sha256: of the file that holds or lists the student's weights.
         teaching: a function that gives the generator that taught the first model, an object that generates as the
             student does, or None.
@@ -83,7 +84,9 @@ class EvaluationContext:
         read, compared = self.sides
         dataset = self.shared(
             ("split", name, read, read),
-            lambda: load_dataset(self.dataset, name, read, self.data_dir, self.max_bad_examples),
+            lambda: load_dataset(
+                self.dataset, name, read, self.data_dir, self.max_bad_examples, cache_dir=self.cache_dir
+            ),
         )
         return self.shared(("split", name, read, compared), lambda: sampling.reduced(dataset, read // compared))
 

@@ -14,7 +14,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import keras
-import numpy as np
 from keras import ops
 
 from t2i_kd import plugins

@@ -413,7 +413,9 @@ class SRPKD(System):
         data, loaded = self.recipe.data, self.recipe.translation.load_size
         side = loaded if loaded and split == "train" else data.resolution
         kinds = (ImagePairs, CaptionedImages)
-        return load_dataset(self._source, split, side, data.data_dir, data.max_bad_examples, decode, kinds)
+        return load_dataset(
+            self._source, split, side, data.data_dir, data.max_bad_examples, decode, kinds, data.cache_dir
+        )
 
     def part_of(self, split):
         data = self.recipe.data

@@ -111,7 +111,9 @@ class TeacherSlim(System):
         """The split of every folder, a list."""
         data = self.recipe.data
         return [
-            load_dataset(self._source, split, data.resolution, folder, data.max_bad_examples, decode=decode)
+            load_dataset(
+                self._source, split, data.resolution, folder, data.max_bad_examples, decode, cache_dir=data.cache_dir
+            )
             for folder in data.data_dir.split(",")
         ]
 

@@ -200,6 +200,26 @@ def share(batch, replica, replicas):
     return keras.tree.map_structure(rows, batch)
 
 
+def shares(batches, index, replicas, count):
+    """The parts of some replicas of a batch; where `batches` can say `rows`, no others are read.
+
+    Args:
+        batches: `keras.utils.PyDataset`.
+        index: the batch's.
+        replicas: whose parts.
+        count: how many replicas there are.
+
+    Yields:
+        A part for each, see `share`.
+    """
+    if hasattr(batches, "rows"):
+        size = batches.batch_size // count
+        yield from (batches.rows(index, replica * size, (replica + 1) * size) for replica in replicas)
+    else:
+        batch = batches[index]
+        yield from (share(batch, replica, count) for replica in replicas)
+
+
 def distribute_batches(batches, divided=True):
     """What `keras.Model.fit` reads: each replica's share of every batch, in order.
 
@@ -222,13 +242,14 @@ def distribute_batches(batches, divided=True):
 
         def parts():
             for index in range(len(batches)):
-                batch = batches[index]
-                for replica in replicas:
-                    yield share(batch, replica, count) if divided else batch
+                if divided:
+                    yield from shares(batches, index, replicas, count)
+                else:
+                    yield from [batches[index]] * len(replicas)
 
         signature = keras.tree.map_structure(
             lambda array: tf.TensorSpec(np.shape(array), np.asarray(array).dtype),
-            share(batches[0], 0, count) if divided else batches[0],
+            next(iter(shares(batches, 0, [0], count))) if divided else batches[0],
         )
         return tf.data.Dataset.from_generator(parts, output_signature=signature).prefetch(tf.data.AUTOTUNE)
 

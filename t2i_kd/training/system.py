@@ -93,7 +93,15 @@ class System:
     def load_split(self, split, decode=True):
         """A split of the recipe's data set."""
         data = self.recipe.data
-        return load_dataset(self._source, split, data.resolution, data.data_dir, data.max_bad_examples, decode=decode)
+        return load_dataset(
+            self._source,
+            split,
+            data.resolution,
+            data.data_dir,
+            data.max_bad_examples,
+            decode,
+            cache_dir=data.cache_dir,
+        )
 
     @property
     def condition(self):

@@ -2,6 +2,7 @@
 
 import fnmatch
 import functools
+import math
 import re
 from collections import Counter
 
@@ -30,6 +31,8 @@ from t2i_kd.training.system import KEPT_ITEMS, SHEET_ITEMS, System, evenly
 from t2i_kd.training.trainer import restored
 
 WHITENING_CAPTIONS = 4096
+# The text inputs of all captions are kept where they take no more than this, else made for each batch.
+TEXT_BYTES = 2**28
 # Words that the student does not know are named up to so many.
 NAMED_WORDS = 10
 # What a mirrored picture makes untrue, in the languages of most captions.
@@ -199,8 +202,8 @@ class TextToImageSystem(System):
 
     @functools.cached_property
     def text_features(self):
-        """The student's text inputs for every (image, caption) pair: {name: array [pairs, ...]}."""
-        return self.condition.arrays(self.dataset.all_captions)
+        """The student's text inputs for every (image, caption) pair: {name: array [pairs, ...]}, see `text_rows`."""
+        return text_rows(self.condition, self.dataset.all_captions)
 
     def batches(self, plan, first_step, last_step):
         training, kind, features = self.recipe.training, ClassBalancedBatches, None
@@ -292,7 +295,7 @@ class TextToImageSystem(System):
     @functools.cached_property
     def held_out_features(self):
         """`text_features` of the held-out pairs."""
-        return self.condition.arrays(self.held_out.all_captions)
+        return text_rows(self.condition, self.held_out.all_captions)
 
     def _fixed_batches(self, data, features, size, count):
         return Batches(
@@ -321,6 +324,41 @@ class TextToImageSystem(System):
             encoder = self.network.get_layer("text_encoder")
             save_whole(encoder.save_weights, run_dir / TEXT_WEIGHTS_FILE, ".weights.h5")
         super().save_stage(plan, run_dir)
+
+
+class TextRows:
+    """The text inputs of captions, made at each use: `rows[positions]` is the rows of the array that all would give.
+
+    Args:
+        condition: `CaptionCondition`.
+        name: the input's.
+        captions: list of str.
+    """
+
+    def __init__(self, condition, name, captions):
+        self.condition, self.name, self.captions = condition, name, captions
+
+    def __len__(self):
+        return len(self.captions)
+
+    def __getitem__(self, positions):
+        return self.condition.arrays([self.captions[position] for position in positions])[self.name]
+
+
+def text_rows(condition, captions):
+    """The text inputs of captions: arrays, or `TextRows` of those that would take more than `TEXT_BYTES`.
+
+    Args:
+        condition: `CaptionCondition`.
+        captions: list of str.
+
+    Returns:
+        {name: array [captions, ...] or `TextRows`}.
+    """
+    sizes = (math.prod(each.shape) * np.dtype(each.dtype).itemsize for each in condition.inputs.values())
+    if len(captions) * sum(sizes) <= TEXT_BYTES:
+        return condition.arrays(captions)
+    return {name: TextRows(condition, name, captions) for name in condition.inputs}
 
 
 def build_student(condition, encoder, generator, whiten=False):

@@ -1,5 +1,6 @@
 """Batches: a function of (seed, step), every pair once an epoch, the same with and without TensorFlow."""
 
+import dataclasses
 import hashlib
 import importlib.util
 import os
@@ -9,6 +10,7 @@ import sys
 import numpy as np
 import pytest
 
+from t2i_kd.data import batches as batches_module
 from t2i_kd.data.batches import Batches, ClassBalancedBatches, caption_pairs, pairs_at
 from t2i_kd.data.captioned_images import CaptionedImages
 
@@ -112,6 +114,40 @@ def test_class_balanced_batches_have_one_picture_a_class():
         assert np.array_equal(batch["image"], batched.dataset.images[batch["tokens"][:, 0]])
         seen |= {tuple(tokens) for tokens in batch["tokens"]}
     assert seen == {tuple(pair) for pair in caption_pairs(dataset())}
+
+
+class Watched(list):
+    """Pictures that remember which of them were read."""
+
+    def __getitem__(self, index):
+        self.read = [*getattr(self, "read", ()), int(index)]
+        return super().__getitem__(index)
+
+
+@pytest.mark.parametrize(("kind", "size"), [(Batches, 4), (ClassBalancedBatches, 2)])
+def test_the_rows_of_a_batch_read_no_picture_of_the_others(kind, size):
+    data = dataset()
+    parts = dataclasses.replace(data, images=Watched(data.images))
+    options = {"flip": True, "noise_dim": 3, "uniforms": 2}
+    whole, parts = (kind(each, INPUTS, size, 1, 5, 40, **options) for each in (data, parts))
+    for index in range(10):
+        batch = whole[index]
+        for first in range(0, size, size // 2):
+            parts.dataset.images.read = []
+            rows = parts.rows(index, first, first + size // 2)
+            assert rows.keys() == batch.keys()
+            for name in batch:
+                np.testing.assert_array_equal(rows[name], batch[name][first : first + size // 2])
+            assert (
+                parts.dataset.images.read == whole.pairs[whole.chosen(5 + index), 0][first : first + size // 2].tolist()
+            )
+
+
+def test_an_epoch_is_shuffled_once():
+    batches_module._permutation.cache_clear()
+    for step in range(30):
+        pairs_at(step, 4, 11, 1)
+    assert batches_module._permutation.cache_info().misses == -(-30 * 4 // 11)
 
 
 def digest(batched):

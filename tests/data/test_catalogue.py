@@ -69,7 +69,12 @@ RETURN = (
         ("short", "split, resolution", "", ()),
         ("usual", "split, resolution, data_dir, max_bad_examples", "data_dir, max_bad_examples", ("there", 3)),
         ("lazy", "split, resolution, decode=True", "decode,", (False,)),
-        ("every", "split, resolution, **options", "*sorted(options),", ("data_dir", "decode", "max_bad_examples")),
+        (
+            "every",
+            "split, resolution, **options",
+            "*sorted(options),",
+            ("cache_dir", "data_dir", "decode", "max_bad_examples"),
+        ),
     ],
 )
 def test_a_module_gets_what_its_load_takes(module, name, signature, given, expected):

@@ -147,7 +147,7 @@ def test_pictures_beyond_the_cache_are_decoded_at_use(tmp_path, monkeypatch):
     monkeypatch.setattr(examples, "CACHE_BYTES", 8 * 8 * 3)
     partly = load(tmp_path)
     same(cached, partly)
-    assert sum(isinstance(held, np.ndarray) for held in partly.images._held) == 1
+    assert len(partly.images._held) == 1
     for name in ("b.png", "sub/a.png"):
         (tmp_path / name).unlink()
     with pytest.raises(UserError, match=r"a.png does not exist"):

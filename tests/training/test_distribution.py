@@ -10,7 +10,7 @@ import pytest
 
 from t2i_kd.errors import UserError
 from t2i_kd.training import distribution
-from t2i_kd.training.distribution import check_cluster, make_strategy, share
+from t2i_kd.training.distribution import check_cluster, make_strategy, share, shares
 from tests.commands import TRAIN, files, finish, kill_after, metrics, start
 
 RUN = (
@@ -119,6 +119,26 @@ def alone(tmp_path_factory):
     run_dir = tmp_path_factory.mktemp("alone") / "run"
     finish(distributed(run_dir, "none"))
     return run_dir
+
+
+def test_a_host_reads_its_own_part_of_a_batch_alone():
+    """Where the batches can give some rows, no whole batch is made."""
+
+    class Numbers:
+        batch_size = 6
+
+        def __getitem__(self, index):
+            return {"row": np.arange(6) + 10 * index}
+
+    class Parts(Numbers):
+        def __getitem__(self, index):
+            raise AssertionError("a whole batch")
+
+        def rows(self, index, first, last):
+            return {"row": np.arange(first, last) + 10 * index}
+
+    for batches in (Numbers(), Parts()):
+        assert [part["row"].tolist() for part in shares(batches, 2, [1, 2], 3)] == [[22, 23], [24, 25]]
 
 
 @pytest.mark.slow
