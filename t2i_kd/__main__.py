@@ -1,6 +1,7 @@
 """`python -m t2i_kd` lists the commands."""
 
 COMMANDS = {
+    "prepare": "Writes a data set as shards, for sets larger than one machine's memory.",
     "train": "Trains what a recipe describes, or goes on with it, and exports the student.",
     "generate": "Generates the images of captions, or of images.",
     "evaluate": "Measures trained or exported models.",

@@ -346,7 +346,7 @@ def test_the_package_lists_its_commands():
     listed = re.findall(r"python -m t2i_kd\.(\w+)", output)
     folder = Path(commands.__file__).parent
     made = {path.stem for path in folder.glob("*.py") if "commands.run(main" in path.read_text()}
-    assert set(listed) == made and len(listed) == 5
+    assert set(listed) == made and len(listed) == 6
 
 
 @pytest.mark.parametrize("flag", ["--help", "-h", "--helpfull", "--helpshort", "--help=true"])

@@ -80,7 +80,7 @@ GROUPS = {
     "sdn": {"sdn", "projection", "gan"},
     "icsd_gan": {"icsd", "gan", "projection"},
     "kd_dlgan": {"towers", "kd", "mirrored", "gan", "projection"},
-    "srpkd": {"translation", "generator", "distillation", "host"},
+    "srpkd": {"translation", "generator", "distillation", "host", "compression"},
     "teacher_slim": {"slim"},
 }
 
