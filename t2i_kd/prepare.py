@@ -11,6 +11,8 @@ from t2i_kd.errors import UserError
 from t2i_kd.locking import LOCK, only_process
 
 FLAGS = flags.FLAGS
+# Data sets that are shards already, or not of captioned images.
+NOT_PREPARED = ("shards", "paired_folder", "unpaired_folder")
 DESCRIPTION = (
     "Writes a data set of captioned images as ArrayRecord shards, its images at the training's size, by an Apache Beam "
     "pipeline. A training reads them with --dataset=shards --data_dir=OUT. The same command goes on with one that was "
@@ -24,7 +26,7 @@ def define_flags(arguments):
 
 
 def _define():
-    known = ", ".join(name for name in DATASETS if name != "shards")
+    known = ", ".join(name for name in DATASETS if name not in NOT_PREPARED)
     flags.DEFINE_string("dataset", "", f"The data set: {known}, or a module of your own on Python's path.")
     flags.DEFINE_string("data_dir", "", "The folder or .zip of the data set, where it needs one.")
     flags.DEFINE_integer("resolution", 64, "The side of the images in pixels, that of the training.", 1)
