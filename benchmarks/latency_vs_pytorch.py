@@ -20,7 +20,7 @@ from benchmarks.on_device import NAMES, artifacts_of
 from benchmarks.workers import Worker, by_turns, markdown
 from t2i_kd import recipe_flags
 from t2i_kd.errors import UserError
-from t2i_kd.exporting.fidelity import LARGEST_ALLOWED, difference
+from t2i_kd.exporting.fidelity import LARGEST_ALLOWED, MEAN_ALLOWED, difference
 from t2i_kd.sdn import SDNRecipe
 
 WORDS = 4000
@@ -98,7 +98,9 @@ def check_pictures(workers):
     """{name: `Difference` to PyTorch}. Raises `UserError` where a float32 contender draws something else."""
     expected = workers[PYTORCH["pytorch"]].pictures
     found = {name: difference(expected, worker.pictures) for name, worker in workers.items()}
-    allowed = {NAMES[kind]: largest for kind, largest in LARGEST_ALLOWED.items()} | {NAMES["litert_int8"]: 255}
+    allowed = {NAMES[kind]: largest for kind, largest in LARGEST_ALLOWED.items()} | {
+        NAMES[kind]: 255 for kind in MEAN_ALLOWED
+    }
     for name, off in found.items():
         if off.largest > allowed.get(name, 1):
             raise UserError(f"{name}: differs from PyTorch by {off.largest}/255; the timing would mean nothing")

@@ -11,7 +11,7 @@ from t2i_kd.errors import UserError
 LARGEST_TEXT = 2**22
 # Of a picture, in bytes.
 LARGEST_PICTURE = 2**28
-PIECE_BYTES = 2**20
+PIECE_BYTES = 2**18
 # Commas and brackets of a JSON document: each may be a value of its own, which takes some 100 bytes of memory.
 MOST_VALUES = 4_000_000
 

@@ -12,12 +12,11 @@ import zlib
 import numpy as np
 
 from t2i_kd.errors import UserError
-from t2i_kd.files import LARGEST_TEXT, open_file, parse_json, reason
+from t2i_kd.files import LARGEST_TEXT, PIECE_BYTES, open_file, parse_json, reason
 
 # Weights hardly compress: what claims to hold more than so many times the bytes that are stored is no file of weights.
 MOST_UNPACKED = 4
 SMALL_BYTES = 2**20
-PIECE_BYTES = 2**20
 # What stands before an array's values in a `.npz`.
 HEADER_BYTES = 2**16
 # Of the entries of an archive, by the bytes of its list of them.

@@ -161,7 +161,8 @@ def test_one_step_has_the_golden_losses(system):
     recipe = changed(gan={"augmentation": "color,translation,cutout"})
     trainer, batch = trainer_of(system, recipe), batch_of(system, recipe)
     logs = {name: float(value) for name, value in trainer.train_step(batch).items()}
-    assert logs == pytest.approx(GOLDEN, rel=2e-4, abs=2e-6)
+    assert logs.keys() - GOLDEN.keys() == {"gradient_norm", "discriminator_gradient_norm"}
+    assert {name: logs[name] for name in GOLDEN} == pytest.approx(GOLDEN, rel=2e-4, abs=2e-6)
 
 
 def test_the_losses_by_hand(system):

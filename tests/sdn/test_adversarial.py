@@ -116,7 +116,7 @@ def test_health_scores_are_the_steps(recipe):
         (changed("error=annealed"), "--stage gan: error=annealed"),
         (changed("distance_weight=-1"), "--stage gan: distance_weight is -1.0"),
         (changed("caption_weight=-1"), "--stage gan: caption_weight is -1.0"),
-        (changed("seed_diversity_weight=inf"), "--stage gan: seed_diversity_weight is inf"),
+        (changed("seed_diversity_weight=-1"), "--stage gan: seed_diversity_weight is -1.0"),
         (changed("seed_diversity_weight=1 seed_diversity_target=0"), "--stage gan: seed_diversity_target is 0.0"),
         (
             changed("seed_diversity_weight=1", student={"noise_dim": 0}),

@@ -128,7 +128,7 @@ def test_module_of_another_width_is_refused(handle, tmp_path):
 
 @pytest.mark.parametrize("width", [0, -1, 2.5, "3", None, True])
 def test_wrong_width_is_named(width, handle, tmp_path):
-    with pytest.raises(UserError, match=r"condition\.json: embedding_dim is not a positive width"):
+    with pytest.raises(UserError, match=r"condition\.json: embedding_dim is no width from 1 to 65,536: "):
         load_front_end(tmp_path, {"encoder": "hub", "source": handle, "embedding_dim": width})
 
 
