@@ -52,9 +52,9 @@ class DataOptions:
         0, "How many broken images or unusable captions may be left out; more of them stop the command.", free=True
     )
     cache_dir: str = option(
-        "~/.cache/t2i_kd",
+        "auto",
         "The folder that keeps the checksums of images that were decoded once, so that a later start reads only those "
-        "that have changed. Empty keeps none.",
+        "that have changed. auto stands for ~/.cache/t2i_kd; empty keeps none.",
         free=True,
     )
 

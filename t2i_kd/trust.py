@@ -95,22 +95,30 @@ def check_graph(folder):
 def _effects(graph):
     """The operations of one graph that do more than compute."""
     functions = {each.signature.name: each for each in graph.graph_def.library.function}
-    saver = {_node_of(name) for name in (graph.saver_def.save_tensor_name, graph.saver_def.restore_op_name)}
-    # A node that anything else waits for is not the saver's alone.
-    saver -= {_node_of(name) for node in graph.graph_def.node if node.name not in saver for name in node.input}
-    for signature in graph.signature_def.values():
-        saver -= {_node_of(each.name) for each in signature.outputs.values()}
-    saving = [node for node in graph.graph_def.node if node.name in saver]
-    rest = [node for node in graph.graph_def.node if node.name not in saver]
+    nodes = {node.name: node for node in graph.graph_def.node}
+    run = [output.name for signature in graph.signature_def.values() for output in signature.outputs.values()]
+    run += [name for collection in graph.collection_def.values() for name in collection.node_list.value]
+    saver = (graph.saver_def.save_tensor_name, graph.saver_def.restore_op_name)
+    # What anything else needs, too, is not the saver's alone.
+    own = _needed(saver, nodes) - _needed(run, nodes)
+    saving = [nodes[name] for name in own]
+    rest = [node for name, node in nodes.items() if name not in own]
     called = _reached([*rest, *_loaded(graph, functions)], functions)
     yield from (node.op for node in called if not _computes(node.op, functions))
     of_saver = _reached(saving, functions)
     yield from (node.op for node in of_saver if node.op not in SAVER and not _computes(node.op, functions))
 
 
-def _node_of(name):
-    """The node of an input or of a tensor: `^node`, `node:0`."""
-    return name.lstrip("^").partition(":")[0]
+def _needed(names, nodes):
+    """The names of the nodes that a graph computes for these tensors or operations, themselves among them."""
+    found, rest = set(), list(names)
+    while rest:
+        # An input is `^node` or `node:0`.
+        name = rest.pop().lstrip("^").partition(":")[0]
+        if name in nodes and name not in found:
+            found.add(name)
+            rest.extend(nodes[name].input)
+    return found
 
 
 def _loaded(graph, functions):

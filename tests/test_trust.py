@@ -130,6 +130,29 @@ def test_the_savers_operations_are_the_savers_alone(tmp_path):
         check_graph(folder)
 
 
+def test_a_saver_that_is_no_function_is_the_savers_too(tmp_path):
+    """As in graphs of TensorFlow 1, or where functions are run eagerly."""
+    folder = saved(tmp_path / "model", lambda text: text, weight=tf.Variable(1.0))
+
+    def inlined(graph):
+        node = graph.graph_def.node.add(name="own_save", op="SaveV2")
+        node.input.append("saver_filename")
+        saver = next(
+            each for each in graph.graph_def.node if each.name == graph.saver_def.save_tensor_name.split(":")[0]
+        )
+        saver.input.append("^own_save")
+
+    changed(folder, inlined)
+    check_graph(folder)
+
+    def needed(graph):
+        next(each for each in graph.graph_def.node if each.op == "NoOp").input.append("^own_save")
+
+    changed(folder, needed)
+    with pytest.raises(UserError, match="its graph has SaveV2"):
+        check_graph(folder)
+
+
 def test_an_operation_that_nobody_knows_is_refused(tmp_path):
     folder = saved(tmp_path / "model", lambda text: tf.identity(text))
 

@@ -15,6 +15,8 @@ from t2i_kd.imaging import write_file_atomically
 # A file that changed less than this before it was read may change again without another time of change.
 SETTLED_SECONDS = 2
 SECONDS_BETWEEN_SAVES = 30
+# The usual folder, and how a recipe says it on every machine.
+AUTO, USUAL_FOLDER = "auto", "~/.cache/t2i_kd"
 
 
 class CheckedFiles:
@@ -25,7 +27,8 @@ class CheckedFiles:
     Pillow; a kept file that is damaged, or of other versions, counts as none. One that cannot be written is warned of.
 
     Args:
-        folder: where the file is kept, made when it is first needed; empty or None keeps nothing.
+        folder: where the file is kept, made when it is first needed; `auto`: `USUAL_FOLDER`; empty or None keeps
+            nothing.
         place: the data set's folder or archive, by which its file is found again.
         use: what the pictures are checked for, where that is more than that they can be decoded.
     """
@@ -34,6 +37,7 @@ class CheckedFiles:
         self._path, self._found, self._changed, self._saved = None, {}, False, time.monotonic()
         if folder:
             key = hashlib.sha256(f"{use}{Path(place).resolve()}".encode("utf-8", "surrogateescape")).hexdigest()[:32]
+            folder = USUAL_FOLDER if folder == AUTO else folder
             self._path = Path(folder).expanduser() / f"pictures-{key}.json"
             self._found = _read(self._path)
 

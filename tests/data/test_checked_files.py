@@ -12,6 +12,7 @@ from PIL import Image
 
 from t2i_kd.data import checked_files, examples
 from t2i_kd.data.catalogue import load_dataset
+from t2i_kd.data.checked_files import CheckedFiles
 from t2i_kd.data.image_pairs import ImagePairs
 from t2i_kd.errors import UserError
 
@@ -57,6 +58,14 @@ def decoded(monkeypatch):
         lambda encoded, *rest: found.append(hashlib.sha256(encoded).hexdigest()) or decode(encoded, *rest),
     )
     return found
+
+
+def test_auto_is_the_usual_folder_of_whoever_runs(tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    checked = CheckedFiles("auto", "data")
+    checked.keep("a.png", "state", "sha", "")
+    checked.save()
+    assert len(list((tmp_path / ".cache" / "t2i_kd").glob("pictures-*.json"))) == 1
 
 
 def load(path, cache_dir, **options):
