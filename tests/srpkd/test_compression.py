@@ -1,6 +1,5 @@
 """Text-to-image students in small: runs of SDN and ICSD-GAN that teach narrower students, by the real commands."""
 
-import dataclasses
 
 import keras
 import numpy as np
@@ -162,12 +161,8 @@ def test_a_run_that_goes_on_is_one_that_nothing_interrupted(teacher, data_dir, t
 @pytest.mark.parametrize("objective", ["compress", "compress_gan"])
 def test_icsd_gans_generator_of_several_stages_becomes_smaller(objective, data_dir, tmp_path):
     teacher = trained(tmp_path / "icsd", data_dir, *TEXT, *ICSD)
-    recipe = recipe_of(
-        *command(data_dir, teacher, "--discriminator_channels=4" * (objective != "compress"), objective=objective)
-    )
-    recipe = dataclasses.replace(recipe, host=dataclasses.replace(recipe.host, discriminator_layers=2))
-    if objective == "compress":
-        recipe = dataclasses.replace(recipe, host=type(recipe.host)())
+    discriminator = ["--discriminator_channels=4", "--discriminator_layers=2"] if objective == "compress_gan" else []
+    recipe = recipe_of(*command(data_dir, teacher, *discriminator, objective=objective))
     t2i_kd.train(recipe, tmp_path / "small")
     small, big = load_student(tmp_path / "small"), load_student(teacher)
     assert small.network.get_layer("generator").count_params() < 0.5 * big.network.get_layer("generator").count_params()

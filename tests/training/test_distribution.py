@@ -52,7 +52,7 @@ import numpy as np, tensorflow as tf
 cpu = tf.config.list_physical_devices("CPU")[0]
 tf.config.set_logical_device_configuration(cpu, [tf.config.LogicalDeviceConfiguration()] * 2)
 import keras
-from t2i_kd.training.distribution import make_strategy
+from t2i_kd.training.distribution import make_strategy, mean_over_replicas
 from t2i_kd.training.optimizer import adam
 strategy, found = make_strategy("mirrored"), []
 for clipnorm in (0.0, 2.0):
@@ -64,7 +64,7 @@ for clipnorm in (0.0, 2.0):
     def step():
         def replica():
             second = tf.cast(tf.distribute.get_replica_context().replica_id_in_sync_group, tf.float32)
-            optimizer.apply([tf.stack([1 + 2 * second, 5 - 2 * second])], [variable])
+            optimizer.apply(mean_over_replicas([tf.stack([1 + 2 * second, 5 - 2 * second])]), [variable])
         strategy.run(replica)
     step()
     values = strategy.experimental_local_results(optimizer._momentums[0].value)
