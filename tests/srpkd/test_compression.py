@@ -1,6 +1,5 @@
 """Text-to-image students in small: runs of SDN and ICSD-GAN that teach narrower students, by the real commands."""
 
-
 import keras
 import numpy as np
 import pytest
