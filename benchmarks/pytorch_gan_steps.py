@@ -13,21 +13,10 @@ import torch
 from torch import nn
 from torch.nn import functional
 
-from benchmarks.pytorch_steps import BLOCKS, LAYOUT, Student, Teacher, dense, large_convolution
+from benchmarks.pytorch_steps import BLOCKS, LAYOUT, Student, Teacher, convolution, dense, large_convolution
 from benchmarks.steps import BETA_2, EMA, LEARNING_RATE, Turn, answer, peak
 
 SMALLEST = 1e-12
-
-
-def convolution(weights, name, stride=1):
-    """A convolution with the given weights, stored [side, side, in, out], with a bias or without."""
-    kernel, bias = weights[f"{name}/kernel"], weights.get(f"{name}/bias")
-    side, _, inputs, outputs = kernel.shape
-    layer = nn.Conv2d(inputs, outputs, side, stride, padding=(side - 1) // 2, bias=bias is not None)
-    layer.weight.data = torch.from_numpy(kernel.transpose(3, 2, 0, 1).copy()).to(memory_format=LAYOUT)
-    if bias is not None:
-        layer.bias.data = torch.from_numpy(bias.copy())
-    return layer
 
 
 class Generator(Student):
@@ -41,7 +30,7 @@ class Generator(Student):
         )
 
     def modulated(self, name, features, given):
-        """H (1 + A c + a) + B c + b."""
+        """The map h scaled and shifted: h (1 + A c + a) + B c + b."""
         scale, shift = (self.modulation[f"{name}_{what}"](given)[:, :, None, None] for what in ("scale", "shift"))
         return torch.addcmul(features + shift, features, scale)
 
@@ -73,17 +62,13 @@ class Head(nn.Module):
 
     def __init__(self, weights):
         super().__init__()
-        names = dict.fromkeys(name.partition("/")[0] for name in weights)
-        self.layers = nn.ModuleList(
-            convolution(weights, name, 2 if name.startswith("down") else 1)
-            for name in sorted(names)
-            if name.startswith(("down", "last"))
-        )
+        every = dict.fromkeys(name.partition("/")[0] for name in weights)
+        names = sorted(name for name in every if name.startswith(("down", "last")))
+        self.layers = nn.ModuleList(convolution(weights, name, 2 if name.startswith("down") else 1) for name in names)
         self.score = convolution(weights, "score")
         self.text = nn.Linear(*weights["text/kernel"].shape, bias=False)
         self.text.weight.data = torch.from_numpy(weights["text/kernel"].T.copy())
-        named = [name for name in sorted(names) if name.startswith(("down", "last"))]
-        self.vectors = [torch.from_numpy(weights[f"{name}/vector"]) for name in (*named, "score", "text")]
+        self.vectors = [torch.from_numpy(weights[f"{name}/vector"]) for name in (*names, "score", "text")]
 
     def forward(self, features):
         for layer in self.layers:

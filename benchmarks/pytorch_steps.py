@@ -21,12 +21,14 @@ IMAGENET_MEAN_BGR = (103.939, 116.779, 123.68)
 LAYOUT = torch.channels_last
 
 
-def convolution(weights, name):
-    """A 3x3 convolution with the given weights, stored [3, 3, in, out]."""
-    kernel, bias = weights[f"{name}/kernel"], weights[f"{name}/bias"]
-    layer = nn.Conv2d(kernel.shape[2], kernel.shape[3], 3, padding=1)
+def convolution(weights, name, stride=1):
+    """A convolution with the given weights, stored [side, side, in, out], with a bias or without."""
+    kernel, bias = weights[f"{name}/kernel"], weights.get(f"{name}/bias")
+    side, _, inputs, outputs = kernel.shape
+    layer = nn.Conv2d(inputs, outputs, side, stride, padding=(side - 1) // 2, bias=bias is not None)
     layer.weight.data = torch.from_numpy(kernel.transpose(3, 2, 0, 1).copy()).to(memory_format=LAYOUT)
-    layer.bias.data = torch.from_numpy(bias.copy())
+    if bias is not None:
+        layer.bias.data = torch.from_numpy(bias.copy())
     return layer
 
 

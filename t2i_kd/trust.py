@@ -60,7 +60,19 @@ def check_handle(handle):
         )
 
 
-def check_graph(folder):
+def read_graph(folder):
+    """TensorFlow's `SavedModel` message of a folder. Raises `UserError` that names the file where it is none."""
+    from google.protobuf.message import DecodeError
+    from tensorflow.core.protobuf import saved_model_pb2
+
+    path = Path(folder) / SAVED_MODEL
+    try:
+        return saved_model_pb2.SavedModel.FromString(read_bytes(path, LARGEST_GRAPH))
+    except DecodeError:
+        raise UserError(f"{path}: no SavedModel") from None
+
+
+def check_graph(folder, saved=None):
     """Looks at the graph of a SavedModel, without running any of it.
 
     What counts are all nodes of the graph and of the functions that these, or the objects that are loaded, call; a
@@ -69,6 +81,7 @@ def check_graph(folder):
 
     Args:
         folder: with `saved_model.pb`.
+        saved: what `read_graph` gave of it; None: it is read.
 
     Raises:
         UserError: naming the file, and an operation that does more than compute; or that it is no SavedModel. Nothing
@@ -76,19 +89,12 @@ def check_graph(folder):
     """
     if _trusted_graphs:
         return
-    from google.protobuf.message import DecodeError
-    from tensorflow.core.protobuf import saved_model_pb2
-
-    path = Path(folder) / SAVED_MODEL
-    try:
-        saved = saved_model_pb2.SavedModel.FromString(read_bytes(path, LARGEST_GRAPH))
-    except DecodeError:
-        raise UserError(f"{path}: no SavedModel") from None
+    saved = read_graph(folder) if saved is None else saved
     found = sorted({name for graph in saved.meta_graphs for name in _effects(graph)})
     if found:
         raise UserError(
-            f"{path}: its graph has {', '.join(found[:5])}, which may reach beyond the model; it is not loaded unless "
-            "you trust whoever made it (--trust)"
+            f"{Path(folder) / SAVED_MODEL}: its graph has {', '.join(found[:5])}, which may reach beyond the model; it "
+            "is not loaded unless you trust whoever made it (--trust)"
         )
 
 

@@ -74,7 +74,21 @@ def replace_in_zip(path, **entries):
             archive.writestr(name, entries.get(name.replace(".", "_"), content))
 
 
-def run(code, *arguments):
+def check(code, folder, expected, most):
+    """Asserts what a program's calls of `measured` say, in order, and that each took less than `most` MiB."""
+    for (mebibytes, said), part in zip(_run(code, folder), expected, strict=True):
+        assert part in said and mebibytes < most, (mebibytes, said)
+
+
+def damaged(contents, rng):
+    """The bytes of one of several files, from one to three of them others. Args: contents: uint8 arrays; rng."""
+    content = contents[rng.integers(len(contents))].copy()
+    places = rng.integers(len(content), size=rng.integers(1, 4))
+    content[places] = rng.integers(256, size=len(places))
+    return content.tobytes()
+
+
+def _run(code, *arguments):
     """[(MiB that it took, what was said), ...] of a program with calls of `measured`."""
     command = [sys.executable, "-c", MEASURED + code, *map(str, arguments)]
     done = subprocess.run(command, capture_output=True, text=True, env=environment(), timeout=300)

@@ -21,6 +21,7 @@ MAY_KNOW = {
     "imaging": set(),
     "noise": set(),
     "quiet": set(),
+    "processors": set(),
     "stopping": set(),
     "trust": {"errors", "files"},
     "weight_files": {"errors", "files"},
@@ -29,7 +30,7 @@ MAY_KNOW = {
     "plugins": {"errors", "quiet"},
     "options": {"errors"},
     "recipe": {"errors", "files"},
-    "data": {"checksums", "errors", "files", "imaging", "plugins"},
+    "data": {"checksums", "errors", "files", "imaging", "plugins", "processors"},
     "text": {"errors", "files", "imaging", "trust", "weight_files"},
     "conditions": {"data", "errors", "files", "imaging", "text"},
     "student": {"conditions", "errors", "imaging", "registered_layers", "weight_files"},
@@ -53,7 +54,7 @@ MAY_KNOW = {
     },
     "loading": {"conditions", "errors", "exporting", "runners", "student", "trust"},
     "training": BELOW_ROOMS | {"exporting", "locking", "stopping"},
-    "serving": {"conditions", "data", "errors", "exporting", "imaging", "loading", "runners", "trust"},
+    "serving": {"conditions", "data", "errors", "exporting", "imaging", "loading", "processors", "runners", "trust"},
     **dict.fromkeys(ROOMS, BELOW_ROOMS),
 }
 

@@ -81,9 +81,7 @@ def test_small_files_take_little_memory(tmp_path):
         "packed.keras: not a network that can be read: claims to hold much more than it does",
         "config.keras: not a network that can be read: claims to hold much more than it does",
     )
-    found = bombs.run(READ, tmp_path)
-    for (mebibytes, said), part in zip(found, expected, strict=True):
-        assert part in said and mebibytes < 100, (mebibytes, said)
+    bombs.check(READ, tmp_path, expected, 100)
 
 
 ARRAYS = {
@@ -130,10 +128,7 @@ def test_a_changed_npz_is_refused_or_gives_plain_values(tmp_path):
         whole.append(np.frombuffer(path.read_bytes(), np.uint8))
     refused = 0
     for _ in range(600):
-        content = whole[rng.integers(2)].copy()
-        places = rng.integers(len(content), size=rng.integers(1, 4))
-        content[places] = rng.integers(256, size=len(places))
-        path.write_bytes(content.tobytes())
+        path.write_bytes(bombs.damaged(whole, rng))
         try:
             with Arrays(path, 2**20) as stored:
                 for name in stored.names:

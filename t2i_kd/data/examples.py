@@ -17,6 +17,7 @@ from t2i_kd.data.captioned_images import CaptionedImages, check_caption
 from t2i_kd.data.decoding import decode_square
 from t2i_kd.data.sources import SourceFile
 from t2i_kd.errors import UserError
+from t2i_kd.processors import usable_cores
 
 # Decoded pictures kept in memory; what goes beyond is decoded from its file at each use.
 CACHE_BYTES = 2**30
@@ -100,15 +101,11 @@ class Pictures(Sequence):
 @functools.cache
 def decoders():
     """The threads that decode pictures, one a core: Pillow and zlib leave Python to the others meanwhile."""
-    return ThreadPoolExecutor(_cores(), "decoder")
+    return ThreadPoolExecutor(usable_cores(), "decoder")
 
 
 # The threads are not in a forked process.
 os.register_at_fork(after_in_child=decoders.cache_clear)
-
-
-def _cores():
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def collect(
@@ -213,7 +210,7 @@ def checked(unread, resolution):
     Yields:
         (what was unread, `Found`), in order; a few are decoded ahead.
     """
-    ahead, records, most = deque(), {}, AHEAD_PER_CORE * _cores()
+    ahead, records, most = deque(), {}, AHEAD_PER_CORE * usable_cores()
     try:
         for each in unread:
             found = _known(each)

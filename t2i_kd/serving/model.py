@@ -15,7 +15,7 @@ from t2i_kd.serving.batching import check_rows
 from t2i_kd.serving.contract import Contract
 from t2i_kd.serving.errors import invalid
 from t2i_kd.serving.signature import STRING, describe
-from t2i_kd.trust import check_graph
+from t2i_kd.trust import SAVED_MODEL, check_graph, read_graph
 
 
 class Model:
@@ -46,9 +46,9 @@ class Model:
             manifest = _read_manifest(folder, condition)
             if threads is not None:
                 _prepare_tensorflow(threads)
-            graph = _read_graph(folder)
+            graph = read_graph(folder)
             # Its signatures work only as long as the loaded object lives.
-            self._loaded = _load(folder)
+            self._loaded = _load(folder, graph)
             self.signatures = {
                 name: describe(f"{folder}: signature {name}", f, condition.request)
                 for name, f in self._loaded.signatures.items()
@@ -138,8 +138,8 @@ class Model:
 
 
 def _read_manifest(folder, condition):
-    if not (folder / "saved_model.pb").is_file():
-        raise UserError(f"{folder}: saved_model.pb is missing")
+    if not (folder / SAVED_MODEL).is_file():
+        raise UserError(f"{folder}: {SAVED_MODEL} is missing")
     manifest = check_saved_model(folder)
     for entry in manifest["support_files"]:
         if entry["file"] == WARMUP:
@@ -161,16 +161,10 @@ def _prepare_tensorflow(threads):
     gc.freeze()
 
 
-def _read_graph(folder):
-    from tensorflow.core.protobuf import saved_model_pb2
-
-    return saved_model_pb2.SavedModel.FromString((folder / "saved_model.pb").read_bytes())
-
-
-def _load(folder):
+def _load(folder, graph):
     import tensorflow as tf
 
-    check_graph(folder)
+    check_graph(folder, graph)
     return tf.saved_model.load(str(folder))
 
 

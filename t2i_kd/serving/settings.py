@@ -1,12 +1,12 @@
 """What the endpoint is given at its start, and the bounds that keep it small."""
 
-import os
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields, replace
 
 from t2i_kd.conditions.base import Limits
 from t2i_kd.errors import UserError
+from t2i_kd.processors import usable_cores
 
 MODEL_NAME = re.compile(r"[A-Za-z0-9_.-]+")
 MOST_THREADS = 1024
@@ -128,10 +128,3 @@ def _require_positive(name, value, most):
     # Not-a-number is neither more nor less than anything.
     if not 0 < value <= most:
         raise UserError(f"--{name}: {value} is not a positive number of at most {most}")
-
-
-def usable_cores():
-    """The processor cores that this process may use; where a platform does not say, all of the machine's."""
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1

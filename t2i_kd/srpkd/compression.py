@@ -29,7 +29,7 @@ from t2i_kd.student import NOISE, load_student, noise_width
 from t2i_kd.teachers import run
 from t2i_kd.training.projected import refuse_unread
 from t2i_kd.training.system import KEPT_ITEMS, System, evenly
-from t2i_kd.training.text_to_image import build_student, text_network
+from t2i_kd.training.text_to_image import build_student, text_network, text_rows
 
 OBJECTIVES = (COMPRESS, COMPRESS_GAN)
 GENERATOR = "generator"
@@ -219,8 +219,8 @@ class Compression(SRPKD):
 
     @functools.cached_property
     def text_features(self):
-        """The text inputs for every (image, caption) pair: {name: array [pairs, ...]}."""
-        return self.condition.arrays(self.dataset.all_captions)
+        """The text inputs for every (image, caption) pair: {name: array [pairs, ...]}, see `text_rows`."""
+        return text_rows(self.condition, self.dataset.all_captions)
 
     @property
     def examples(self):

@@ -11,7 +11,6 @@ from t2i_kd.text.vector_front_end import VectorFrontEnd
 from t2i_kd.trust import check_handle, trust_handle
 
 _CAPTIONS_AT_ONCE = 256
-_PIECE_BYTES = 2**20
 
 
 class HubFrontEnd(VectorFrontEnd):
@@ -58,8 +57,7 @@ class HubFrontEnd(VectorFrontEnd):
         for path in files:
             sha256.update(path.relative_to(folder).as_posix().encode())
             with path.open("rb") as file:
-                for piece in iter(functools.partial(file.read, _PIECE_BYTES), b""):
-                    sha256.update(piece)
+                hashlib.file_digest(file, lambda: sha256)
         return sha256.hexdigest()
 
     def in_graph(self, text):

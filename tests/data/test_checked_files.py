@@ -4,7 +4,6 @@ import hashlib
 import io
 import json
 import os
-import zipfile
 
 import numpy as np
 import pytest
@@ -15,6 +14,7 @@ from t2i_kd.data.catalogue import load_dataset
 from t2i_kd.data.checked_files import CheckedFiles
 from t2i_kd.data.image_pairs import ImagePairs
 from t2i_kd.errors import UserError
+from tests.data_files import write, write_zip
 
 NAMES = [f"{index}.png" for index in range(5)]
 
@@ -31,20 +31,6 @@ def files(seeds=range(5)):
     rows = [{"file_name": name, "caption": name, "split": "train"} for name in NAMES]
     text = "\n".join(map(json.dumps, rows)).encode()
     return {"metadata.jsonl": text, **{name: png(seed) for name, seed in zip(NAMES, seeds, strict=True)}}
-
-
-def write_folder(path, contents):
-    path.mkdir(exist_ok=True)
-    for name, content in contents.items():
-        (path / name).write_bytes(content)
-    return path
-
-
-def write_zip(path, contents):
-    with zipfile.ZipFile(path, "w") as archive:
-        for name, content in contents.items():
-            archive.writestr(name, content)
-    return path
 
 
 @pytest.fixture(autouse=True)
@@ -72,7 +58,7 @@ def load(path, cache_dir, **options):
     return load_dataset("image_folder", "train", 8, str(path), cache_dir=str(cache_dir), **options)
 
 
-@pytest.mark.parametrize("write", [write_folder, write_zip])
+@pytest.mark.parametrize("write", [write, write_zip])
 def test_a_second_start_decodes_nothing_and_gives_the_same(tmp_path, decoded, write):
     contents = files()
     data, cache = write(tmp_path / "data", contents), tmp_path / "cache"
@@ -88,7 +74,7 @@ def test_a_second_start_decodes_nothing_and_gives_the_same(tmp_path, decoded, wr
     assert len(list(second.images)) == 5 and len(decoded) == 10
 
 
-@pytest.mark.parametrize("write", [write_folder, write_zip])
+@pytest.mark.parametrize("write", [write, write_zip])
 def test_a_changed_picture_of_the_same_size_is_seen(tmp_path, decoded, write):
     data, cache = tmp_path / "data", tmp_path / "cache"
     before = load(write(data, files()), cache)
@@ -99,7 +85,7 @@ def test_a_changed_picture_of_the_same_size_is_seen(tmp_path, decoded, write):
 
 
 def test_a_changed_picture_with_its_old_time_is_seen(tmp_path, decoded):
-    data, cache = write_folder(tmp_path / "data", files()), tmp_path / "cache"
+    data, cache = write(tmp_path / "data", files()), tmp_path / "cache"
     load(data, cache)
     found = (data / "2.png").stat()
     (data / "2.png").write_bytes(png(20))
@@ -110,14 +96,14 @@ def test_a_changed_picture_with_its_old_time_is_seen(tmp_path, decoded):
 
 def test_a_file_that_has_just_changed_is_not_kept(tmp_path, decoded, monkeypatch):
     monkeypatch.setattr(checked_files, "SETTLED_SECONDS", 3600)
-    data, cache = write_folder(tmp_path / "data", files()), tmp_path / "cache"
+    data, cache = write(tmp_path / "data", files()), tmp_path / "cache"
     for _ in range(2):
         load(data, cache)
     assert len(decoded) == 10 and not cache.exists()
 
 
 def test_a_picture_that_cannot_be_decoded_stays_one(tmp_path, decoded):
-    data, cache = write_folder(tmp_path / "data", files() | {"1.png": b"no picture"}), tmp_path / "cache"
+    data, cache = write(tmp_path / "data", files() | {"1.png": b"no picture"}), tmp_path / "cache"
     for count in (5, 5):
         with pytest.raises(UserError, match=r"--max_bad_examples: 1 bad .* the first: 1.png is not a JPEG"):
             load(data, cache)
@@ -127,7 +113,7 @@ def test_a_picture_that_cannot_be_decoded_stays_one(tmp_path, decoded):
 
 def test_what_held_out_pictures_were_read_for_does_not_count_as_decoded(tmp_path, decoded):
     """Where files of one size are compared, their checksums are kept, and nothing is known of their soundness."""
-    data, cache = write_folder(tmp_path / "data", files() | {"1.png": b"x" * len(png(0))}), tmp_path / "cache"
+    data, cache = write(tmp_path / "data", files() | {"1.png": b"x" * len(png(0))}), tmp_path / "cache"
     load(data, cache, decode=False)
     assert not decoded and len(list(cache.iterdir())) == 1
     with pytest.raises(UserError, match=r"the first: 1.png is not a JPEG"):
@@ -136,7 +122,7 @@ def test_what_held_out_pictures_were_read_for_does_not_count_as_decoded(tmp_path
 
 @pytest.mark.parametrize("damage", ["bit", "cut", "version"])
 def test_what_is_kept_and_damaged_counts_as_none(tmp_path, decoded, damage, monkeypatch, caplog):
-    data, cache = write_folder(tmp_path / "data", files()), tmp_path / "cache"
+    data, cache = write(tmp_path / "data", files()), tmp_path / "cache"
     digests = load(data, cache).digests
     (path,) = cache.iterdir()
     content = path.read_bytes()
@@ -153,7 +139,7 @@ def test_what_is_kept_and_damaged_counts_as_none(tmp_path, decoded, damage, monk
 
 def test_a_folder_that_cannot_be_written_stops_nothing(tmp_path, caplog):
     (tmp_path / "cache").write_bytes(b"")
-    assert len(load(write_folder(tmp_path / "data", files()), tmp_path / "cache")) == 5
+    assert len(load(write(tmp_path / "data", files()), tmp_path / "cache")) == 5
     assert "--cache_dir: cannot" in caplog.text
 
 
@@ -177,7 +163,7 @@ def test_halves_are_not_taken_for_whole_pictures(tmp_path):
 
 
 def test_a_start_that_is_stopped_has_not_worked_for_nothing(tmp_path, decoded, monkeypatch):
-    data, cache = write_folder(tmp_path / "data", files()), tmp_path / "cache"
+    data, cache = write(tmp_path / "data", files()), tmp_path / "cache"
     decode = examples.decode_square
 
     def stopping(encoded, resolution):
@@ -195,7 +181,7 @@ def test_a_start_that_is_stopped_has_not_worked_for_nothing(tmp_path, decoded, m
 
 
 def test_pictures_of_a_batch_are_decoded_by_several_threads(tmp_path):
-    dataset = load(write_folder(tmp_path / "data", files()), "", decode=False)
+    dataset = load(write(tmp_path / "data", files()), "", decode=False)
     for chosen in ([0, 4, 4, 1], np.array([3, 2])):
         for index, picture in zip(chosen, dataset.images.many(chosen), strict=True):
             np.testing.assert_array_equal(picture, dataset.images[index])

@@ -16,6 +16,7 @@ from t2i_kd.data import examples, sources
 from t2i_kd.data.catalogue import load_dataset
 from t2i_kd.data.holdout import position
 from t2i_kd.errors import UserError
+from tests.data_files import write, write_zip
 
 
 def png(value=0, size=(8, 8)):
@@ -26,21 +27,6 @@ def png(value=0, size=(8, 8)):
 
 def metadata(*rows):
     return "\n".join(row if isinstance(row, str) else json.dumps(row) for row in rows).encode()
-
-
-def write(folder, files):
-    for name, content in files.items():
-        path = folder / name
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_bytes(content)
-    return folder
-
-
-def write_zip(path, files):
-    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
-        for name, content in files.items():
-            archive.writestr(name, content)
-    return path
 
 
 def load(path, split="train", resolution=8, bad=0):

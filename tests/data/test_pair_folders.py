@@ -1,7 +1,6 @@
 """Pictures of two sides from folders and zips, good and bad, and the batches that are made of them."""
 
 import io
-import zipfile
 
 import numpy as np
 import pytest
@@ -13,6 +12,7 @@ from t2i_kd.data.catalogue import load_dataset
 from t2i_kd.data.image_pairs import ImagePairs
 from t2i_kd.data.translation_batches import TranslationBatches
 from t2i_kd.errors import UserError
+from tests.data_files import write, write_zip
 
 RED, BLUE = (200, 0, 0), (0, 0, 200)
 
@@ -30,21 +30,6 @@ def joined(left, right, size=(16, 8)):
     stream = io.BytesIO()
     image.save(stream, "PNG")
     return stream.getvalue()
-
-
-def write(folder, files):
-    for name, content in files.items():
-        path = folder / name
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_bytes(content)
-    return folder
-
-
-def write_zip(path, files):
-    with zipfile.ZipFile(path, "w") as archive:
-        for name, content in files.items():
-            archive.writestr(name, content)
-    return path
 
 
 def load(dataset, path, split="train", resolution=8, bad=0, **options):

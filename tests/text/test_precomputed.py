@@ -14,6 +14,7 @@ from t2i_kd.errors import UserError
 from t2i_kd.options import TextOptions
 from t2i_kd.text.front_end import build_front_end, load_front_end
 from t2i_kd.text.safe_pickle import load_arrays
+from tests import bombs
 
 NAMES = ["001.Gull/gull_1", "001.Gull/gull_2", "002.Owl/owl_1"]
 CAPTIONS = (("a gull", "a white bird"), ("a big gull", "the gull"), ("an owl", "a white bird"))
@@ -268,10 +269,7 @@ def test_a_changed_pickle_is_refused_or_gives_plain_values(tmp_path):
     whole = [np.frombuffer(pickle.dumps([VECTORS[0], ragged, {"a": (1, b"x")}], p), np.uint8) for p in (0, 2, 5)]
     read = 0
     for _ in range(3000):
-        content = whole[rng.integers(3)].copy()
-        places = rng.integers(len(content), size=rng.integers(1, 4))
-        content[places] = rng.integers(256, size=len(places))
-        path.write_bytes(content.tobytes())
+        path.write_bytes(bombs.damaged(whole, rng))
         try:
             loaded = load_arrays(path)
         except UserError:
