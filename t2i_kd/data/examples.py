@@ -104,8 +104,9 @@ def decoders():
     return ThreadPoolExecutor(usable_cores(), "decoder")
 
 
-# The threads are not in a forked process.
-os.register_at_fork(after_in_child=decoders.cache_clear)
+# The threads are not in a forked process. Windows has none.
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=decoders.cache_clear)
 
 
 def collect(
