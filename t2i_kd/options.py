@@ -292,7 +292,10 @@ class GanOptions:
         1, "How many steps lie between two gradient penalties, each with this many times its weight."
     )
     augmentation: str = option(
-        "", "The differentiable augmentation of the discriminators' inputs: some of color,translation,cutout."
+        "",
+        "The differentiable augmentation of the discriminators' inputs: some of color,translation,cutout, which are "
+        "DiffAugment's, and reflect_translation, which is ours and fills what a shift leaves free with the image's "
+        "reflection instead of grey.",
     )
 
 

@@ -2,7 +2,8 @@
 
 Source: Zhao et al., "Differentiable Augmentation for Data-Efficient GAN Training" (NeurIPS 2020), and its code. Ours:
 the random numbers come from outside, so that a step follows from (seed, step), and shifts are matrix products, which
-have a deterministic gradient.
+have a deterministic gradient. Ours too is `reflect_translation`: where a shift brings in grey, a discriminator cannot
+tell a generated image's own grey edge from it, and every image gets one.
 """
 
 from keras import ops
@@ -11,7 +12,7 @@ from t2i_kd.errors import UserError
 from t2i_kd.imaging import HALF_RANGE
 
 # Uniform numbers that one picture's augmentation takes, by kind.
-NUMBERS = {"color": 3, "translation": 2, "cutout": 2}
+NUMBERS = {"color": 3, "translation": 2, "reflect_translation": 2, "cutout": 2}
 LARGEST_SHIFT = 1 / 8
 CUT = 1 / 2
 
@@ -43,6 +44,7 @@ def augment(images, kinds, uniforms):
         color: c + u_1 - 1/2; then the distance to the pixel's mean times 2 u_2; then that to the picture's mean times
             u_3 + 1/2.
         translation: by up to 1/8 of the side each way, whole pixels, what comes in is mid-grey.
+        reflect_translation: the same, but what comes in is the picture reflected at its outermost pixels.
         cutout: a square of half the side, anywhere, becomes mid-grey.
 
     Args:
@@ -77,7 +79,7 @@ def _whole(uniform, first, last):
     return ops.reshape(ops.floor(uniform * (last - first + 1)) + first, (-1, 1))
 
 
-def _translation(images, down, right):
+def _translation(images, down, right, reflect=False):
     side = images.shape[1]
     most = int(side * LARGEST_SHIFT + 0.5)
     places = ops.arange(side, dtype="float32")
@@ -85,10 +87,16 @@ def _translation(images, down, right):
     def shift(uniform):
         # Row i of the product is row i - s of the picture; rows that do not exist are 0.
         wanted = places[None] - _whole(uniform, -most, most)
+        if reflect:
+            wanted = side - 1 - ops.abs(side - 1 - ops.abs(wanted))
         return ops.cast(ops.equal(wanted[:, :, None], places[None, None]), images.dtype)
 
     images = ops.einsum("bij,bjwc->biwc", shift(down), images)
     return ops.einsum("bij,bhjc->bhic", shift(right), images)
+
+
+def _reflect_translation(images, down, right):
+    return _translation(images, down, right, reflect=True)
 
 
 def _cutout(images, down, right):
@@ -105,4 +113,9 @@ def _cutout(images, down, right):
     return images * ops.cast(ops.logical_not(hole), images.dtype)[..., None]
 
 
-_KINDS = {"color": _color, "translation": _translation, "cutout": _cutout}
+_KINDS = {
+    "color": _color,
+    "translation": _translation,
+    "reflect_translation": _reflect_translation,
+    "cutout": _cutout,
+}

@@ -32,6 +32,14 @@ def test_translation_moves_whole_pixels():
     np.testing.assert_allclose(found, expected, atol=1e-3)
 
 
+def test_a_reflected_shift_fills_its_edge_with_the_picture():
+    found = apply("reflect_translation", [[0, 0.999], [0.5, 0.5], [0.7, 0.3]])
+    padded = np.pad(IMAGES, ((0, 0), (2, 2), (2, 2), (0, 0)), mode="reflect")
+    shifts = [(-2, 2), (0, 0), (1, -1)]
+    expected = [each[2 - down :, 2 - right :][:SIDE, :SIDE] for each, (down, right) in zip(padded, shifts, strict=True)]
+    np.testing.assert_allclose(found, expected, atol=1e-3)
+
+
 def test_cutout_leaves_a_grey_square():
     # Half of 16 is 8; 17 places for its middle, 0 to 16.
     found = apply("cutout", [[0, 0], [0.5, 0.5], [0.999, 0.25]])
