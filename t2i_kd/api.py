@@ -73,7 +73,8 @@ def train(
     from t2i_kd.training.determinism import begin_names_anew, make_deterministic
     from t2i_kd.training.distribution import check_batch_size, ending_with_the_cluster, is_chief, make_strategy
     from t2i_kd.training.memory import keep_freed_memory
-    from t2i_kd.training.run_directory import open_run_directory, run_directory_locked
+    from t2i_kd.training.precision import AUTO
+    from t2i_kd.training.run_directory import as_begun, open_run_directory, run_directory_locked
     from t2i_kd.training.system import random_state_restored
 
     began = time.monotonic()
@@ -82,6 +83,9 @@ def train(
         raise UserError(f"--max_minutes: {max_minutes:g} is not positive and finite")
     if max_minutes and distribute == "multi_worker":
         raise UserError("--max_minutes: the workers of --distribute=multi_worker would not stop at one step")
+    if recipe.training.dtype_policy == AUTO and distribute == "multi_worker":
+        raise UserError("--dtype_policy=auto: the workers of --distribute=multi_worker might each find another one")
+    recipe = as_begun(run_dir, recipe)
     keep_freed_memory()
     strategy = make_strategy(distribute)
     make_deterministic()

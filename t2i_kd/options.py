@@ -230,7 +230,12 @@ class TrainingOptions:
     ema: float = option(
         0.0, "The decay of the weights' moving average, which then is what is kept. 0 keeps the weights themselves."
     )
-    dtype_policy: str = option("float32", "The arithmetic of the networks.", ("float32", "mixed_bfloat16"))
+    dtype_policy: str = option(
+        "float32",
+        "The arithmetic of the networks. auto measures at the start whether bfloat16 is faster here, and keeps what it "
+        "found in the run.",
+        ("float32", "mixed_bfloat16", "auto"),
+    )
     jit_compile: bool = option(False, "Compile the training step with XLA.")
     clipnorm: float = option(0.0, "The largest global norm of a step's gradient. 0 clips nothing.")
     checkpoint_every: int = option(500, "How many steps lie between two checkpoints.", free=True)

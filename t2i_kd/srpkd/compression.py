@@ -27,6 +27,7 @@ from t2i_kd.srpkd.trainer import (
 )
 from t2i_kd.student import NOISE, load_student, noise_width
 from t2i_kd.teachers import run
+from t2i_kd.training.precision import FLOAT32
 from t2i_kd.training.projected import refuse_unread
 from t2i_kd.training.system import KEPT_ITEMS, System, evenly
 from t2i_kd.training.text_to_image import build_student, text_network, text_rows
@@ -105,6 +106,10 @@ class Compression(SRPKD):
 
     uniforms = 1
 
+    @staticmethod
+    def fastest_policy():
+        return FLOAT32, f"--dtype_policy=auto: float32, the only one of objective={COMPRESS}"
+
     def check_recipe(self):
         super().check_recipe()
         recipe = self.recipe
@@ -114,7 +119,7 @@ class Compression(SRPKD):
             raise UserError("--distil_generators=both: a student that reads captions has one generator")
         if recipe.data.flip:
             raise UserError(f"--flip: objective={COMPRESS} learns from the teacher's images, which it does not mirror")
-        if recipe.training.dtype_policy != "float32":
+        if recipe.training.dtype_policy != FLOAT32:
             raise UserError(f"--dtype_policy: objective={COMPRESS} trains in float32")
         if not any(stage.objective == COMPRESS_GAN for stage in recipe.stages):
             refuse_unread(recipe.host, f"a stage with objective={COMPRESS_GAN}")

@@ -20,6 +20,7 @@ from t2i_kd.recipe import (
 )
 from t2i_kd.training import checkpoints
 from t2i_kd.training.inputs import INPUTS_FILE, LARGEST_INPUTS, Inputs, data_differences
+from t2i_kd.training.precision import AUTO
 
 # The flags behind each of `Inputs.networks`, for messages.
 READ_BY = {
@@ -87,6 +88,14 @@ def open_run_directory(run_dir, recipe, inputs, plans=()):
         _write_if_other(path, recipe.to_json())
     except OSError as error:
         raise UserError(f"--run_dir: cannot use {run_dir}: {error.strerror or error}") from None
+
+
+def as_begun(run_dir, recipe):
+    """The recipe with the dtype policy that its run began with in place of `auto`, where there is a run."""
+    if recipe.training.dtype_policy != AUTO or not (Path(run_dir) / RECIPE_FILE).exists():
+        return recipe
+    begun = _stored_recipe(Path(run_dir), recipe).training.dtype_policy
+    return dataclasses.replace(recipe, training=dataclasses.replace(recipe.training, dtype_policy=begun))
 
 
 def _check_free(run_dir):

@@ -23,6 +23,7 @@ from t2i_kd.training import checkpoints
 from t2i_kd.training.distribution import is_chief
 from t2i_kd.training.inputs import Inputs, captions_digest, example_digests, network_digest
 from t2i_kd.training.loop import learning_rate, plan_stages, train_stage
+from t2i_kd.training.precision import AUTO, fastest_policy
 
 SHEET_ITEMS = 16
 # Steps that a speed is measured in, after one that compiles.
@@ -52,6 +53,8 @@ class System:
     makes_student = True
     # From the options of a teacher to those that say which network it is.
     pinned_teacher = staticmethod(pinned)
+    # (dtype policy, a line that says why) of `--dtype_policy=auto`.
+    fastest_policy = staticmethod(fastest_policy)
 
     def __init__(self, recipe, dataset=None):
         self._source = recipe.data.dataset if dataset is None else dataset
@@ -59,7 +62,12 @@ class System:
         if dataset is not None:
             # The run belongs to these examples and no others.
             data = dataclasses.replace(data, dataset=f"{dataset.name}@{getattr(dataset, 'digest', '')}")
-        self.recipe = dataclasses.replace(recipe, data=data, teacher=self.pinned_teacher(recipe.teacher))
+        training, self._measured = recipe.training, []
+        if training.dtype_policy == AUTO:
+            policy, line = self.fastest_policy()
+            training, self._measured = dataclasses.replace(training, dtype_policy=policy), [line]
+        teacher = self.pinned_teacher(recipe.teacher)
+        self.recipe = dataclasses.replace(recipe, data=data, teacher=teacher, training=training)
         self.check_recipe()
 
     def check_recipe(self):
@@ -185,7 +193,7 @@ class System:
     def descriptions(self):
         """The parts of `--dry_run`: functions that give lines, each raising `UserError` where something is missing."""
         parts = (self.describe_network, self.describe_data, self.describe_plans, self.describe_teacher)
-        return [*parts, self.describe_warnings]
+        return [*parts, self.describe_precision, self.describe_warnings]
 
     def describe_network(self):
         """The network's size."""
@@ -205,7 +213,11 @@ class System:
 
     def describe_start(self):
         """What is said where a run starts: its data, and warnings."""
-        return [*self.describe_data(), *self.describe_warnings()]
+        return [*self.describe_data(), *self.describe_precision(), *self.describe_warnings()]
+
+    def describe_precision(self):
+        """What `--dtype_policy=auto` found, where it was asked."""
+        return self._measured
 
     def describe_plans(self):
         """The stages' lengths."""
