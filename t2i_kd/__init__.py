@@ -10,6 +10,9 @@ The commands are modules of the same names, which are run (`python -m t2i_kd.tra
 
 from t2i_kd.api import evaluate, export, load, train
 from t2i_kd.errors import UserError
+from t2i_kd.processors import take_onednn
+
+take_onednn()
 
 __all__ = ["UserError", "evaluate", "export", "load", "train"]
 __version__ = "0.2.0"

@@ -1,6 +1,19 @@
 """The processor of this machine."""
 
 import os
+import platform
+
+ONEDNN = "TF_ENABLE_ONEDNN_OPTS"
+
+
+def take_onednn():
+    """Lets TensorFlow convolve by oneDNN, unless the environment says otherwise; before TensorFlow is imported.
+
+    By itself TensorFlow does so on x86 processors with AVX512-VNNI or AMX alone, where those with AVX2 gain more: a
+    GAN's step takes half the time.
+    """
+    if platform.machine().lower() in ("x86_64", "amd64"):
+        os.environ.setdefault(ONEDNN, "1")
 
 
 def usable_cores():
