@@ -187,12 +187,11 @@ def _from_metadata(source, names, metadata):
         records += _records_of(source, name, folder, unread)
     if unread:
         told = ", ".join(f"{key} ({count:,} times)" for key, count in unread.most_common(10))
-        logging.warning("%s: keys that are not read: %s; known are %s", source.path, told, ", ".join(KEYS))
+        _tell(f"{source.path}: keys that are not read: {told}; known are {', '.join(KEYS)}")
     listed = {record.file_name for record in records}
     unlisted = [name for name in names if name not in listed and _is_picture(name)]
     if unlisted:
-        count, first = len(unlisted), unlisted[0]
-        logging.warning("%s: %d pictures are in no metadata and left out, the first: %s", source.path, count, first)
+        _tell(f"{source.path}: {len(unlisted)} pictures are in no metadata and left out, the first: {unlisted[0]}")
     by_key = any(record.split for record in records)
     if not by_key:
         records = [_in_split(each, split_of_folders(each.file_name)) for each in records]
