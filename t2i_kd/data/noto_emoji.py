@@ -86,6 +86,17 @@ def captions_of(emoji):
     return tuple(dict.fromkeys(phrases))
 
 
+def parts_of(file_name):
+    """(emoji, tones) of a picture's file: its code points without the tones, and the tones with " and " between.
+
+    Of 1f44b-1f3fb.png they are ("1F44B", "light").
+    """
+    codes = file_name.rpartition(".")[0].upper().split("-")
+    tones = " and ".join(SKIN_TONES[code] for code in codes if code in SKIN_TONES)
+    # Of a plain emoji some files have this mark, of its variants none.
+    return "-".join(code for code in codes if code not in SKIN_TONES and code != "FE0F"), tones
+
+
 def _tones_in_words(tones):
     if not tones:
         return ""
