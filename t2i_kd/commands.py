@@ -9,7 +9,7 @@ import warnings
 
 from absl import app, flags
 
-from t2i_kd import api, plugins, quiet, stopping, trust
+from t2i_kd import api, plugins, quiet, shipped, stopping, trust
 from t2i_kd.command_line import WORDS, expanded, plain_path
 from t2i_kd.errors import DISK_REFUSES, UserError
 from t2i_kd.files import read_json
@@ -123,6 +123,12 @@ def define_common_flags():
     return ["import_module", "trust", "flagfile", "verbosity"]
 
 
+def named_models():
+    """What the help of `--model` says of names."""
+    names = ", ".join(shipped.models())
+    return f"Where there is no such path, the name of a model that comes with t2i_kd stands for it: {names}."
+
+
 def define_hub_handle():
     """Defines the flag by which the user names the sentence encoder that a student's files name."""
     flags.DEFINE_string(
@@ -145,7 +151,11 @@ def help_text(description, groups):
 
 def _flag_help(name):
     if name == "flagfile":
-        text = "Reads flags from a file, one a line; what follows # is a comment, and a value may stand between quotes."
+        text = (
+            "Reads flags from a file, one a line; what follows # is a comment, and a value may stand between quotes. "
+            "Where there is no such file, a name such as quickstart or pipelines/quickstart.flags stands for a recipe "
+            "that comes with t2i_kd."
+        )
         return ["  --flagfile=FILE", *_indented(text)]
     flag = flags.FLAGS[name]
     if name == "verbosity":
