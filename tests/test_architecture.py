@@ -57,18 +57,8 @@ MAY_KNOW = {
     "loading": {"conditions", "errors", "exporting", "runners", "shipped", "student", "trust", "versions"},
     "training": BELOW_ROOMS | {"exporting", "locking", "stopping"},
     "serving": {
-        *(
-            "conditions",
-            "data",
-            "errors",
-            "exporting",
-            "imaging",
-            "loading",
-            "processors",
-            "runners",
-            "trust",
-            "versions",
-        ),
+        *("conditions", "data", "errors", "exporting", "imaging", "loading", "processors", "runners", "trust"),
+        "versions",
     },
     **dict.fromkeys(ROOMS, BELOW_ROOMS),
 }

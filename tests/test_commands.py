@@ -32,6 +32,9 @@ runpy.run_module("t2i_kd.train", run_name="__main__", alter_sys=True)
 """
 
 
+PACKAGE = WITHOUT_KERAS.replace("t2i_kd.train", "t2i_kd")
+
+
 def help_of(*arguments, **options):
     """What `--help` prints: {title: {flag: its help}}, and the description before them."""
     output = finish(start(*arguments, "--help", code=WITHOUT_KERAS, **options))
@@ -308,9 +311,11 @@ commands.run(main, lambda arguments: {}, "Does nothing.")
     assert process.communicate(timeout=60) == ("", "error: stopped by SIGTERM\n") and process.returncode == 1
 
 
-def test_a_reader_that_goes_away_is_no_error():
+def test_a_reader_that_goes_away_is_no_error(tmp_path):
     code = f"{sys.executable} -m t2i_kd.train --help 2>errors | head -n 1; echo ${{PIPESTATUS[0]}}; cat errors"
-    done = subprocess.run(["bash", "-c", code], capture_output=True, text=True, env=environment(), check=True)
+    done = subprocess.run(
+        ["bash", "-c", code], capture_output=True, text=True, env=environment(), cwd=tmp_path, check=True
+    )
     assert done.stdout.splitlines()[1:] == ["0"]
 
 
@@ -341,12 +346,26 @@ def test_paths_of_flags_are_written_out_and_addresses_refused(tmp_path):
     assert line.startswith(f"error: --data_dir: {tmp_path}/absent does not exist")
 
 
-def test_the_package_lists_its_commands():
-    output = finish(start(code="import runpy; runpy.run_module('t2i_kd', run_name='__main__')"))
-    listed = re.findall(r"python -m t2i_kd\.(\w+)", output)
+@pytest.mark.parametrize("arguments", [(), ("--help",), ("-h",)])
+def test_the_package_lists_its_commands(arguments):
+    output = finish(start(*arguments, code=PACKAGE))
+    listed = re.findall(r"^  python -m t2i_kd\.(\w+) +[A-Z].*\.$", output, re.MULTILINE)
     folder = Path(commands.__file__).parent
     made = {path.stem for path in folder.glob("*.py") if "commands.run(main" in path.read_text()}
     assert set(listed) == made and len(listed) == 6
+
+
+@pytest.mark.parametrize(
+    ("argument", "meant"),
+    [
+        ("train", "run python -m t2i_kd.train"),
+        ("trian", "commands are prepare, train, generate, evaluate, export, serve"),
+        ("--model=x", "commands are prepare, train, generate, evaluate, export, serve"),
+    ],
+)
+def test_an_unknown_command_is_one_line(argument, meant):
+    line = refused(argument, "--help", code=PACKAGE)
+    assert line == f"error: python -m t2i_kd takes no argument {argument!r}; {meant}"
 
 
 @pytest.mark.parametrize("flag", ["--help", "-h", "--helpfull", "--helpshort", "--help=true"])
