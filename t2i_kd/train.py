@@ -123,8 +123,12 @@ def main():
     if chief:
         early = "" if finished else f" for {FLAGS.max_minutes:g} minutes; the same command goes on with it"
         print(f"{FLAGS.run_dir}: trained{early}")
+        model = FLAGS.run_dir
         if FLAGS.export_dir:
-            commands.export_trained(FLAGS.run_dir, FLAGS.export_dir, FLAGS.overwrite)
+            model = commands.export_trained(FLAGS.run_dir, FLAGS.export_dir, FLAGS.overwrite)
+        steps = commands.next_steps(recipe, FLAGS.run_dir, model, FLAGS.import_module)
+        if steps:
+            print("\n  ".join(["What to do next:", *steps]))
 
 
 if __name__ == "__main__":

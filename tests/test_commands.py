@@ -1,18 +1,26 @@
 """How `python -m t2i_kd.train` reads its flags, what its help says, and what it keeps quiet about."""
 
 import re
+import shlex
 import signal
 import subprocess
 import sys
 import time
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from t2i_kd import api, commands, recipe_flags, systems
+from t2i_kd.conditions.caption import CaptionCondition
+from t2i_kd.conditions.image import ImageCondition
 from t2i_kd.exporting.fidelity import FidelityError
 from t2i_kd.exporting.manifest import FILES
 from t2i_kd.recipe import Recipe
+from t2i_kd.text.front_end import TokenFrontEnd
+from t2i_kd.text.hub import HubFrontEnd
+from t2i_kd.text.precomputed import PrecomputedFrontEnd
+from t2i_kd.text.tokenizer import Tokenizer
 from tests.commands import environment, finish, metrics, refused, start
 from tests.systems import ROOMS, STRANGER, recipe_of, write_images, write_stranger
 
@@ -264,6 +272,42 @@ def test_a_training_ends_with_the_files_that_agree(monkeypatch, capsys, kind):
     others = [each for each in FILES if each != kind]
     assert asked == [("run", "model", True, None), ("run", "model", True, others)]
     assert f"warning: {kind} differs" in capsys.readouterr().out
+
+
+def next_of(condition, items, folder, *flags, **options):
+    """The commands that are said to come next, by their names."""
+    condition.save(folder)
+    condition.save_items(items, folder)
+    steps = [
+        shlex.split(line) for line in commands.next_steps(recipe_of(*flags, RUN[-1]), folder, "model/1", **options)
+    ]
+    assert all(Path(python).name.startswith("python") and dash == "-m" for python, dash, *_ in steps)
+    return {module: arguments for _, _, module, *arguments in steps}
+
+
+def test_the_next_caption_is_of_words_that_the_student_knows(tmp_path):
+    reads_words = CaptionCondition(TokenFrontEnd("gru", Tokenizer("words", ("it's", "red"), 8)))
+    steps = next_of(reads_words, ["a red one", "it's red", "red"], tmp_path)
+    assert steps["t2i_kd.generate"] == ["--model=model/1", "--caption=it's red", "--out=picture.png"]
+    assert steps["t2i_kd.evaluate"] == ["--model=model/1", "--metrics=kernel,diversity", "--out=report.json"]
+    steps = next_of(reads_words, ["a blue one", "another"], tmp_path)
+    assert "--caption=a blue one" in steps["t2i_kd.generate"]
+
+
+def test_the_next_commands_name_what_no_file_alone_may(tmp_path):
+    steps = next_of(CaptionCondition(HubFrontEnd("encoder v1", 8)), ["red"], tmp_path, modules=["mine", "my.layers"])
+    named = ["--import_module=mine", "--import_module=my.layers", "--hub_handle=encoder v1"]
+    assert all(arguments[1:4] == named for arguments in steps.values()) and len(steps) == 2
+
+
+def test_a_student_of_kept_vectors_is_evaluated_and_one_of_images_is_shown_a_picture(tmp_path):
+    assert list(next_of(CaptionCondition(PrecomputedFrontEnd("vectors", 8)), ["red"], tmp_path)) == ["t2i_kd.evaluate"]
+    pictures = [np.zeros((8, 8, 3), np.uint8)]
+    for teacher, metric in (("none", "kernel"), ("painter.npz", "teacher_distance")):
+        steps = next_of(ImageCondition(8), pictures, tmp_path, f"--teacher={teacher}")
+        assert "--image=PICTURE.jpg" in steps["t2i_kd.generate"]
+        assert f"--metrics={metric}" in steps["t2i_kd.evaluate"]
+    assert commands.next_steps(recipe_of(RUN[-1]), tmp_path / "empty", "model/1") == []
 
 
 QUICK = (*RUN[:-1], "--checkpoint_every=100000", "--log_every=1")
