@@ -11,16 +11,6 @@ from t2i_kd.evaluation import labels_of, recipe_of
 from t2i_kd.exporting.manifest import EXTRA, MANIFEST, read_manifest
 from tests.commands import ROOT, finish, refused, start
 
-# The folder that an endpoint of the given flags would serve.
-BASE = """
-import sys
-from absl import flags
-from t2i_kd import serve
-serve.define_flags(sys.argv)
-flags.FLAGS(sys.argv)
-print(serve.settings_from_flags(flags.FLAGS).model_base_path)
-"""
-
 
 def write_models(folder, **models):
     """Version folders of models, `NAME=(VERSION, ...)`, each with a card."""
@@ -93,11 +83,6 @@ def test_load_and_evaluate_take_a_name(elsewhere, monkeypatch):
     assert t2i_kd.load("shapes32") == ROOT / "saved_models" / "shapes32" / "1"
     # A report says the name.
     assert recipe_of("shapes32").data.dataset == "captioned_shapes" and labels_of(["shapes32"]) == ["shapes32"]
-
-
-def test_an_endpoint_takes_a_models_name(elsewhere):
-    assert finish(start("--model_name=shapes32", code=BASE)).strip() == str(ROOT / "saved_models" / "shapes32")
-    assert finish(start("--model_name=shapes32", "--model_base_path=mine", code=BASE)) == "mine\n"
 
 
 def test_recipes_are_listed_with_what_they_are(elsewhere):
