@@ -285,7 +285,16 @@ def next_steps(recipe, run_dir, model, modules=()):
             steps["generate"] = [f"--caption={known}", "--out=picture.png"]
         steps["evaluate"] = ["--metrics=kernel,diversity", "--out=report.json"]
     python = "python" if shutil.which("python") == sys.executable else sys.executable
-    return [shlex.join([python, "-m", f"t2i_kd.{name}", *common, *more]) for name, more in steps.items()]
+    return [
+        " ".join([shlex.quote(python), "-m", f"t2i_kd.{name}", *map(_quoted, (*common, *more))])
+        for name, more in steps.items()
+    ]
+
+
+def _quoted(argument):
+    """`--name=value` for a shell, quotes around the value alone."""
+    name, _, value = argument.partition("=")
+    return f"{name}={shlex.quote(value)}"
 
 
 def _parse(argv, explain_unknown, names):

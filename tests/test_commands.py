@@ -294,6 +294,14 @@ def test_the_next_caption_is_of_words_that_the_student_knows(tmp_path):
     assert "--caption=a blue one" in steps["t2i_kd.generate"]
 
 
+def test_the_next_commands_are_quoted_as_people_do(tmp_path):
+    condition = CaptionCondition(TokenFrontEnd("gru", Tokenizer("words", ("red",), 8)))
+    condition.save(tmp_path)
+    condition.save_items(["red $HOME"], tmp_path)
+    line = commands.next_steps(recipe_of(RUN[-1]), tmp_path, "my models/1")[0]
+    assert line.endswith(" -m t2i_kd.generate --model='my models/1' --caption='red $HOME' --out=picture.png")
+
+
 def test_the_next_commands_name_what_no_file_alone_may(tmp_path):
     steps = next_of(CaptionCondition(HubFrontEnd("encoder v1", 8)), ["red"], tmp_path, modules=["mine", "my.layers"])
     named = ["--import_module=mine", "--import_module=my.layers", "--hub_handle=encoder v1"]
