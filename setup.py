@@ -1,6 +1,9 @@
+import re
 from pathlib import Path
 
 from setuptools import find_packages, setup
+
+ROOT = Path(__file__).parent
 
 LITERT = ["ai-edge-litert>=2.1"]
 ONNX = ["onnx>=1.17", "onnxruntime>=1.20"]
@@ -11,17 +14,38 @@ SERVE += ["uvloop>=0.21; sys_platform != 'win32'"]
 SHARDS = ["apache-beam>=2.77", "array_record>=0.8", "grain>=0.2.18"]
 SHARDS = [f"{requirement}; sys_platform != 'win32'" for requirement in SHARDS]
 
+# As t2i_kd/shipped.py finds them: a folder with a card comes along, exports of one's own have none.
+MODELS = [card.parent.name for card in sorted(ROOT.glob("saved_models/*/README.md"))]
+
 setup(
     name="t2i_kd",
-    version="0.1.0",
+    version=re.search(r'__version__ = "(.+)"', (ROOT / "t2i_kd" / "__init__.py").read_text("utf-8"))[1],
     description="Text-to-image generators that are taught by pretrained networks",
-    long_description=Path(__file__).with_name("README.md").read_text("utf-8"),
+    long_description=(ROOT / "README.md").read_text("utf-8"),
     long_description_content_type="text/markdown",
     license="Apache-2.0",
     license_files=["LICENSE"],
-    python_requires=">=3.11",
-    packages=find_packages(include=["t2i_kd", "t2i_kd.*"]),
+    # Up to the newest that TensorFlow has wheels for.
+    python_requires=">=3.11,<3.14",
+    classifiers=[
+        "Development Status :: 4 - Beta",
+        "Environment :: Console",
+        "Intended Audience :: Developers",
+        "Intended Audience :: Science/Research",
+        "Operating System :: POSIX :: Linux",
+        "Programming Language :: Python :: 3",
+        "Programming Language :: Python :: 3.11",
+        "Programming Language :: Python :: 3.12",
+        "Programming Language :: Python :: 3.13",
+        "Topic :: Scientific/Engineering :: Artificial Intelligence",
+        "Topic :: Scientific/Engineering :: Image Processing",
+    ],
+    packages=[*find_packages(include=["t2i_kd", "t2i_kd.*"]), "t2i_kd.pipelines", "t2i_kd.saved_models"],
+    # A wheel has the recipes and the models that come along within the package.
+    package_dir={"t2i_kd.pipelines": "pipelines", "t2i_kd.saved_models": "saved_models"},
     package_data={
+        "t2i_kd.pipelines": ["*.flags"],
+        "t2i_kd.saved_models": [f"{name}/**" for name in MODELS],
         "t2i_kd.metrics": ["page.html.j2"],
         "t2i_kd.serving": ["page/*"],
         "t2i_kd.teachers": ["weights/*"],

@@ -1,7 +1,7 @@
 """Image generators that are taught by pretrained networks.
 
 >>> import t2i_kd
->>> model = t2i_kd.load("saved_models/shapes32/1")
+>>> model = t2i_kd.load("shapes32")
 >>> model.generate(["a small red circle in the top left on a white background"]).shape
 (1, 32, 32, 3)
 

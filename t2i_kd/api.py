@@ -28,14 +28,16 @@ def load(path, threads=0):
     """Opens a trained or exported student.
 
     Args:
-        path: a version folder `saved_models/NAME/VERSION`, a run directory, a `.tflite` or an `.onnx` file.
+        path: a version folder `saved_models/NAME/VERSION`, a run directory, a `.tflite` or an `.onnx` file; where there
+            is no such path, the name of a model that comes with the package, such as `shapes32`.
         threads: that may work on one image; 0 for the runtime's own choice.
 
     Returns:
         A `t2i_kd.runners.Runner`: `generate(captions_or_images, seeds)` gives uint8 RGB [n, side, side, 3].
 
     Raises:
-        UserError: naming the file that is missing, damaged or no model.
+        UserError: naming the file that is missing, damaged or no model. A name that is none is answered with those
+            that there are.
     """
     from t2i_kd.loading import load_artifact
 
@@ -184,8 +186,8 @@ def evaluate(models, dataset, metrics, **options):
     """Measures trained or exported students; see `t2i_kd.evaluation.evaluate`.
 
     Args:
-        models: a path, an object with `generate(items, seeds)` and `resolution`, or a list of several, which are
-            compared with the first.
+        models: a path or a name, as for `load`, an object with `generate(items, seeds)` and `resolution`, or a list of
+            several, which are compared with the first.
         dataset: the name of a data set, or a data set object; see `t2i_kd.data.from_arrays`.
         metrics: names, a list or one string with commas between them.
         options: of `t2i_kd.evaluation.evaluate`.

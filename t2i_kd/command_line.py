@@ -5,6 +5,7 @@ import re
 
 from t2i_kd.errors import UserError
 from t2i_kd.files import read_text
+from t2i_kd.shipped import recipe_path
 
 # Flags whose values are words for people or for the network, and never paths.
 WORDS = ("caption", "stage", "version_label")
@@ -22,8 +23,9 @@ MOST_FILES = 100
 def expanded(arguments):
     """The arguments with every `--flagfile` replaced by what it holds, flag by flag.
 
-    In a file a line is a flag; lines that begin with `#` or `//` are comments, as is what follows a space and `#`; a
-    value between quotes is what stands between them.
+    A file that does not exist may be the name of a recipe that comes with the package, see `shipped.recipe_path`. In a
+    file a line is a flag; lines that begin with `#` or `//` are comments, as is what follows a space and `#`; a value
+    between quotes is what stands between them.
 
     Raises:
         UserError: naming a file that cannot be read or includes itself, or a line that cannot be understood.
@@ -53,6 +55,7 @@ def _of_file(name, including, read):
     if len(read) > MOST_FILES:
         raise UserError(f"--flagfile: {path}: more than {MOST_FILES} files are included")
     try:
+        path = recipe_path(path)
         lines = read_text(path).removeprefix("\ufeff").split("\n")
     except UserError as error:
         raise UserError(f"--flagfile: cannot read {error}") from None

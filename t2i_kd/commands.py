@@ -3,13 +3,16 @@
 import contextlib
 import os
 import re
+import shlex
+import shutil
 import sys
 import textwrap
 import warnings
+from pathlib import Path
 
 from absl import app, flags
 
-from t2i_kd import api, plugins, quiet, stopping, trust
+from t2i_kd import api, plugins, quiet, shipped, stopping, trust
 from t2i_kd.command_line import WORDS, expanded, plain_path
 from t2i_kd.errors import DISK_REFUSES, UserError
 from t2i_kd.files import read_json
@@ -123,6 +126,12 @@ def define_common_flags():
     return ["import_module", "trust", "flagfile", "verbosity"]
 
 
+def named_models():
+    """What the help of `--model` says of names."""
+    names = ", ".join(shipped.models())
+    return f"Where there is no such path, the name of a model that comes with t2i_kd stands for it: {names}."
+
+
 def define_hub_handle():
     """Defines the flag by which the user names the sentence encoder that a student's files name."""
     flags.DEFINE_string(
@@ -145,7 +154,11 @@ def help_text(description, groups):
 
 def _flag_help(name):
     if name == "flagfile":
-        text = "Reads flags from a file, one a line; what follows # is a comment, and a value may stand between quotes."
+        text = (
+            "Reads flags from a file, one a line; what follows # is a comment, and a value may stand between quotes. "
+            "Where there is no such file, a name such as quickstart or pipelines/quickstart.flags stands for a recipe "
+            "that comes with t2i_kd."
+        )
         return ["  --flagfile=FILE", *_indented(text)]
     flag = flags.FLAGS[name]
     if name == "verbosity":
@@ -218,6 +231,7 @@ def export_trained(run_dir, export_dir, overwrite):
     """`export` after a training: where a file of reduced precision fails its proof, the others are published.
 
     What is left out, and why, is said; hours of training should not end without a model because 8 bits are too coarse.
+    Returns the version's folder.
     """
     from t2i_kd.exporting.fidelity import FidelityError
     from t2i_kd.exporting.manifest import FILES
@@ -225,8 +239,7 @@ def export_trained(run_dir, export_dir, overwrite):
     refused, kinds = [], None
     while True:
         try:
-            api.export(run_dir, export_dir, overwrite=overwrite, artifacts=kinds, report=say)
-            return
+            return api.export(run_dir, export_dir, overwrite=overwrite, artifacts=kinds, report=say)
         except FidelityError as error:
             if error.kind not in REDUCED_PRECISION:
                 sys.exit(f"error: {error}")
@@ -234,6 +247,54 @@ def export_trained(run_dir, export_dir, overwrite):
             say(f"warning: {error}")
         say(f"Exporting again without {' and '.join(refused)}")
         kinds = [kind for kind in FILES if kind not in refused]
+
+
+def next_steps(recipe, run_dir, model, modules=()):
+    """The commands that try and measure what was trained, as they can be typed; none where it makes no images.
+
+    Args:
+        recipe: `Recipe`.
+        run_dir: the folder of the run. Its captions are the training's; one is taken whose words the student knows.
+        model: that folder, or the version that was exported.
+        modules: those of `--import_module`.
+    """
+    from t2i_kd.conditions.base import CONDITION_FILE
+    from t2i_kd.conditions.catalogue import load_condition
+
+    if not (Path(run_dir) / CONDITION_FILE).exists():
+        return []
+    condition = load_condition(run_dir)
+    # Modules of the user's own, which no file alone makes a command import.
+    named = (recipe.system, recipe.data.dataset, *recipe.teachers)
+    modules = dict.fromkeys(
+        (*modules, *(each for each in named if plugins.is_dotted(each) and plugins.is_imported(each)))
+    )
+    common = [f"--model={model}", *(f"--import_module={name}" for name in modules)]
+    steps = {}
+    if condition.kind == "image":
+        taught = recipe.teacher.teacher != "none"
+        steps["generate"] = ["--image=PICTURE.jpg", "--out=picture.png"]
+        # Of the two, the teacher's images are there without targets.
+        steps["evaluate"] = [f"--metrics={'teacher_distance' if taught else 'kernel'}", "--out=report.json"]
+    else:
+        if condition.front_end.name == "hub":
+            common.append(f"--hub_handle={condition.front_end.source}")
+        if condition.reads_any:
+            captions = condition.load_items(run_dir)
+            known = next((caption for caption in captions if not condition.unread(caption)), captions[0])
+            steps["generate"] = [f"--caption={known}", "--out=picture.png"]
+        steps["evaluate"] = ["--metrics=kernel,diversity", "--out=report.json"]
+    python = "python" if shutil.which("python") == sys.executable else sys.executable
+    return [
+        " ".join([shlex.quote(python), "-m", f"t2i_kd.{name}", *map(_quoted, (*common, *more))])
+        for name, more in steps.items()
+    ]
+
+
+def _quoted(argument):
+    """`--name=value` for a shell, quotes around the value alone."""
+    name, _, value = argument.partition("=")
+    return f"{name}={shlex.quote(value)}"
 
 
 def _parse(argv, explain_unknown, names):

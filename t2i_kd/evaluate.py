@@ -38,7 +38,7 @@ def _define():
         "model",
         [],
         "The model: a version folder, a .tflite, an .onnx or a run directory. Given several times, the others are "
-        "compared with the first.",
+        f"compared with the first. {commands.named_models()}",
     )
     flags.DEFINE_string(
         "dataset",

@@ -27,6 +27,7 @@ from t2i_kd.options import TeacherOptions
 from t2i_kd.plugins import check_imported
 from t2i_kd.recipe import RECIPE_FILE
 from t2i_kd.runners import IdentityRunner, KerasRunner
+from t2i_kd.shipped import model_path
 from t2i_kd.student import BEST_FILE, WEIGHTS_FILE, load_student
 from t2i_kd.systems import build, load_recipe
 from t2i_kd.training.measuring import bystander
@@ -91,9 +92,10 @@ def _finished_student(model, label):
     if _is_runner(model):
         return Candidate(label, model, "", True)
     if not _is_run(model):
-        manifest = Path(model) / EXTRA / MANIFEST
-        sha256 = sha256_of(manifest if manifest.is_file() else model)
-        return Candidate(label, load_artifact(model), sha256, True)
+        path = model_path(model)
+        manifest = path / EXTRA / MANIFEST
+        sha256 = sha256_of(manifest if manifest.is_file() else path)
+        return Candidate(label, load_artifact(path), sha256, True)
     files = _finished_stages(model)
     if FINAL not in files:
         raise UserError(f"--model: {model} is not finished; what it has: {', '.join(files)}")
@@ -127,11 +129,12 @@ def recipe_of(model):
 
     Args:
         model: a run directory keeps it in its folder, a version folder in `assets.extra`, and a `.tflite` or `.onnx`
-            of an export lies beside it; an object that generates has none.
+            of an export lies beside it; the name of a model that comes with the package stands for its version folder;
+            an object that generates has none.
     """
     if _is_runner(model):
         return None
-    path = Path(model)
+    path = model_path(model)
     for folder in (path.parent,) if path.is_file() else (path, path / EXTRA):
         if (folder / RECIPE_FILE).is_file():
             return load_recipe(folder / RECIPE_FILE)
@@ -297,8 +300,10 @@ def _check(models, files, bootstrap, extractor):
     if not models or not all(paths):
         raise UserError("--model: missing")
     for path in paths:
-        if not Path(path).exists():
-            raise UserError(f"--model: {path} does not exist")
+        try:
+            model_path(path)
+        except UserError as error:
+            raise UserError(f"--model: {error}") from None
     if len(set(map(str, paths))) < len(paths):
         raise UserError("--model: the same path twice")
     if extractor not in EXTRACTORS:

@@ -15,6 +15,7 @@ from t2i_kd import api, commands
 from t2i_kd.errors import UserError
 from t2i_kd.files import LARGEST_PICTURE, read_bytes
 from t2i_kd.imaging import captioned_grid, encode_png, to_uint8, write_file_atomically
+from t2i_kd.shipped import model_path
 
 SEEDS = range(-(2**63), 2**63)
 DESCRIPTION = "Generates the images of captions, or of images, with a trained or exported model, and writes one PNG."
@@ -27,7 +28,10 @@ def define_flags(arguments):
 
 def _define():
     flags.DEFINE_string(
-        "model", "", "The model: a version folder, a .tflite, an .onnx, a run directory or a .keras file in one."
+        "model",
+        "",
+        "The model: a version folder, a .tflite, an .onnx, a run directory or a .keras file in one. "
+        + commands.named_models(),
     )
     flags.DEFINE_multi_string("caption", [], "What to generate, for a model of captions. Several of them give a grid.")
     flags.DEFINE_multi_string(
@@ -44,7 +48,7 @@ def write_images(model, captions, images, seed, out):
     """Writes the images of captions or of images into one PNG.
 
     Args:
-        model: a path; see `t2i_kd.load`.
+        model: a path or a name; see `t2i_kd.load`.
         captions: strings, for a model of captions.
         images: paths of pictures, for a model of images.
         seed: an integer of 64 bits, the same for every item.
@@ -148,7 +152,7 @@ def main():
     values = flags.FLAGS
     if not values.caption and not values.image:
         raise UserError("--caption: missing; say what to generate, or give --image for a model of images")
-    if values.model and Path(values.model).is_dir():
+    if values.model and model_path(values.model).is_dir():
         commands.load_backend()
     write_images(values.model, values.caption, values.image, values.seed, values.out)
     print(values.out)

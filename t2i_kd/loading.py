@@ -1,5 +1,5 @@
-"""From a path to a student that generates images: a version folder, a `.tflite`, an `.onnx`, a run directory or a
-`.keras` in one.
+"""From a path or a name to a student that generates images: a version folder, a `.tflite`, an `.onnx`, a run directory
+or a `.keras` in one.
 
 Only a version folder and a run load TensorFlow and Keras; the other two need their own small runtime.
 """
@@ -11,7 +11,9 @@ from t2i_kd.conditions.catalogue import load_condition
 from t2i_kd.errors import UserError
 from t2i_kd.exporting.manifest import EXTRA, MANIFEST, check_file, read_manifest
 from t2i_kd.runners import KerasRunner, LiteRTRunner, OnnxRunner, SavedModelRunner, require_any_item
+from t2i_kd.shipped import model_path
 from t2i_kd.trust import SAVED_MODEL, check_graph
+from t2i_kd.versions import find_versions
 
 # Folders of a SavedModel beside its graph.
 SAVED_PARTS = ("variables", "assets")
@@ -24,7 +26,8 @@ def load_artifact(path, threads=0):
     Args:
         path: `saved_models/NAME/VERSION`, a run directory, a `.keras` file in one, such as a stage's `best.keras`, or a
             `.tflite` or `.onnx` file, which needs the `manifest.json`, `condition.json` and vocabulary of its export
-            beside it. Exported files are checked against the manifest's checksums.
+            beside it; or the name of a model that comes with the package, see `shipped.model_path`. Exported files are
+            checked against the manifest's checksums.
         threads: that may work on one image; 0 for the runtime's own choice. A run takes none.
 
     Returns:
@@ -34,12 +37,12 @@ def load_artifact(path, threads=0):
         UserError: naming the file that is missing, damaged or no model, a graph that does more than compute (see
             `trust.check_graph`), or the extra to install.
     """
-    path = Path(path)
+    path = model_path(path)
     try:
         if path.is_file():
             return _load_file(path, threads)
         if not path.is_dir():
-            raise UserError(f"{path}: no such file or folder")
+            raise UserError(f"{path}: not a file or folder")
         return _load_folder(path, threads)
     except OSError as error:
         raise UserError(f"{path}: {error.strerror or error}") from None
@@ -52,9 +55,9 @@ def _load_folder(folder, threads):
         return SavedModelRunner(folder, load_listed_condition(folder / EXTRA, manifest), manifest, threads)
     if (folder / "student.keras").is_file():
         return _trained(folder, "student.keras")
-    versions = sorted(int(entry.name) for entry in folder.iterdir() if entry.name.isdigit() and entry.is_dir())
+    versions = find_versions(folder)
     if versions:
-        raise UserError(f"{folder}: holds versions of a model; give one of them: {folder / str(versions[-1])}")
+        raise UserError(f"{folder}: holds versions of a model; give one of them: {versions[max(versions)]}")
     raise UserError(f"{folder}: neither a version folder ({SAVED_MODEL}) nor a finished run (student.keras)")
 
 

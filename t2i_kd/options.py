@@ -240,7 +240,13 @@ class TrainingOptions:
     clipnorm: float = option(0.0, "The largest global norm of a step's gradient. 0 clips nothing.")
     checkpoint_every: int = option(500, "How many steps lie between two checkpoints.", free=True)
     sample_every: int = option(500, "How many steps lie between two sample sheets.", free=True)
-    log_every: int = option(20, "How many steps lie between two lines of metrics.jsonl.", free=True)
+    log_every: int = option(
+        20,
+        "How many steps lie between two points of the curves that TensorBoard shows, which metrics.jsonl in the run "
+        "directory has as lines: losses, learning rate, images a second. It changes neither what is learned nor how "
+        "often progress is told.",
+        free=True,
+    )
     measure_every: int = option(
         0,
         "How many steps lie between two measurements on held-out images: a kernel distance, the diversity, and a "

@@ -8,7 +8,7 @@ import sys
 
 from absl import flags
 
-from t2i_kd import commands
+from t2i_kd import commands, shipped
 from t2i_kd.conditions.catalogue import CONDITIONS
 from t2i_kd.errors import UserError
 from t2i_kd.serving.settings import Settings, parse_hosts, parse_labels, parse_sizes
@@ -49,7 +49,12 @@ def _real(name, help_text):
 
 def _define_model():
     _text("model_name", "The model's name in requests.", "")
-    _text("model_base_path", "The folder that holds the version folders, saved_models/NAME.", "")
+    _text(
+        "model_base_path",
+        "The folder that holds the version folders, saved_models/NAME. Left out, --model_name is that of a model that "
+        f"comes with t2i_kd: {', '.join(shipped.models())}.",
+        "",
+    )
     _text("host", "The address to listen on; 0.0.0.0 listens to other hosts too.")
     _whole("port", "The port of gRPC; 0 for none.")
     _whole("rest_api_port", "The port of REST; 0 for none.")
@@ -91,11 +96,22 @@ def settings_from_flags(values):
     """The `Settings` that the flags describe. Raises `UserError` that names the flag."""
     same = {name: values[name].value for name in Settings.__dataclass_fields__ if name in values}
     changed = {
+        "model_base_path": values.model_base_path or _shipped_folder(values.model_name),
         "allowed_batch_sizes": parse_sizes(values.allowed_batch_sizes),
         "allowed_hosts": parse_hosts(values.allowed_hosts),
         "version_labels": parse_labels(values.version_label),
     }
     return Settings(**same | changed)
+
+
+def _shipped_folder(name):
+    known = shipped.models()
+    if name not in known:
+        raise UserError(
+            "--model_base_path: missing; give the folder that holds the version folders, or as --model_name one of the "
+            f"models that come with t2i_kd: {', '.join(known)}"
+        )
+    return str(known[name])
 
 
 def main():

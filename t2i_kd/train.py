@@ -5,13 +5,14 @@ import sys
 
 from absl import flags
 
-from t2i_kd import api, commands, recipe_flags, stopping, systems
+from t2i_kd import api, commands, recipe_flags, shipped, stopping, systems
 from t2i_kd.errors import UserError
+from t2i_kd.files import read_text
 
 FLAGS = flags.FLAGS
 DESCRIPTION = (
     "Trains what a recipe describes, or goes on with it, and exports the student. A recipe is a file of flags: "
-    "python -m t2i_kd.train --flagfile=pipelines/NAME.flags"
+    "python -m t2i_kd.train --flagfile=pipelines/NAME.flags; --list_recipes lists those that come with t2i_kd."
 )
 
 
@@ -54,6 +55,14 @@ def _define_own_flags():
         "everything that is missing, and make no run. Data and weights that can be downloaded are.",
     )
 
+    flags.DEFINE_boolean("list_recipes", False, "List the recipes that come with t2i_kd, each in a line, and end.")
+    flags.DEFINE_string(
+        "show_recipe",
+        "",
+        "Print a recipe, given by its name or file, and end: what it is, costs and gives, the data that it needs, its "
+        "command and its flags. Kept as a file, that is where a recipe of your own begins.",
+    )
+
 
 def explain_unknown(name):
     """What is said of an option that other systems have, and not the one in question."""
@@ -62,8 +71,33 @@ def explain_unknown(name):
     return f"--{name}: no option of --system={system}, but of {owners}" if owners else ""
 
 
+def list_recipes():
+    """Prints the name of every recipe that comes with the package, and what it is."""
+    known = shipped.recipes()
+    width = max(map(len, known))
+    for name, path in known.items():
+        commands.say(f"{name:{width}}  {shipped.title(path)}")
+    commands.say(
+        "\nThe whole of one, with its cost and the data that it needs: python -m t2i_kd.train --show_recipe=NAME"
+    )
+
+
+def show_recipe(name):
+    """Prints a recipe's file. Raises `UserError` where there is none."""
+    try:
+        commands.say(read_text(shipped.recipe_path(name)).rstrip("\n"))
+    except UserError as error:
+        raise UserError(f"--show_recipe: {error}") from None
+
+
 def main():
-    """Runs the command: describe, or train and export."""
+    """Runs the command: list or show recipes, describe, or train and export."""
+    if FLAGS.list_recipes:
+        list_recipes()
+        return
+    if FLAGS.show_recipe:
+        show_recipe(FLAGS.show_recipe)
+        return
     recipe = recipe_flags.from_flags(systems.find(FLAGS.system).recipe, FLAGS, FLAGS.system)
     if not FLAGS.dry_run and not FLAGS.run_dir:
         raise UserError("--run_dir: say where the run is kept")
@@ -89,8 +123,12 @@ def main():
     if chief:
         early = "" if finished else f" for {FLAGS.max_minutes:g} minutes; the same command goes on with it"
         print(f"{FLAGS.run_dir}: trained{early}")
+        model = FLAGS.run_dir
         if FLAGS.export_dir:
-            commands.export_trained(FLAGS.run_dir, FLAGS.export_dir, FLAGS.overwrite)
+            model = commands.export_trained(FLAGS.run_dir, FLAGS.export_dir, FLAGS.overwrite)
+        steps = commands.next_steps(recipe, FLAGS.run_dir, model, FLAGS.import_module)
+        if steps:
+            print("\n  ".join(["What to do next:", *steps]))
 
 
 if __name__ == "__main__":

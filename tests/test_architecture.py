@@ -25,7 +25,9 @@ MAY_KNOW = {
     "stopping": set(),
     "trust": {"errors", "files"},
     "weight_files": {"errors", "files"},
-    "command_line": {"errors", "files"},
+    "command_line": {"errors", "files", "shipped"},
+    "shipped": {"errors", "versions"},
+    "versions": set(),
     "locking": {"errors", "files"},
     "plugins": {"errors", "quiet"},
     "options": {"errors"},
@@ -52,9 +54,12 @@ MAY_KNOW = {
     "exporting": {
         *("checksums", "conditions", "errors", "files", "locking", "noise", "quiet", "recipe", "runners", "student"),
     },
-    "loading": {"conditions", "errors", "exporting", "runners", "student", "trust"},
+    "loading": {"conditions", "errors", "exporting", "runners", "shipped", "student", "trust", "versions"},
     "training": BELOW_ROOMS | {"exporting", "locking", "stopping"},
-    "serving": {"conditions", "data", "errors", "exporting", "imaging", "loading", "processors", "runners", "trust"},
+    "serving": {
+        *("conditions", "data", "errors", "exporting", "imaging", "loading", "processors", "runners", "trust"),
+        "versions",
+    },
     **dict.fromkeys(ROOMS, BELOW_ROOMS),
 }
 

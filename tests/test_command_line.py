@@ -65,13 +65,29 @@ def test_files_include_others(write, tmp_path):
         ('--flip\n--run_dir="my" run', "line 2: .* is not a value between quotes"),
         ("--stage=one: \\\n", "ends in a backslash"),
         (b"\xff\xfe", "mine.flags: not text in UTF-8"),
-        ("--flagfile=absent.flags", "cannot read absent.flags: No such file"),
+        ("--flagfile=absent.flags", "cannot read absent.flags: No such file.*; recipes .*: .*, quickstart, .*"),
         ("--flagfile=/", "cannot read /: Is a directory"),
     ],
 )
 def test_what_cannot_be_understood_is_named(write, text, named):
     with pytest.raises(UserError, match=f"--flagfile: .*{named}|--flagfile: {named}"):
         write(text)
+
+
+@pytest.mark.parametrize("name", ["quickstart", "quickstart.flags", "pipelines/quickstart.flags"])
+def test_a_recipe_is_found_by_its_name_anywhere(tmp_path, monkeypatch, write, name):
+    monkeypatch.chdir(tmp_path)
+    found = expanded(["--flagfile", name])
+    assert "--teacher=vgg19_slim" in found and "--run_dir=runs/quickstart" in found
+    assert write(f"--flagfile={name}\n--seed=4") == [*found, "--seed=4"]
+
+
+def test_a_file_that_exists_wins_over_a_recipe_of_its_name(tmp_path, monkeypatch, write):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "quickstart.flags").mkdir()
+    assert "--teacher=vgg19_slim" in expanded(["--flagfile=quickstart.flags"])
+    write("--flip", "quickstart")
+    assert expanded(["--flagfile=quickstart"]) == ["--flip"]
 
 
 def test_a_file_that_includes_itself_is_named(write, tmp_path):

@@ -1,18 +1,26 @@
 """How `python -m t2i_kd.train` reads its flags, what its help says, and what it keeps quiet about."""
 
 import re
+import shlex
 import signal
 import subprocess
 import sys
 import time
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from t2i_kd import api, commands, recipe_flags, systems
+from t2i_kd.conditions.caption import CaptionCondition
+from t2i_kd.conditions.image import ImageCondition
 from t2i_kd.exporting.fidelity import FidelityError
 from t2i_kd.exporting.manifest import FILES
 from t2i_kd.recipe import Recipe
+from t2i_kd.text.front_end import TokenFrontEnd
+from t2i_kd.text.hub import HubFrontEnd
+from t2i_kd.text.precomputed import PrecomputedFrontEnd
+from t2i_kd.text.tokenizer import Tokenizer
 from tests.commands import environment, finish, metrics, refused, start
 from tests.systems import ROOMS, STRANGER, recipe_of, write_images, write_stranger
 
@@ -30,6 +38,9 @@ sys.meta_path.insert(0, Forbidden())
 sys.argv[0] = "train"
 runpy.run_module("t2i_kd.train", run_name="__main__", alter_sys=True)
 """
+
+
+PACKAGE = WITHOUT_KERAS.replace("t2i_kd.train", "t2i_kd")
 
 
 def help_of(*arguments, **options):
@@ -263,6 +274,50 @@ def test_a_training_ends_with_the_files_that_agree(monkeypatch, capsys, kind):
     assert f"warning: {kind} differs" in capsys.readouterr().out
 
 
+def next_of(condition, items, folder, *flags, **options):
+    """The commands that are said to come next, by their names."""
+    condition.save(folder)
+    condition.save_items(items, folder)
+    steps = [
+        shlex.split(line) for line in commands.next_steps(recipe_of(*flags, RUN[-1]), folder, "model/1", **options)
+    ]
+    assert all(Path(python).name.startswith("python") and dash == "-m" for python, dash, *_ in steps)
+    return {module: arguments for _, _, module, *arguments in steps}
+
+
+def test_the_next_caption_is_of_words_that_the_student_knows(tmp_path):
+    reads_words = CaptionCondition(TokenFrontEnd("gru", Tokenizer("words", ("it's", "red"), 8)))
+    steps = next_of(reads_words, ["a red one", "it's red", "red"], tmp_path)
+    assert steps["t2i_kd.generate"] == ["--model=model/1", "--caption=it's red", "--out=picture.png"]
+    assert steps["t2i_kd.evaluate"] == ["--model=model/1", "--metrics=kernel,diversity", "--out=report.json"]
+    steps = next_of(reads_words, ["a blue one", "another"], tmp_path)
+    assert "--caption=a blue one" in steps["t2i_kd.generate"]
+
+
+def test_the_next_commands_are_quoted_as_people_do(tmp_path):
+    condition = CaptionCondition(TokenFrontEnd("gru", Tokenizer("words", ("red",), 8)))
+    condition.save(tmp_path)
+    condition.save_items(["red $HOME"], tmp_path)
+    line = commands.next_steps(recipe_of(RUN[-1]), tmp_path, "my models/1")[0]
+    assert line.endswith(" -m t2i_kd.generate --model='my models/1' --caption='red $HOME' --out=picture.png")
+
+
+def test_the_next_commands_name_what_no_file_alone_may(tmp_path):
+    steps = next_of(CaptionCondition(HubFrontEnd("encoder v1", 8)), ["red"], tmp_path, modules=["mine", "my.layers"])
+    named = ["--import_module=mine", "--import_module=my.layers", "--hub_handle=encoder v1"]
+    assert all(arguments[1:4] == named for arguments in steps.values()) and len(steps) == 2
+
+
+def test_a_student_of_kept_vectors_is_evaluated_and_one_of_images_is_shown_a_picture(tmp_path):
+    assert list(next_of(CaptionCondition(PrecomputedFrontEnd("vectors", 8)), ["red"], tmp_path)) == ["t2i_kd.evaluate"]
+    pictures = [np.zeros((8, 8, 3), np.uint8)]
+    for teacher, metric in (("none", "kernel"), ("painter.npz", "teacher_distance")):
+        steps = next_of(ImageCondition(8), pictures, tmp_path, f"--teacher={teacher}")
+        assert "--image=PICTURE.jpg" in steps["t2i_kd.generate"]
+        assert f"--metrics={metric}" in steps["t2i_kd.evaluate"]
+    assert commands.next_steps(recipe_of(RUN[-1]), tmp_path / "empty", "model/1") == []
+
+
 QUICK = (*RUN[:-1], "--checkpoint_every=100000", "--log_every=1")
 
 
@@ -308,9 +363,11 @@ commands.run(main, lambda arguments: {}, "Does nothing.")
     assert process.communicate(timeout=60) == ("", "error: stopped by SIGTERM\n") and process.returncode == 1
 
 
-def test_a_reader_that_goes_away_is_no_error():
+def test_a_reader_that_goes_away_is_no_error(tmp_path):
     code = f"{sys.executable} -m t2i_kd.train --help 2>errors | head -n 1; echo ${{PIPESTATUS[0]}}; cat errors"
-    done = subprocess.run(["bash", "-c", code], capture_output=True, text=True, env=environment(), check=True)
+    done = subprocess.run(
+        ["bash", "-c", code], capture_output=True, text=True, env=environment(), cwd=tmp_path, check=True
+    )
     assert done.stdout.splitlines()[1:] == ["0"]
 
 
@@ -341,12 +398,26 @@ def test_paths_of_flags_are_written_out_and_addresses_refused(tmp_path):
     assert line.startswith(f"error: --data_dir: {tmp_path}/absent does not exist")
 
 
-def test_the_package_lists_its_commands():
-    output = finish(start(code="import runpy; runpy.run_module('t2i_kd', run_name='__main__')"))
-    listed = re.findall(r"python -m t2i_kd\.(\w+)", output)
+@pytest.mark.parametrize("arguments", [(), ("--help",), ("-h",)])
+def test_the_package_lists_its_commands(arguments):
+    output = finish(start(*arguments, code=PACKAGE))
+    listed = re.findall(r"^  python -m t2i_kd\.(\w+) +[A-Z].*\.$", output, re.MULTILINE)
     folder = Path(commands.__file__).parent
     made = {path.stem for path in folder.glob("*.py") if "commands.run(main" in path.read_text()}
     assert set(listed) == made and len(listed) == 6
+
+
+@pytest.mark.parametrize(
+    ("argument", "meant"),
+    [
+        ("train", "run python -m t2i_kd.train"),
+        ("trian", "commands are prepare, train, generate, evaluate, export, serve"),
+        ("--model=x", "commands are prepare, train, generate, evaluate, export, serve"),
+    ],
+)
+def test_an_unknown_command_is_one_line(argument, meant):
+    line = refused(argument, "--help", code=PACKAGE)
+    assert line == f"error: python -m t2i_kd takes no argument {argument!r}; {meant}"
 
 
 @pytest.mark.parametrize("flag", ["--help", "-h", "--helpfull", "--helpshort", "--help=true"])

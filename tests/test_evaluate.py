@@ -146,10 +146,9 @@ def test_a_table_is_printed_before_the_next_metric_is_measured(run_dir, monkeypa
             [str(run_dir)], "captioned_shapes", "ssim,tap_distance", num_captions=2, bootstrap=0, report=print
         )
     assert "ssim_32_n2" not in capsys.readouterr().out  # the first stage of three
-    model = Path(__file__).resolve().parents[1] / "saved_models/shapes32/1"
     with pytest.raises(pytest.fail.Exception, match="reached"):
         evaluation.evaluate(
-            model, "captioned_shapes", ["ssim", "tap_distance"], num_captions=2, bootstrap=0, report=print
+            "shapes32", "captioned_shapes", ["ssim", "tap_distance"], num_captions=2, bootstrap=0, report=print
         )
     assert "ssim_32_n2" in capsys.readouterr().out
 
@@ -184,7 +183,7 @@ def test_a_run_without_a_finished_stage_is_refused(tmp_path):
         ({"bootstrap": 1}, "--bootstrap: one resample"),
         ({"page": "nowhere/page.html"}, "--page: nowhere"),
         ({"metrics": "kernel", "page": "page.html"}, "--page: none of --metrics rates pictures one by one"),
-        ({"models": "nowhere"}, "--model: nowhere"),
+        ({"models": "nowhere"}, "--model: nowhere: .*models that come with t2i_kd: .*shapes32"),
         ({"dataset": "squares"}, "--dataset: 'squares'"),
         ({"metrics": "beauty"}, "--metrics: 'beauty' is unknown"),
         ({"out": "nowhere/report.json"}, "--out: nowhere"),

@@ -1,6 +1,7 @@
 """`python -m t2i_kd.train` as a user runs it: to its end, and with input that is wrong."""
 
 import json
+import shlex
 import subprocess
 import sys
 import types
@@ -9,6 +10,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from t2i_kd import generate
 from t2i_kd.data.captioned_shapes import IMAGES_PER_COMBINATION, combinations
 from t2i_kd.recipe_flags import parse_stage
 from t2i_kd.sdn import SDNStage
@@ -50,7 +52,7 @@ def whole(tmp_path_factory):
 
 def test_a_run_leaves_its_files(whole):
     run_dir, output = whole
-    assert output.rstrip().endswith(f"{run_dir}: trained")
+    assert f"{run_dir}: trained\n" in output
     written = [name for name in files(run_dir) if not name.startswith("tensorboard/")]
     # None of the DS-SJE stage, which trains the text encoder alone.
     sheets = ["one-00000007", "one-00000010", "one-00000020"]
@@ -76,6 +78,24 @@ def test_a_run_leaves_its_files(whole):
     assert (run_dir / "captions.txt").read_text().count("\n") == 256
     with Image.open(run_dir / "samples" / "two-00000033.png") as sheet:
         assert sheet.size[0] > 4 * 128
+
+
+def test_it_says_what_to_do_next(whole, tmp_path):
+    run_dir, output = whole
+    generating, evaluating = map(shlex.split, output.partition("\nWhat to do next:\n")[2].splitlines())
+    assert generating[1:4] == ["-m", "t2i_kd.generate", f"--model={run_dir}"]
+    caption = generating[4].removeprefix("--caption=")
+    assert caption in (run_dir / "captions.txt").read_text().splitlines()
+    generate.write_images(str(run_dir), [caption], [], 0, tmp_path / "picture.png")
+    assert load_student(run_dir).condition.unread(caption) == []
+    assert generating[5:] == ["--out=picture.png"]
+    assert evaluating[1:] == [
+        "-m",
+        "t2i_kd.evaluate",
+        f"--model={run_dir}",
+        "--metrics=kernel,diversity",
+        "--out=report.json",
+    ]
 
 
 def test_metrics_have_every_step_and_tap(whole):

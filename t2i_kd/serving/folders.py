@@ -1,4 +1,4 @@
-"""A model's folder on disk: its versions, what tells that one has changed, and what the model is asked with."""
+"""A model's folder on disk: what tells that a version has changed, and what the model is asked with."""
 
 from pathlib import Path
 
@@ -6,18 +6,7 @@ from t2i_kd.conditions.caption import CaptionCondition
 from t2i_kd.conditions.catalogue import CONDITIONS
 from t2i_kd.errors import UserError
 from t2i_kd.exporting.manifest import EXTRA, MANIFEST, read_manifest
-
-LARGEST_VERSION = 2**63 - 1
-
-
-def find_versions(base):
-    """{number: folder} of the folders in `base` that are named by a number; none where `base` cannot be read."""
-    try:
-        entries = [entry for entry in Path(base).iterdir() if entry.name.isascii() and entry.name.isdecimal()]
-        folders = {int(entry.name): entry for entry in entries if len(entry.name) < 20 and entry.is_dir()}
-    except OSError:
-        return {}
-    return {version: folder for version, folder in folders.items() if version <= LARGEST_VERSION}
+from t2i_kd.versions import find_versions
 
 
 def find_condition(base):

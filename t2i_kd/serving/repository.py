@@ -11,7 +11,8 @@ from pathlib import Path
 from t2i_kd.errors import UserError
 from t2i_kd.serving.batching import Batcher
 from t2i_kd.serving.errors import NOT_FOUND, RequestError, invalid
-from t2i_kd.serving.folders import find_versions, fingerprint
+from t2i_kd.serving.folders import fingerprint
+from t2i_kd.versions import find_versions
 
 log = logging.getLogger(__name__)
 

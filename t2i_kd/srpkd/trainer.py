@@ -631,8 +631,10 @@ class SRPKD(System):
         sheet = captioned_grid(images, told, len(columns) * (2 if len(items) > 1 else 1))
         png, folder = encode_png(np.asarray(sheet)), Path(run_dir) / "samples"
         folder.mkdir(parents=True, exist_ok=True)
-        write_file_atomically(folder / f"{stage.name}-{step:08d}.png", png)
+        path = folder / f"{stage.name}-{step:08d}.png"
+        write_file_atomically(path, png)
         events.picture(step, "samples", *sheet.size, png)
+        return path
 
     def sheet_columns(self, items):
         """{heading: images} of what stands before the student's images on a sheet: the sources."""

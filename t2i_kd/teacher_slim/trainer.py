@@ -206,7 +206,7 @@ def cached_pools(teacher, images, folder, batch_size=32):
             )
             for pool in POOLS
         }
-        for start in tqdm(range(0, len(images), batch_size), desc="teacher", unit="batch"):
+        for start in tqdm(range(0, len(images), batch_size), desc="teacher", unit="batch", disable=None):
             batch = network.predict_on_batch(images[start : start + batch_size].astype("float32"))
             for pool, values in batch.items():
                 maps[pool][start : start + batch_size] = values

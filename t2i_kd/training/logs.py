@@ -1,8 +1,12 @@
-"""What a run writes while it trains: a progress bar, metrics.jsonl and TensorBoard events."""
+"""What a run writes while it trains: a line of progress, metrics.jsonl and TensorBoard events."""
 
+import collections
 import contextlib
+import datetime
 import json
 import math
+import os
+import sys
 import time
 from pathlib import Path
 
@@ -10,7 +14,6 @@ import keras
 from tensorboard.compat.proto.event_pb2 import Event, SessionLog
 from tensorboard.compat.proto.summary_pb2 import Summary
 from tensorboard.summary.writer.event_file_writer import EventFileWriter
-from tqdm import tqdm
 
 from t2i_kd.errors import UserError
 from t2i_kd.files import parse_json, read_text
@@ -18,6 +21,13 @@ from t2i_kd.imaging import write_file_atomically
 
 # Of metrics.jsonl, in bytes.
 LARGEST_METRICS = 2**27
+# From one line of progress to the next, in seconds: in its place on a terminal, a line of its own elsewhere.
+ON_A_TERMINAL, ELSEWHERE = 1.0, 30.0
+# After the first step, which compiles, the first line comes soon.
+FIRST_LINE = 2.0
+# Lines that a speed is measured over.
+MEASURED_LINES = 20
+USUAL_COLUMNS = 80
 
 
 class EventLog:
@@ -81,8 +91,69 @@ def _entries(path):
         yield line, entry
 
 
+class ProgressLine:
+    """Says on standard error how far a stage is: its step, speed, time left, loss, and the newest sheet's path.
+
+    On a terminal one line is rewritten once a second, without the loss and the sheet's folder where it is too narrow.
+    Elsewhere, in a file or a pipe, whole lines follow each other twice a minute. The last one stands at the end.
+
+    Args:
+        stage: name of the stage.
+        steps: of the stage.
+        done: steps of the stage that a resumed run already has.
+        batch_size: images a step.
+        deadline: the time of `time.monotonic` at which the training ends early; infinity: never.
+    """
+
+    def __init__(self, stage, steps, done, batch_size, deadline):
+        self.stage, self.steps, self.step, self.batch_size = stage, steps, done, batch_size
+        self.deadline, self.loss, self.sheet = deadline, math.nan, None
+        self.stream = sys.stderr
+        self.in_place = self.stream.isatty()
+        self.seen, self.due = collections.deque(maxlen=MEASURED_LINES), 0.0
+
+    def advance(self, loss):
+        """Counts a step with its loss, and shows the line where one is due."""
+        self.step, self.loss, now = self.step + 1, loss, time.monotonic()
+        if self.seen and now < self.due:
+            return
+        if self.seen:
+            self._show(now)
+        self.due = now + ((ON_A_TERMINAL if self.in_place else ELSEWHERE) if self.seen else FIRST_LINE)
+        self.seen.append((now, self.step))
+
+    def close(self):
+        """Shows how far the stage is, for good; nothing where it has made no step."""
+        if self.seen:
+            self._show(time.monotonic())
+            if self.in_place:
+                print(file=self.stream, flush=True)
+
+    def _show(self, now):
+        told = [f"{self.stage}: step {self.step:,} of {self.steps:,}", *self._pace(now)]
+        sheet = [f"newest sheet {self.sheet}"] if self.sheet else []
+        line = ", ".join([*told, f"loss {self.loss:.4g}", *sheet])
+        if not self.in_place:
+            print(line, file=self.stream, flush=True)
+            return
+        width = (os.get_terminal_size(self.stream.fileno()).columns or USUAL_COLUMNS) - 1
+        shorter = [", ".join([*told, *sheet]), ", ".join([*told, *([self.sheet.name] if self.sheet else [])])]
+        line = next((each for each in (line, *shorter) if len(each) <= width), shorter[-1][:width])
+        print(f"\r{line:<{width}}", end="", file=self.stream, flush=True)
+
+    def _pace(self, now):
+        """Images a second over the last lines, and how long the rest takes at that; nothing after the first step."""
+        then, step = self.seen[0]
+        if step == self.step:
+            return []
+        speed = (self.step - step) * self.batch_size / max(now - then, 1e-9)
+        left = min((self.steps - self.step) * self.batch_size / speed, self.deadline - now)
+        shown = f"{speed:,.0f}" if speed >= 10 else f"{speed:.2g}"
+        return [f"{shown} images/s", f"{datetime.timedelta(seconds=max(0, round(left)))} left"]
+
+
 class ProgressLog(keras.callbacks.Callback):
-    """Counts images on a progress bar, writes every `log_every`-th step's terms, and stops when the loss is not finite.
+    """Counts steps on a `ProgressLine`, writes every `log_every`-th one's terms, stops where the loss is not finite.
 
     Args:
         stage: name of the stage.
@@ -92,23 +163,21 @@ class ProgressLog(keras.callbacks.Callback):
         done: steps of the stage that a resumed run already has.
         batch_size: images a step.
         log_every: steps from one entry to the next.
+        deadline: see `ProgressLine`.
     """
 
-    def __init__(self, stage, run_dir, events, first_step, last_step, done, batch_size, log_every):
+    def __init__(self, stage, run_dir, events, first_step, last_step, done, batch_size, log_every, deadline):
         super().__init__()
         self.stage, self.events, self.batch_size, self.log_every = stage, events, batch_size, log_every
         self.metrics_path = Path(run_dir) / "metrics.jsonl"
-        self.first_step, self.step, self.last_step = first_step, first_step + done, last_step
-        self.bar = tqdm(
-            total=(last_step - first_step) * batch_size,
-            initial=done * batch_size,
-            desc=stage,
-            unit="img",
-            mininterval=1.0,
-            dynamic_ncols=True,
-        )
+        self.step, self.last_step = first_step + done, last_step
+        self.line = ProgressLine(stage, last_step - first_step, done, batch_size, deadline)
         self.clock, self.clock_step = time.monotonic(), self.step
         self.measured = {}
+
+    def show_sheet(self, path):
+        """Has the line of progress name a new sheet from now on. Args: path: a `pathlib.Path`; None: there is none."""
+        self.line.sheet = path or self.line.sheet
 
     def measure(self, values):
         """Adds {name: float} to the entry of the step that is about to end, which then is written in any case."""
@@ -119,7 +188,7 @@ class ProgressLog(keras.callbacks.Callback):
         values = {name: float(value) for name, value in logs.items()}
         if not math.isfinite(values["loss"]):
             raise UserError(f"stage {self.stage}: the loss is {values['loss']} at step {self.step}; training stopped")
-        self.bar.update(self.batch_size)
+        self.line.advance(values["loss"])
         if self.step % self.log_every == 0 or self.step == self.last_step or self.measured:
             self._write(values | self.measured)
             self.measured = {}
@@ -133,8 +202,6 @@ class ProgressLog(keras.callbacks.Callback):
             file.write(json.dumps({"stage": self.stage, "step": self.step, **values}) + "\n")
         shown = values | self._learning_rate()
         self.events.scalars(self.step, {f"{self.stage}/{name}": value for name, value in shown.items()})
-        steps = f"{self.step - self.first_step:,}/{self.last_step - self.first_step:,}"
-        self.bar.set_postfix(step=steps, loss=f"{values['loss']:.4g}", refresh=False)
 
     def _learning_rate(self):
         """{"learning_rate": that of the next step}, of an optimizer that has one."""
@@ -142,5 +209,5 @@ class ProgressLog(keras.callbacks.Callback):
         return {} if rate is None else {"learning_rate": float(keras.ops.convert_to_numpy(rate))}
 
     def close(self):
-        """Ends the bar's line, so that what is printed next has one of its own."""
-        self.bar.close()
+        """Ends the line of progress, so that what is printed next has one of its own."""
+        self.line.close()

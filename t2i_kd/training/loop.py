@@ -168,9 +168,11 @@ def _followed(plan, done, training, run_dir, folder, groups, draw_samples, measu
     name, first, last = plan.stage.name, plan.first_step, plan.last_step
     cut_metrics(Path(run_dir) / "metrics.jsonl", first + done)
     events = EventLog(Path(run_dir) / "tensorboard", first + done)
-    progress = ProgressLog(name, run_dir, events, first, last, done, training.batch_size, training.log_every)
+    progress = ProgressLog(name, run_dir, events, first, last, done, training.batch_size, training.log_every, deadline)
     checkpoint = _Checkpoints(folder, done, plan.steps, training.checkpoint_every, groups)
-    samples = _Samples(plan, done, training.sample_every, lambda *where: draw_samples(*where, events))
+    samples = _Samples(
+        plan, done, training.sample_every, lambda *where: progress.show_sheet(draw_samples(*where, events))
+    )
     # A step's checkpoint comes after everything else of the step: whoever resumes from it finds its sheet and its logs.
     callbacks = [progress, samples, checkpoint]
     if measure is not None and training.measure_every:
@@ -209,7 +211,7 @@ def train_stage(
         make_batches: function (first_step, last_step) -> `keras.utils.PyDataset`.
         training: `TrainingOptions`.
         run_dir: the run directory.
-        draw_samples: function (stage, step, events) that makes a sample sheet.
+        draw_samples: function (stage, step, events) that makes a sample sheet and returns its path; None: it made none.
         measure: function (trainer, step) -> {name: float} for the logs, every `measure_every` steps; None: none.
         keep_best: called where what is measured is better than ever in the stage, by `measuring.criterion`, while the
             weights are the averages.

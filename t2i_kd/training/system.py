@@ -267,7 +267,11 @@ class System:
         return {name: keras.ops.convert_to_numpy(generated[name]) for name in image_outputs(self.network)}
 
     def draw_samples(self, run_dir, stage, step, events):
-        """Writes the sheet of fixed held-out items to `samples/` and TensorBoard, one for each image output."""
+        """Writes the sheet of fixed held-out items to `samples/` and TensorBoard, one for each image output.
+
+        Returns:
+            The path of the finished image's, a `pathlib.Path`; None where a system makes none.
+        """
         items = self.sheet_items()
         folder = Path(run_dir) / "samples"
         folder.mkdir(parents=True, exist_ok=True)
@@ -277,6 +281,7 @@ class System:
             ending = output.removeprefix("image")
             write_file_atomically(folder / f"{stage.name}-{step:08d}{ending}.png", png)
             events.picture(step, f"samples{ending}", *sheet.size, png)
+        return folder / f"{stage.name}-{step:08d}.png"
 
     # A function (trainer, step) -> {name: float} of what a run measures of itself while it trains; None: nothing.
     measure = None

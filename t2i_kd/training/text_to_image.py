@@ -228,8 +228,9 @@ class TextToImageSystem(System):
 
     def draw_samples(self, run_dir, stage, step, events):
         # A DS-SJE stage trains the text encoder: what an untrained generator draws says nothing of it.
-        if stage.objective != JOINT_EMBEDDING:
-            super().draw_samples(run_dir, stage, step, events)
+        if stage.objective == JOINT_EMBEDDING:
+            return None
+        return super().draw_samples(run_dir, stage, step, events)
 
     def kept_items(self):
         return evenly(self.dataset.all_captions, KEPT_ITEMS)

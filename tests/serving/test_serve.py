@@ -25,6 +25,10 @@ def taken():
     ("flags", "message"),
     [
         ({"model_name": "a/b"}, "--model_name: 'a/b'"),
+        (
+            {"model_base_path": ""},
+            "--model_base_path: missing; give the folder that holds the version folders, or as --",
+        ),
         ({"model_base_path": "/nowhere/at/all"}, "--model_base_path: the folder /nowhere/at/all does not exist"),
         pytest.param(
             {"model_base_path": str(SHAPES)},

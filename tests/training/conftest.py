@@ -90,8 +90,9 @@ def train_line(tmp_path):
         seen, finished = [], []
 
         def draw_samples(stage, step, events):
-            draw(step)
+            sheet = draw(step)
             seen.append((stage.name, step, trainer.network.get_weights()[0]))
+            return sheet
 
         every_step = {"checkpoint_every": 1, "sample_every": 1, "log_every": 1}
         options = TrainingOptions(**{"batch_size": BATCH} | every_step | training)

@@ -1,7 +1,15 @@
 """What a run writes while it trains, read by others."""
 
+import fcntl
 import io
 import json
+import math
+import os
+import re
+import struct
+import sys
+import termios
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -9,7 +17,8 @@ from PIL import Image
 from tensorboard.backend.event_processing.event_accumulator import IMAGES, SCALARS, EventAccumulator
 
 from t2i_kd.imaging import encode_png
-from t2i_kd.training.logs import EventLog, cut_metrics
+from t2i_kd.training import logs
+from t2i_kd.training.logs import EventLog, ProgressLine, cut_metrics
 
 
 def entry(step):
@@ -86,8 +95,117 @@ def test_every_term_is_written_every_so_many_steps(train_line):
     assert shown == [(line["step"], pytest.approx(line["loss"])) for line in lines]
 
 
-def test_the_bar_shows_speed_and_time_left(train_line, capfd):
-    train_line(steps=4)
-    bar = capfd.readouterr().err
-    assert "line: 100%" in bar and "16/16" in bar and "img/s" in bar and "<00:00" in bar
-    assert bar.endswith("\n")
+class Clock:
+    """A clock that stands still until it is told."""
+
+    def __init__(self):
+        self.now = 100.0
+
+    def monotonic(self):
+        return self.now
+
+
+@pytest.fixture
+def clock(monkeypatch):
+    clock = Clock()
+    monkeypatch.setattr(logs, "time", clock)
+    return clock
+
+
+def train_by(clock, line, seconds, losses):
+    """Steps of a stage that each take so many seconds."""
+    for loss in losses:
+        clock.now += seconds
+        line.advance(loss)
+
+
+def test_elsewhere_than_on_a_terminal_lines_are_whole_and_seldom(clock, capsys):
+    """Of 4 images a step, 4 steps a second once the first has compiled."""
+    line = ProgressLine("stage1", 2000, 0, 4, math.inf)
+    clock.now += 60
+    line.advance(9.0)
+    assert capsys.readouterr().err == ""
+    train_by(clock, line, 0.25, [0.5] * 20)
+    assert capsys.readouterr().err == "stage1: step 9 of 2,000, 16 images/s, 0:08:18 left, loss 0.5\n"
+    line.sheet = Path("runs/mine/samples/stage1-00000001.png")
+    train_by(clock, line, 0.25, [0.25] * 1979)
+    line.close()
+    told = capsys.readouterr().err
+    assert "\r" not in told and told.endswith("\n")
+    lines = told.splitlines()
+    # In 498 seconds, and at the end.
+    assert len(lines) == 17
+    assert lines[0] == (
+        "stage1: step 129 of 2,000, 16 images/s, 0:07:48 left, loss 0.25, "
+        "newest sheet runs/mine/samples/stage1-00000001.png"
+    )
+    assert lines[-1].startswith("stage1: step 2,000 of 2,000, 16 images/s, 0:00:00 left, loss 0.25, newest sheet ")
+
+
+def test_the_time_left_is_that_to_the_deadline_and_follows_the_speed(clock, capsys):
+    line = ProgressLine("gan", 1_000_000, 500, 16, clock.now + 3600)
+    train_by(clock, line, 10, [1.0, 1.0])
+    assert capsys.readouterr().err == "gan: step 502 of 1,000,000, 1.6 images/s, 0:59:40 left, loss 1\n"
+    # After some lines the first, slow ones count no more.
+    train_by(clock, line, 0.5, [1.0] * 3000)
+    line.close()
+    last = capsys.readouterr().err.splitlines()[-1]
+    assert last == "gan: step 3,502 of 1,000,000, 32 images/s, 0:34:40 left, loss 1"
+    clock.now += 3600
+    line.close()
+    assert " 0:00:00 left, " in capsys.readouterr().err
+
+
+def test_a_stage_of_one_step_or_of_none_has_no_speed(clock, capsys):
+    ProgressLine("one", 1, 0, 4, math.inf).close()
+    assert capsys.readouterr().err == ""
+    line = ProgressLine("one", 1, 0, 4, math.inf)
+    line.advance(2.0)
+    line.close()
+    assert capsys.readouterr().err == "one: step 1 of 1, loss 2\n"
+
+
+@pytest.mark.parametrize(
+    ("columns", "shown"),
+    [
+        (120, "stage1: step 3 of 2,000, 4 images/s, 0:33:17 left, loss 0.25, newest sheet runs/mine/samples/a-01.png"),
+        (95, "stage1: step 3 of 2,000, 4 images/s, 0:33:17 left, newest sheet runs/mine/samples/a-01.png"),
+        (80, "stage1: step 3 of 2,000, 4 images/s, 0:33:17 left, a-01.png"),
+        (30, "stage1: step 3 of 2,000, 4 im"),
+        (0, "stage1: step 3 of 2,000, 4 images/s, 0:33:17 left, a-01.png"),
+    ],
+)
+def test_on_a_terminal_one_line_is_rewritten(clock, monkeypatch, columns, shown):
+    reader, writer = os.openpty()
+    fcntl.ioctl(writer, termios.TIOCSWINSZ, struct.pack("HHHH", 24, columns, 0, 0))
+    with open(reader, "rb", buffering=0) as terminal, open(writer, "w") as stream:
+        monkeypatch.setattr(sys, "stderr", stream)
+        line = ProgressLine("stage1", 2000, 0, 4, math.inf)
+        line.sheet = Path("runs/mine/samples/a-01.png")
+        # One line soon after the first step, the next a second later.
+        train_by(clock, line, 2, [0.5, 0.5])
+        train_by(clock, line, 0.5, [0.5])
+        assert len(terminal.read(4096).decode().split("\r")) == 2
+        line = ProgressLine("stage1", 2000, 0, 4, math.inf)
+        line.sheet = Path("runs/mine/samples/a-01.png")
+        train_by(clock, line, 1, [0.5, 0.25, 0.25])
+        line.close()
+        # What a terminal makes of a line's end is "\r\n".
+        _, *rewritten, end = terminal.read(4096).decode().split("\r")
+    assert len(rewritten) == 2 and end == "\n"
+    assert {len(each) for each in rewritten} == {(columns or 80) - 1}
+    assert rewritten[-1].rstrip() == shown
+
+
+def test_a_stage_ends_with_its_newest_sheet(train_line, capsys):
+    """Which is drawn in the last step, after its loss is known."""
+    train_line(steps=4, sample_every=2, draw=lambda step: Path(f"samples/line-{step}.png"))
+    (line,) = capsys.readouterr().err.splitlines()
+    assert re.fullmatch(
+        r"line: step 4 of 4, [\d.,]+ images/s, 0:00:00 left, loss [\d.e+]+, newest sheet samples/line-4\.png", line
+    )
+
+
+def test_a_stage_that_ends_early_says_where(train_line, capsys):
+    train_line(steps=4, deadline=0.0)
+    assert capsys.readouterr().err.startswith("line: step 1 of 4, loss ")
