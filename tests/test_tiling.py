@@ -54,4 +54,5 @@ def test_what_changes_from_tile_to_tile_changes_smoothly():
     row = generate_tiled(Statistics(ImageCondition(32), 32), picture, overlap=0.5)[16, :, 0].astype(int)
     assert (row[0], row[-1]) == (0, 240)
     # Half of the 16 pixels in common lie between one tile's mean and the next one's.
-    assert 0 <= np.diff(row).min() and np.diff(row).max() <= 240 / 8
+    assert np.diff(row).min() >= 0
+    assert np.diff(row).max() <= 240 / 8
