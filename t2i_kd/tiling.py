@@ -41,7 +41,7 @@ def generate_tiled(runner, picture, seed=0, overlap=OVERLAP):
     height, width = picture.shape[:2]
     padding = [(0, max(side, -(-length // GRID) * GRID) - length) for length in (height, width)]
     whole = np.pad(picture, (*padding, (0, 0)), "symmetric")
-    common = round(overlap * side)
+    common = min(round(overlap * side), side - 1)
     (tops, row_weights), (lefts, column_weights) = (_tiles(length, side, common) for length in whole.shape[:2])
     image = np.empty_like(whole)
     # The rows that later tiles add to.

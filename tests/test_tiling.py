@@ -14,6 +14,15 @@ from tests.exporting.tiny_student import make_photos
 @pytest.mark.parametrize("overlap", [0, 0.03, 0.1, 0.25, 0.5, 0.75])
 @pytest.mark.parametrize("side", [12, 32])
 def test_every_pixel_is_blended_with_weights_of_sum_1(size, overlap, side):
+    expect_the_picture(size, overlap, side)
+
+
+@pytest.mark.parametrize("side", [1, 2, 3])
+def test_the_smallest_tiles_go_on(side):
+    expect_the_picture((9, 5), 0.75, side)
+
+
+def expect_the_picture(size, overlap, side):
     picture = np.random.default_rng(0).integers(0, 256, (*size, 3), np.uint8)
     found = generate_tiled(IdentityRunner(ImageCondition(side), side), picture, overlap=overlap)
     np.testing.assert_array_equal(found, picture)
