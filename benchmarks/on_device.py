@@ -132,7 +132,7 @@ def rows(found, manifest, metric, accuracies=None):
     lines = []
     for kind, values in found.items():
         off = difference(expected, values["pictures"])
-        line = {"artifact": NAMES[kind], "MB": f"{manifest['artifacts'][kind]['size'] / 1e6:.1f}"}
+        line = {"artifact": NAMES[kind], "MB": f"{manifest['artifacts'][kind]['size'] / 1e6:.2f}"}
         for count, milliseconds in values["milliseconds"].items():
             line[f"ms, {count} thread{'s' * (count > 1)}"] = f"{milliseconds:.2f}"
         line |= {"MB for the model": f"{values['growth']:.0f}", "MB at most": f"{values['peak']:.0f}"}

@@ -73,8 +73,8 @@ def test_the_table_compares_with_the_saved_model():
         "| artifact | MB | ms, 1 thread | ms, 2 threads | MB for the model | MB at most "
         "| mean difference /255 | largest | accuracy |",
         "| --- | --- | --- | --- | --- | --- | --- | --- | --- |",
-        "| SavedModel | 2.0 | 4.50 | 3.00 | 12 | 90 | 0.000 | 0 | 1 |",
-        "| ONNX | 1.5 | 4.50 | 3.00 | 12 | 90 | 1.000 | 96 | 0.5 |",
+        "| SavedModel | 2.00 | 4.50 | 3.00 | 12 | 90 | 0.000 | 0 | 1 |",
+        "| ONNX | 1.50 | 4.50 | 3.00 | 12 | 90 | 1.000 | 96 | 0.5 |",
     ]
 
 
