@@ -1,10 +1,10 @@
 """One student in a process of its own, timed when it is asked: what the benchmarks of latency and memory start.
 
-    python -m benchmarks.picture_worker --model=PATH --captions=FILE --pictures=FILE.npy [--runtime=xla] [--threads=1]
+    python -m benchmarks.picture_worker --model=PATH --items=FILE --pictures=FILE.npy [--runtime=xla] [--threads=1]
 
-It opens the model, draws the captions, writes their pictures as uint8 and one line of JSON with its memory,
-and then, for every line with a number that it reads, draws the first caption so many times, one picture a call, and
-answers with the seconds of each as JSON.
+It opens the model, draws the items, writes their pictures as uint8 and one line of JSON with its memory, and then, for
+every line with a number that it reads, draws the first item so many times, one picture a call, and answers with the
+seconds of each as JSON.
 """
 
 import contextlib
@@ -32,7 +32,7 @@ def define_flags():
     flags.DEFINE_string("model", "", "a version folder, a .tflite or an .onnx; for the other runtimes a run directory")
     flags.DEFINE_enum("runtime", "artifact", RUNTIMES, "artifact: the file's own; xla: the run's Keras network in XLA")
     flags.DEFINE_integer("threads", 1, "that may work on one picture", 1)
-    flags.DEFINE_string("captions", "", "file of captions, one a line")
+    flags.DEFINE_string("items", "", "file of captions, one a line, or a .npy of images, uint8 [n, height, width, 3]")
     flags.DEFINE_string("pictures", "", "the .npy to write")
     flags.DEFINE_boolean("real_time", False, "time at real-time priority, on a machine that others use; Linux, root")
 
@@ -47,22 +47,23 @@ def memory(field):
 
 
 def open_artifact(path, threads):
-    """A function from one caption to float32 or uint8 [1, height, width, 3], the whole way from the text."""
+    """A function from one item to float32 or uint8 [1, height, width, 3], the whole way from the text or pixels."""
     from t2i_kd.loading import load_artifact
 
     runner = load_artifact(path, threads)
     if not Path(path).is_dir():
-        return lambda caption: runner.generate([caption], [0])
+        return lambda item: runner.generate([item], [0])
     import tensorflow as tf
 
-    pixels = runner.loaded.signatures["pixels"]
-    seed = tf.constant([0], tf.int64)
-    # Not the runner's own call, which draws a lone caption twice for the sake of equal bytes.
-    return lambda caption: pixels(text=tf.constant([caption.encode()]), seed=seed)["image"].numpy()
+    condition, pixels = runner.condition, runner.loaded.signatures["pixels"]
+    seeded = "seed" in pixels.structured_input_signature[1]
+    rest = {"seed": tf.constant([0], tf.int64)} if seeded else {}
+    # Not the runner's own call, which draws a lone item twice for the sake of equal bytes.
+    return lambda item: pixels(**{condition.core: tf.constant(condition.core_values([item]))}, **rest)["image"].numpy()
 
 
 def open_run(path, runtime, threads):
-    """The same of a run directory's student, in XLA or in PyTorch."""
+    """The same of the student of captions in a run directory, in XLA or in PyTorch."""
     import tensorflow as tf
 
     tf.config.threading.set_intra_op_parallelism_threads(threads)
@@ -108,12 +109,17 @@ def real_time_priority():
         schedule(os.SCHED_OTHER, 0)
 
 
-def seconds(draw, caption, count):
+def read_items(path):
+    """The items of `--items`: a list of strings, or an array of images."""
+    return np.load(path) if path.endswith(".npy") else Path(path).read_text("utf-8").splitlines()
+
+
+def seconds(draw, item, count):
     """The seconds of each of `count` pictures."""
     times = []
     for _ in range(count):
         began = time.perf_counter()
-        draw(caption)
+        draw(item)
         times.append(time.perf_counter() - began)
     return times
 
@@ -121,7 +127,7 @@ def seconds(draw, caption, count):
 def main():
     """Runs the command."""
     values = flags.FLAGS
-    captions = Path(values.captions).read_text("utf-8").splitlines()
+    items = read_items(values.items)
     artifact = values.runtime == "artifact"
     importlib.import_module(MODULES[Path(values.model).suffix if artifact else ""])
     before = memory("VmRSS")
@@ -129,13 +135,13 @@ def main():
         draw = open_artifact(values.model, values.threads)
     else:
         draw = open_run(values.model, values.runtime, values.threads)
-    seconds(draw, captions[0], WARM_UP)
+    seconds(draw, items[0], WARM_UP)
     peak = memory("VmHWM")
-    np.save(values.pictures, np.concatenate([to_uint8(draw(caption)) for caption in captions]))
+    np.save(values.pictures, np.concatenate([to_uint8(draw(item)) for item in items]))
     print(json.dumps({"peak": peak, "growth": peak - before}), flush=True)
     for line in sys.stdin:
         with real_time_priority() if values.real_time else contextlib.nullcontext():
-            print(json.dumps(seconds(draw, captions[0], int(line))), flush=True)
+            print(json.dumps(seconds(draw, items[0], int(line))), flush=True)
 
 
 if __name__ == "__main__":

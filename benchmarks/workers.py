@@ -16,24 +16,29 @@ TURN = 5
 
 
 class Worker:
-    """A process that has opened one model and drawn the captions.
+    """A process that has opened one model and drawn the items.
 
     Args:
         model, runtime, threads: see `picture_worker`'s flags.
-        captions: at least one string; the first is the one that is timed.
+        items: captions, or an array of images uint8 [n, height, width, 3]; the first is the one that is timed.
         folder: for files; one worker at a time must use a name.
         name: of its files.
         real_time: see `picture_worker`'s flag.
 
     Attributes:
-        pictures: uint8 [captions, height, width, 3].
+        pictures: uint8 [items, height, width, 3].
         peak, growth: memory in MB: the most it had, and how much of that is the model's, the runtime being imported.
     """
 
-    def __init__(self, model, captions, folder, name, runtime="artifact", threads=1, real_time=False):
-        texts, pictures = Path(folder) / f"{name}.txt", Path(folder) / f"{name}.npy"
-        texts.write_text("\n".join(captions) + "\n", "utf-8")
-        options = {"model": model, "runtime": runtime, "threads": threads, "captions": texts, "pictures": pictures}
+    def __init__(self, model, items, folder, name, runtime="artifact", threads=1, real_time=False):
+        pictures = Path(folder) / f"{name}.npy"
+        if isinstance(items, np.ndarray):
+            asked = Path(folder) / f"{name}_items.npy"
+            np.save(asked, items)
+        else:
+            asked = Path(folder) / f"{name}.txt"
+            asked.write_text("\n".join(items) + "\n", "utf-8")
+        options = {"model": model, "runtime": runtime, "threads": threads, "items": asked, "pictures": pictures}
         command = [sys.executable, "-m", "benchmarks.picture_worker", f"--real_time={str(real_time).lower()}"]
         command += [f"--{key}={value}" for key, value in options.items()]
         quiet = {**os.environ, "TF_CPP_MIN_LOG_LEVEL": "3"}

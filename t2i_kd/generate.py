@@ -1,14 +1,15 @@
 """Generates images: `python -m t2i_kd.generate --model=PATH --caption="a small red circle" --out=FILE.png`.
 
-One item gives the image itself, several give a captioned grid; of images, each beside what is made of it. The same
-caption or image and the same seed give the same image from every artifact of a model.
+One item gives the image itself, several give a captioned grid; of images, each beside what is made of it. A model reads
+images of one size: others are resized to it, or translated in tiles with `--large_images=tile`. The same caption or
+image and the same seed give the same image from every artifact of a model.
 """
 
+import functools
 import math
 import sys
 from pathlib import Path
 
-import numpy as np
 from absl import flags
 
 from t2i_kd import api, commands
@@ -16,7 +17,10 @@ from t2i_kd.errors import UserError
 from t2i_kd.files import LARGEST_PICTURE, read_bytes
 from t2i_kd.imaging import captioned_grid, encode_png, to_uint8, write_file_atomically
 from t2i_kd.shipped import model_path
+from t2i_kd.tiling import OVERLAP, check_tiles, generate_tiled
 
+# Of all images on a sheet, in pixels.
+LARGEST_GRID = 100_000_000
 SEEDS = range(-(2**63), 2**63)
 DESCRIPTION = "Generates the images of captions, or of images, with a trained or exported model, and writes one PNG."
 
@@ -39,12 +43,24 @@ def _define():
         [],
         "The file of an image to translate, for a model of images. Several give a grid, each beside its result.",
     )
+    flags.DEFINE_enum(
+        "large_images",
+        "resize",
+        ["resize", "tile"],
+        "What becomes of an image of another size than the model reads: its centred square is resized, or it keeps its "
+        "size and is translated in tiles that overlap, which a model with instance norms may tint each for itself.",
+    )
+    flags.DEFINE_float(
+        "tile_overlap",
+        OVERLAP,
+        "The share of a tile's side that it has in common with its neighbour, 0 to 0.75, for --large_images=tile.",
+    )
     flags.DEFINE_integer("seed", 0, "The seed of the noise, where the model takes some: an integer of 64 bits.")
     flags.DEFINE_string("out", "", "The PNG to write.")
     commands.define_hub_handle()
 
 
-def write_images(model, captions, images, seed, out):
+def write_images(model, captions, images, seed, out, large_images="resize", tile_overlap=OVERLAP):
     """Writes the images of captions or of images into one PNG.
 
     Args:
@@ -53,6 +69,8 @@ def write_images(model, captions, images, seed, out):
         images: paths of pictures, for a model of images.
         seed: an integer of 64 bits, the same for every item.
         out: path of the PNG, in a folder that exists.
+        large_images: `resize`, or `tile` for images that keep their sizes; see `t2i_kd.tiling`.
+        tile_overlap: the share of a tile that its neighbour has too.
 
     Raises:
         UserError: naming the flag or file that is wrong; `out` is then as it was.
@@ -76,8 +94,14 @@ def write_images(model, captions, images, seed, out):
     _check_images(runner.condition, images, given["image"])
     _tell_unread(runner.condition, items)
     labels = items if kind == "caption" else [Path(path).name for path in images]
+    make = _png
+    if large_images == "tile":
+        if kind != "image":
+            raise UserError(f"--large_images: {model} reads {kind}s")
+        check_tiles(runner, tile_overlap)
+        make = functools.partial(_tiled_png, overlap=tile_overlap)
     try:
-        png = _png(runner, items, labels, seed)
+        png = make(runner, items, labels, seed)
         write_file_atomically(out, png)
     except UserError as error:
         raise UserError(f"--{kind}: {error}") from None
@@ -93,10 +117,25 @@ def _png(runner, items, labels, seed):
         return encode_png(captioned_grid(images, labels))
     from t2i_kd.conditions.image import SOURCE, ImageCondition
 
-    before = to_uint8(ImageCondition(runner.resolution).arrays(items)[SOURCE])
-    both = np.stack([before, images], axis=1).reshape(-1, *images.shape[1:])
+    return _before_and_after(to_uint8(ImageCondition(runner.resolution).arrays(items)[SOURCE]), images, labels)
+
+
+def _tiled_png(runner, items, labels, seed, overlap):
+    pictures = [runner.condition.pixels(item) for item in items]
+    if len(items) == 1:
+        return encode_png(generate_tiled(runner, pictures[0], seed, overlap))
+    height, width = (max(picture.shape[axis] for picture in pictures) for axis in (0, 1))
+    if 2 * len(items) * height * width > LARGEST_GRID:
+        raise UserError(
+            f"a grid of {2 * len(items)} images of up to {width} x {height} pixels is too large; give fewer"
+        )
+    return _before_and_after(pictures, [generate_tiled(runner, each, seed, overlap) for each in pictures], labels)
+
+
+def _before_and_after(before, after, labels):
+    both = [image for pair in zip(before, after, strict=True) for image in pair]
     # An even number of columns keeps what belongs together in one row.
-    columns = 2 * math.ceil(math.sqrt(len(items) / 2))
+    columns = 2 * math.ceil(math.sqrt(len(labels) / 2))
     return encode_png(captioned_grid(both, [text for label in labels for text in (label, "")], columns))
 
 
@@ -154,7 +193,11 @@ def main():
         raise UserError("--caption: missing; say what to generate, or give --image for a model of images")
     if values.model and model_path(values.model).is_dir():
         commands.load_backend()
-    write_images(values.model, values.caption, values.image, values.seed, values.out)
+    write_images(
+        *(values.model, values.caption, values.image, values.seed, values.out),
+        values.large_images,
+        values.tile_overlap,
+    )
     print(values.out)
 
 

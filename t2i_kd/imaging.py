@@ -11,7 +11,7 @@ from PIL import Image, ImageDraw, ImageFont
 
 # Half of the 0-255 range: what one unit of a centred picture stands for.
 HALF_RANGE = 127.5
-# A picture on a sheet is enlarged by a whole factor until it is at least this wide.
+# A picture on a sheet is enlarged by a whole factor until its longer side has at least this many pixels.
 SMALLEST_CELL = 128
 FONT_SIZE = 13
 MARGIN = 8
@@ -70,11 +70,12 @@ def captioned_grid(images, captions, columns=0):
     """A sheet of pictures, row by row, each with its caption wrapped beneath it.
 
     Pictures under 128 pixels are enlarged by a whole factor, each pixel a square, so that nothing is smoothed away.
+    Every column is as wide as the widest picture, a row as high as its highest.
     A caption is cut with an ellipsis after 4 lines. Pillow's own font knows ASCII: accents are dropped, and a
     character of another script becomes a box.
 
     Args:
-        images: [n, height, width, 3] RGB in 0-255, uint8 or float (see `to_uint8`), n at least 1.
+        images: n pictures, RGB [height, width, 3] in 0-255 each, uint8 or float (see `to_uint8`), n at least 1.
         captions: n strings.
         columns: pictures in a row; 0: about as many as there are rows.
 
@@ -84,29 +85,36 @@ def captioned_grid(images, captions, columns=0):
     Raises:
         ValueError: when there is no picture, or not one caption for each.
     """
-    images = to_uint8(images)
-    if images.ndim != 4 or len(images) == 0 or len(images) != len(captions):
-        raise ValueError(f"{len(captions)} captions for images of shape {images.shape}")
+    images = [to_uint8(image) for image in images]
+    if not images or len(images) != len(captions) or any(image.ndim != 3 for image in images):
+        raise ValueError(
+            f"{len(captions)} captions for {len(images)} images of shapes {[each.shape for each in images]}"
+        )
     columns = min(columns or math.ceil(math.sqrt(len(images))), len(images))
-    height, width = (side * _enlargement(images.shape[2]) for side in images.shape[1:3])
+    pictures = [_enlarged(Image.fromarray(image)) for image in images]
+    width = max(SMALLEST_CELL, *(picture.width for picture in pictures))
     font = ImageFont.load_default(FONT_SIZE)
     line_height = math.ceil(FONT_SIZE * 1.35)
     texts = [_wrap(caption, font, width) for caption in captions]
-    rows = [texts[start : start + columns] for start in range(0, len(texts), columns)]
-    row_heights = [height + line_height * max(map(len, row)) + 2 * MARGIN for row in rows]
+    rows = [slice(start, start + columns) for start in range(0, len(texts), columns)]
+    heights = [max(picture.height for picture in pictures[row]) for row in rows]
+    row_heights = [
+        height + line_height * max(map(len, texts[row])) + 2 * MARGIN for height, row in zip(heights, rows, strict=True)
+    ]
     sheet = Image.new("RGB", (MARGIN + columns * (width + MARGIN), MARGIN + sum(row_heights)), PAPER)
     draw = ImageDraw.Draw(sheet)
-    for index, (image, lines) in enumerate(zip(images, texts, strict=True)):
+    for index, (picture, lines) in enumerate(zip(pictures, texts, strict=True)):
         row, column = divmod(index, columns)
         left, top = MARGIN + column * (width + MARGIN), MARGIN + sum(row_heights[:row])
-        sheet.paste(Image.fromarray(image).resize((width, height), Image.Resampling.NEAREST), (left, top))
+        sheet.paste(picture, (left, top))
         for number, line in enumerate(lines):
-            draw.text((left, top + height + MARGIN // 2 + number * line_height), line, INK, font)
+            draw.text((left, top + heights[row] + MARGIN // 2 + number * line_height), line, INK, font)
     return sheet
 
 
-def _enlargement(width):
-    return max(1, math.ceil(SMALLEST_CELL / width))
+def _enlarged(picture):
+    factor = max(1, math.ceil(SMALLEST_CELL / max(picture.size)))
+    return picture.resize((factor * picture.width, factor * picture.height), Image.Resampling.NEAREST)
 
 
 def _wrap(caption, font, width):

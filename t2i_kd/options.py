@@ -29,8 +29,8 @@ class DataOptions:
     dataset: str = option(
         "captioned_shapes",
         "The data set: captioned_shapes, image_folder, cub200, oxford_flowers102, noto_emoji, shards (of any of them, "
-        "written by python -m t2i_kd.prepare), for srpkd also paired_folder and unpaired_folder, or a module of your "
-        "own on Python's path, as in my_package.my_data.",
+        "written by python -m t2i_kd.prepare), for srpkd also paired_folder, unpaired_folder and cycle_gan/horse2zebra "
+        "or another of CycleGAN's own, or a module of your own on Python's path, as in my_package.my_data.",
     )
     data_dir: str = option("", "The folder or .zip of the data set, where it needs one.", free=True)
     resolution: int = option(

@@ -6,13 +6,14 @@ from pathlib import Path
 from absl import flags
 
 from t2i_kd import commands
+from t2i_kd.data import cycle_gan
 from t2i_kd.data.catalogue import DATASETS, SPLITS
 from t2i_kd.errors import UserError
 from t2i_kd.locking import LOCK, only_process
 
 FLAGS = flags.FLAGS
 # Data sets that are shards already, or not of captioned images.
-NOT_PREPARED = ("shards", "paired_folder", "unpaired_folder")
+NOT_PREPARED = ("shards", "paired_folder", "unpaired_folder", *cycle_gan.SETS)
 DESCRIPTION = (
     "Writes a data set of captioned images as ArrayRecord shards, its images at the training's size, by an Apache Beam "
     "pipeline. A training reads them with --dataset=shards --data_dir=OUT. The same command goes on with one that was "

@@ -38,6 +38,7 @@ MAY_KNOW = {
     "student": {"conditions", "errors", "imaging", "registered_layers", "weight_files"},
     "registered_layers": {"srpkd", "teachers", "text", "training"},
     "runners": {"errors", "imaging", "noise", "quiet"},
+    "tiling": {"errors", "imaging"},
     "teachers": {"checksums", "errors", "files", "imaging", "plugins", "quiet", "student", "text", "weight_files"},
     "metrics": {
         "checksums",

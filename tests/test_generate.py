@@ -11,7 +11,7 @@ from t2i_kd.conditions.caption import CaptionCondition
 from t2i_kd.conditions.image import ImageCondition
 from t2i_kd.errors import UserError
 from t2i_kd.imaging import encode_png
-from t2i_kd.runners import Runner
+from t2i_kd.runners import IdentityRunner, Runner
 from t2i_kd.text.front_end import TokenFrontEnd
 from t2i_kd.text.tokenizer import Tokenizer
 
@@ -102,6 +102,50 @@ def test_images_give_one_image_or_a_grid_with_their_names(grey_translation, phot
     np.testing.assert_array_equal(np.asarray(Image.open(photos / "one.png")), np.full((32, 32, 3), 7))
     generate.write_images("model", [], paths, 7, photos / "two.png")
     assert (np.asarray(Image.open(photos / "two.png")) == 7).all(-1).sum() >= 2 * 128 * 128
+
+
+def test_large_images_keep_their_sizes_in_tiles(photos, monkeypatch):
+    monkeypatch.setattr(generate.api, "load", lambda path: IdentityRunner(ImageCondition(16), 16))
+    rng = np.random.default_rng(0)
+    pictures = {"small.png": rng.integers(0, 200, (11, 30, 3), np.uint8)}
+    pictures["large.png"] = rng.integers(0, 200, (150, 201, 3), np.uint8)
+    paths = []
+    for name, picture in pictures.items():
+        paths.append(str(photos / name))
+        (photos / name).write_bytes(encode_png(picture))
+        generate.write_images("model", [], paths[-1:], 0, photos / "out.png", "tile")
+        np.testing.assert_array_equal(np.asarray(Image.open(photos / "out.png")), picture)
+    generate.write_images("model", [], paths, 0, photos / "out.png", "tile")
+    sheet = np.asarray(Image.open(photos / "out.png"))
+    # Before and after beside each other, the small one enlarged five times.
+    small, large = np.repeat(np.repeat(pictures["small.png"], 5, 0), 5, 1), pictures["large.png"]
+    for left in (8, 8 + 201 + 8):
+        np.testing.assert_array_equal(sheet[8 : 8 + 55, left : left + 150], small)
+        top = sheet.shape[0] - 150 - 16
+        found = [row for row in range(top - 40, top + 1) if (sheet[row : row + 150, left : left + 201] == large).all()]
+        assert len(found) == 1
+    monkeypatch.setattr(generate, "LARGEST_GRID", 4 * 150 * 201 - 1)
+    with pytest.raises(UserError, match="--image: a grid of 4 images of up to 201 x 150 pixels is too large"):
+        generate.write_images("model", [], paths, 0, photos / "new.png", "tile")
+    assert not (photos / "new.png").exists()
+
+
+@pytest.mark.parametrize(
+    ("model", "options", "message"),
+    [
+        (Grey(), {}, "--large_images: model reads captions"),
+        (Grey(ImageCondition(16)), {}, "--large_images: tiles need a model .* not at 32 pixels of 16"),
+        (IdentityRunner(ImageCondition(16), 16), {"tile_overlap": 0.8}, "--tile_overlap: 0.8 is not in 0 to 0.75"),
+        (IdentityRunner(ImageCondition(16), 16), {"tile_overlap": float("nan")}, "--tile_overlap: nan is not"),
+    ],
+    ids=["captions", "sides", "overlap", "nan"],
+)
+def test_what_cannot_be_tiled_is_told(model, options, message, photos, monkeypatch):
+    monkeypatch.setattr(generate.api, "load", lambda path: model)
+    asked = (["red"], []) if model.condition.kind == "caption" else ([], [str(photos / "a.png")])
+    with pytest.raises(UserError, match=message):
+        generate.write_images("model", *asked, 0, photos / "out.png", "tile", **options)
+    assert not (photos / "out.png").exists()
 
 
 @pytest.mark.parametrize(

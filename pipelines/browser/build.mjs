@@ -19,19 +19,22 @@ const RUNTIME = join(HERE, "node_modules", "onnxruntime-web", "dist");
 const TYPED_IN = process.env.INIT_CWD ?? process.cwd();
 
 const FILES = [
-  ...["index.html", "gallery.css", "gallery.js"].map((name) => [join(SHARED, name), name]),
-  ...["main.js", "student.js", "manifest.js", "tokenizer.js", "noise.js"].map((name) => [join(HERE, name), name]),
+  ...["index.html", "gallery.css", "gallery.js", "camera.js"].map((name) => [join(SHARED, name), name]),
+  ...["main.js", "student.js", "manifest.js", "tokenizer.js", "resizing.js", "noise.js"].map((name) => [
+    join(HERE, name),
+    name,
+  ]),
   ...["ort.wasm.bundle.min.mjs", "ort-wasm-simd-threaded.wasm"].map((name) => [join(RUNTIME, name), `ort/${name}`]),
 ];
 
 function build(version, out) {
   const extra = join(version, "assets.extra");
-  const model = ["manifest.json", "vocabulary.txt", "student.onnx"].map((name) => [join(extra, name), `model/${name}`]);
-  const manifestPath = model[0][0];
+  const manifestPath = join(extra, "manifest.json");
   requireFile(manifestPath);
-  const manifest = readManifest(manifestPath);
+  const { files } = readManifest(manifestPath);
+  const model = ["manifest.json", ...Object.keys(files)].map((name) => [join(extra, name), `model/${name}`]);
   for (const [path] of [...FILES, ...model]) requireFile(path);
-  for (const [path] of model.slice(1)) requireIntact(path, manifest.files[path.split(/[\\/]/).pop()]);
+  for (const [path] of model.slice(1)) requireIntact(path, files[path.split(/[\\/]/).pop()]);
   if (existsSync(out) && !existsSync(join(out, "model", "manifest.json"))) {
     throw new Error(`${out}: is there already and is no page that was built; remove it or name another folder`);
   }

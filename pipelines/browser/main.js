@@ -3,14 +3,44 @@
 import { start } from "./gallery.js";
 import { loadStudent } from "./student.js";
 
+// As everywhere in the project.
+const MAX_PIXELS = 50_000_000;
+
 async function open() {
-  const student = await loadStudent("model/");
+  const student = await loadStudent("model/"), { side, resolution } = student;
   return {
     name: student.name,
-    about: `Pictures of ${student.resolution} × ${student.resolution} pixels, generated in this browser.`,
+    about: side
+      ? `Images are read at ${side} × ${side} pixels and answered at ${resolution} × ${resolution}, in this browser.`
+      : `Pictures of ${resolution} × ${resolution} pixels, generated in this browser.`,
     takesNoise: student.noiseDim > 0,
-    generate: async (captions, seeds) => (await student.draw(captions, seeds)).map(toPng),
+    readFile: side ? readFile : undefined,
+    readCanvas: (canvas) => canvas.getContext("2d").getImageData(0, 0, canvas.width, canvas.height),
+    side,
+    generate: async (values, seeds) => (await student.draw(values, seeds)).map(toPng),
   };
+}
+
+/** A file's picture as an ImageData, upright, what is transparent laid on white. */
+async function readFile(file) {
+  let picture;
+  try {
+    picture = await createImageBitmap(file, { imageOrientation: "from-image" });
+  } catch {
+    throw new Error(`${file.name}: not an image that this browser reads.`);
+  }
+  const { width, height } = picture;
+  if (width * height > MAX_PIXELS) {
+    throw new Error(`${file.name}: ${width} × ${height} pixels, more than the ${MAX_PIXELS} allowed.`);
+  }
+  const canvas = document.createElement("canvas");
+  Object.assign(canvas, { width, height });
+  const context = canvas.getContext("2d", { willReadFrequently: true });
+  context.fillStyle = "white";
+  context.fillRect(0, 0, width, height);
+  context.drawImage(picture, 0, 0);
+  picture.close();
+  return context.getImageData(0, 0, width, height);
 }
 
 /** An ImageData as a PNG in base64. */

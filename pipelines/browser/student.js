@@ -1,5 +1,5 @@
 /**
- * An exported student that draws in the browser: captions and seeds to pictures.
+ * An exported student that draws in the browser: captions, or images, and seeds to pictures.
  *
  *     const student = await loadStudent("model/");
  *     const [picture] = await student.draw(["a small red circle"], [0n]);   // an ImageData
@@ -7,13 +7,14 @@
 
 import { parseManifest } from "./manifest.js";
 import { noiseFromSeeds } from "./noise.js";
+import { resizeSquare } from "./resizing.js";
 import { checkCaption, Tokenizer } from "./tokenizer.js";
 
 // Rows of one run, which bounds the memory that it takes.
 const BATCH = 8;
 
 /**
- * Loads a folder that holds an export's manifest.json, vocabulary.txt and student.onnx.
+ * Loads a folder that holds an export's manifest.json and student.onnx, and vocabulary.txt for a student of captions.
  *
  * @param folder its address, with a slash at the end.
  * @param runtime address of the folder that holds onnxruntime-web's two files, with a slash at the end.
@@ -21,12 +22,8 @@ const BATCH = 8;
  */
 export async function loadStudent(folder, runtime = new URL("ort/", import.meta.url).href) {
   const manifest = await naming(`${folder}manifest.json`, async (path) => parseManifest(await fetchText(path)));
-  const { tokenizer: kind, length, vocabulary_size: size } = manifest.condition;
-  const tokenizer = await naming(`${folder}vocabulary.txt`, async (path) => {
-    const made = new Tokenizer(kind, await fetchText(path), length);
-    if (made.size !== size) throw new Error(`${made.size} tokens, but ${size} in manifest.json`);
-    return made;
-  });
+  const { kind } = manifest.condition;
+  const reader = kind === "image" ? readImages(manifest.condition) : await readCaptions(folder, manifest.condition);
   const onnx = await naming(`${folder}student.onnx`, async (path) => {
     const bytes = await fetchBytes(path), expected = manifest.files["student.onnx"].size;
     if (bytes.length !== expected) throw new Error(`${bytes.length} bytes, but ${expected} in manifest.json`);
@@ -34,7 +31,37 @@ export async function loadStudent(folder, runtime = new URL("ort/", import.meta.
   });
   const ort = await loadRuntime(runtime);
   const session = await naming(`${folder}student.onnx`, () => ort.InferenceSession.create(onnx));
-  return new Student(manifest, tokenizer, ort, session);
+  return new Student(manifest, reader, ort, session);
+}
+
+/** How captions become the student's input; see `Student.draw`. */
+async function readCaptions(folder, { tokenizer: kind, length, vocabulary_size: size }) {
+  const tokenizer = await naming(`${folder}vocabulary.txt`, async (path) => {
+    const made = new Tokenizer(kind, await fetchText(path), length);
+    if (made.size !== size) throw new Error(`${made.size} tokens, but ${size} in manifest.json`);
+    return made;
+  });
+  return {
+    ...{ name: "tokens", type: "int32", shape: [length] },
+    check: checkCaption,
+    encode: (captions) => tokenizer.encode(captions),
+  };
+}
+
+/** How images, ImageData, become the student's input. */
+function readImages({ inputs: { source } }) {
+  const [side] = source.shape;
+  return {
+    ...{ name: "source", type: "float32", shape: [side, side, 3] },
+    check: (picture) => {
+      if (!(picture instanceof ImageData)) throw new Error("image: not an ImageData");
+    },
+    encode: (pictures) => {
+      const values = new Float32Array(pictures.length * side * side * 3);
+      pictures.forEach((picture, row) => values.set(resizeSquare(picture, side), row * side * side * 3));
+      return values;
+    },
+  };
 }
 
 async function loadRuntime(folder) {
@@ -46,41 +73,43 @@ async function loadRuntime(folder) {
 }
 
 class Student {
-  constructor(manifest, tokenizer, ort, session) {
+  constructor(manifest, reader, ort, session) {
     this.name = manifest.name;
+    /** Side of the images that it reads in pixels; undefined: it reads captions. */
+    this.side = manifest.condition.kind === "image" ? reader.shape[0] : undefined;
     /** Side of its pictures in pixels. */
     this.resolution = manifest.resolution;
     /** Numbers of noise that it takes; 0: a seed changes nothing. */
     this.noiseDim = manifest.noiseDim;
-    Object.assign(this, { tokenizer, ort, session });
+    Object.assign(this, { reader, ort, session });
   }
 
   /**
-   * Draws one picture a caption.
+   * Draws one picture an item.
    *
-   * @param captions strings.
+   * @param items captions, or images: opaque ImageData, of which the centred square is read.
    * @param seeds as many BigInts of 64 bits.
    * @returns an array of ImageData.
    * @throws an Error in words for a string that is no caption.
    */
-  async draw(captions, seeds) {
-    captions.forEach(checkCaption);
+  async draw(items, seeds) {
+    items.forEach(this.reader.check);
     const pictures = [];
-    for (let at = 0; at < captions.length; at += BATCH) {
-      pictures.push(...(await this.drawBatch(captions.slice(at, at + BATCH), seeds.slice(at, at + BATCH))));
+    for (let at = 0; at < items.length; at += BATCH) {
+      pictures.push(...(await this.drawBatch(items.slice(at, at + BATCH), seeds.slice(at, at + BATCH))));
     }
     return pictures;
   }
 
-  async drawBatch(captions, seeds) {
-    const { Tensor } = this.ort, rows = captions.length, tokens = this.tokenizer.encode(captions);
-    const inputs = { tokens: new Tensor("int32", tokens, [rows, this.tokenizer.length]) };
+  async drawBatch(items, seeds) {
+    const { Tensor } = this.ort, { name, type, shape, encode } = this.reader, rows = items.length;
+    const inputs = { [name]: new Tensor(type, encode(items), [rows, ...shape]) };
     if (this.noiseDim) {
       inputs.noise = new Tensor("float32", noiseFromSeeds(seeds, this.noiseDim), [rows, this.noiseDim]);
     }
     const { image } = await this.session.run(inputs);
     const size = image.data.length / rows;
-    return captions.map((_, row) => toImageData(image.data.subarray(row * size, (row + 1) * size), this.resolution));
+    return items.map((_, row) => toImageData(image.data.subarray(row * size, (row + 1) * size), this.resolution));
   }
 }
 

@@ -69,11 +69,11 @@ class ImageCondition(Condition):
             raise UserError(f"image: cannot be decoded: {str(error)[:200]}") from None
 
     def check(self, item):
-        self._pixels(item)
+        self.pixels(item)
         return item
 
     def arrays(self, items):
-        return {SOURCE: np.stack([resize_square(self._pixels(item), self.side) for item in items])}
+        return {SOURCE: np.stack([resize_square(self.pixels(item), self.side) for item in items])}
 
     def encode(self, items):
         return [self._encoded(item) for item in items]
@@ -145,8 +145,8 @@ class ImageCondition(Condition):
         return cls(height)
 
     @staticmethod
-    def _pixels(item):
-        """An item as uint8 RGB [height, width, 3]. Raises `UserError` with the reason."""
+    def pixels(item):
+        """An item as it is, uint8 RGB [height, width, 3]. Raises `UserError` with the reason."""
         if isinstance(item, bytes):
             try:
                 item = decode(item)
@@ -168,8 +168,8 @@ class ImageCondition(Condition):
                     if _graph_reads(image, item):
                         return item
             except (OSError, Image.DecompressionBombError):
-                pass  # `_pixels` says what is wrong
-        return encode_png(self._pixels(item))
+                pass  # `pixels` says what is wrong
+        return encode_png(self.pixels(item))
 
 
 def _graph_reads(image, data):

@@ -5,6 +5,7 @@ import inspect
 import os
 
 from t2i_kd import plugins
+from t2i_kd.data import cycle_gan
 from t2i_kd.data.captioned_images import CaptionedImages
 from t2i_kd.data.image_pairs import ImagePairs
 from t2i_kd.errors import UserError
@@ -20,7 +21,7 @@ READERS = {
     "unpaired_folder": "t2i_kd.data.unpaired_folder",
     "shards": "t2i_kd.data.shards",
 }
-DATASETS = tuple(READERS)
+DATASETS = (*READERS, *cycle_gan.SETS)
 WITHOUT_FILES = ("captioned_shapes",)
 SPLITS = ("train", "validation", "test")
 # What the systems read.
@@ -28,7 +29,7 @@ KINDS = {CaptionedImages: "captioned images", ImagePairs: "pictures of two sides
 
 
 def find_dataset(name):
-    """The module of a data set, which has one function, `load(split, resolution, ...)`, that returns one of `KINDS`.
+    """What reads a data set: it has one function, `load(split, resolution, ...)`, that returns one of `KINDS`.
 
     Args:
         name: one of `DATASETS`, or a module on the path by its dotted name.
@@ -38,6 +39,8 @@ def find_dataset(name):
     """
     if name in READERS:
         return importlib.import_module(READERS[name])
+    if name in cycle_gan.SETS:
+        return cycle_gan.SETS[name]
     if not plugins.is_dotted(name):
         raise UserError(f"--dataset: {name!r} is none of {', '.join(DATASETS)}, nor a dotted module such as my.data")
     module = plugins.import_module(name, "dataset")

@@ -28,25 +28,40 @@ def prepared_pictures(name, folder, file_name_feature, hint, wanted):
     Raises:
         UserError: where the set is missing and cannot be downloaded, is not TFRecord, or is damaged.
     """
+    builder = _prepared(name, folder, hint)
+    for split in sorted(builder.info.splits):
+        for row in _rows(builder, split):
+            file_name = PurePosixPath(row[file_name_feature].decode("utf-8"))
+            if wanted(file_name.stem):
+                yield file_name.stem, functools.partial(bytes, row["image"])
+
+
+def split_pictures(name, folder, split, hint):
+    """The encoded pictures of one split, a list in the order of its files.
+
+    Args and errors: as of `prepared_pictures`; and for a machine without TFDS.
+    """
+    if not is_installed():
+        raise UserError(f"--data_dir: {name} is read by TensorFlow Datasets, which is not installed; {hint}")
+    return [bytes(row["image"]) for row in _rows(_prepared(name, folder, hint), split)]
+
+
+def _rows(builder, split):
+    """The rows of a split, their images encoded."""
     import tensorflow_datasets as tfds
 
-    builder = _prepared(tfds, name, folder, hint)
     images = [key for key, feature in builder.info.features.items() if isinstance(feature, tfds.features.Image)]
     encoded = {key: tfds.decode.SkipDecoding() for key in images}
-    for split in sorted(builder.info.splits):
-        rows = builder.as_dataset(split=split, decoders=encoded, read_config=tfds.ReadConfig(try_autocache=False))
-        try:
-            for row in tfds.as_numpy(rows):
-                file_name = PurePosixPath(row[file_name_feature].decode("utf-8"))
-                if wanted(file_name.stem):
-                    yield file_name.stem, functools.partial(bytes, row["image"])
-        except UserError:
-            raise
-        except Exception as error:  # TensorFlow raises its own kinds on missing and damaged files.
-            raise UserError(f"--data_dir: {builder.data_dir} cannot be read: {_first_line(error)}") from None
+    rows = builder.as_dataset(split=split, decoders=encoded, read_config=tfds.ReadConfig(try_autocache=False))
+    try:
+        yield from tfds.as_numpy(rows)
+    except Exception as error:  # TensorFlow raises its own kinds on missing and damaged files.
+        raise UserError(f"--data_dir: {builder.data_dir} cannot be read: {_first_line(error)}") from None
 
 
-def _prepared(tfds, name, folder, hint):
+def _prepared(name, folder, hint):
+    import tensorflow_datasets as tfds
+
     try:
         builder = tfds.builder(name, data_dir=folder)
         builder.download_and_prepare()

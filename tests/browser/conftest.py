@@ -24,6 +24,8 @@ NOISE_DIM = 3
 CHROMIUM = ("chromium", "chromium-browser", "google-chrome")
 ARGUMENTS = ["--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-sync"]
 ARGUMENTS += ["--disable-background-networking", "--disable-component-update"]
+# A camera whose picture moves.
+ARGUMENTS += ["--use-fake-device-for-media-stream"]
 
 
 @pytest.fixture(scope="module")

@@ -7,6 +7,7 @@ import random
 import numpy as np
 import pytest
 
+from t2i_kd.conditions.resizing import resize_square
 from t2i_kd.data.captioned_images import check_caption
 from t2i_kd.errors import UserError
 from t2i_kd.imaging import to_uint8
@@ -38,7 +39,8 @@ def random_texts(count):
 def call(browser, served):
     """Evaluates a JavaScript function of one JSON value, which sees the modules by their names."""
     imports = "".join(
-        f"const {name} = await import('/{name}.js');" for name in ("tokenizer", "noise", "student", "manifest")
+        f"const {name} = await import('/{name}.js');"
+        for name in ("tokenizer", "noise", "resizing", "student", "manifest")
     )
 
     def evaluate(function, value):
@@ -112,6 +114,17 @@ def test_noise_equals_numpys(call, dim):
     )
     expected = noise_from_seeds(seeds, dim)
     np.testing.assert_allclose(np.reshape(made, expected.shape), expected, rtol=1e-6, atol=1e-7)
+
+
+@pytest.mark.parametrize("size", [(32, 32), (45, 61), (200, 133), (20, 17), (1, 9)])
+def test_resizing_equals_numpys(call, size):
+    picture = np.random.default_rng(0).integers(0, 256, (*size, 3), np.uint8)
+    rgba = np.concatenate([picture, np.full((*size, 1), 255, np.uint8)], -1)
+    given = {"data": rgba.ravel().tolist(), "height": size[0], "width": size[1]}
+    made = call("(picture) => [...resizing.resizeSquare(picture, 32)]", given)
+    found, expected = np.reshape(made, (32, 32, 3)), resize_square(picture, 32)
+    # The last bit of a sum decides how a value in the middle between two numbers is rounded.
+    assert np.abs(found - expected).max() <= 1 and (found != expected).mean() < 1e-3
 
 
 def test_rounding_equals_numpys(call):

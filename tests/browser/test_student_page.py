@@ -118,7 +118,8 @@ BAD_MANIFESTS = [
     (without("noise_dim"), "noise_dim is missing"),
     (without("artifacts", "onnx"), "this export has no ONNX file; export again with --artifacts=onnx"),
     (with_values(condition={"kind": "caption", "encoder": "hub"}), "this student reads vectors of hub, not captions"),
-    (with_values(condition={"kind": "image"}), "this student reads images, not captions"),
+    (with_values(condition={"kind": "sound"}), "this student reads sounds, neither captions nor images"),
+    (with_values(condition={"kind": "image"}), "condition.inputs.source is missing"),
 ]
 
 

@@ -113,6 +113,11 @@ def test_grey_transparent_and_oblong_pictures_are_read_as_everywhere(tmp_path):
             {"A/train/1.png": png(RED), "A/train/2.png": png(RED), "B/train/2.png": png(RED)},
             "2 pictures in A/train and 1 in B/train, 1 without a twin, such as A/train/1, which B/train lacks",
         ),
+        (
+            "paired_folder",
+            {"A/train/1.png": png(RED), "B/train/2.png": png(RED)},
+            "1 pictures in A/train and 1 in B/train, 2 without a twin, such as A/train/1, which B/train lacks",
+        ),
         ("paired_folder", {"A/train/1.png": png(RED), "B/test/1.png": png(RED)}, "--data_dir: .*: B/train is empty"),
         (
             "paired_folder",

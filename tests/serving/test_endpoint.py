@@ -184,7 +184,8 @@ def test_health(endpoint):
 
 
 def test_the_page_may_load_nothing_from_elsewhere(endpoint):
-    files = {"/": "html", "/gallery.css": "css", "/gallery.js": "javascript", "/main.js": "javascript"}
+    files = {"/": "html", "/gallery.css": "css", "/gallery.js": "javascript"}
+    files |= {"/camera.js": "javascript", "/main.js": "javascript"}
     for path, media_type in files.items():
         answer = httpx.get(endpoint.rest + path)
         assert answer.status_code == 200 and answer.text

@@ -1,6 +1,7 @@
 """The real command with a model that is asked with images, by both protocols for good and for bad."""
 
 import base64
+import io
 import json
 from concurrent.futures import ThreadPoolExecutor
 
@@ -95,6 +96,13 @@ def photograph():
     return encoded(make_photos(1, 600, 800)[0], "JPEG", exif=exif)
 
 
+def of_palette(pixels):
+    """A PNG of 256 colours, one of which is transparent."""
+    file = io.BytesIO()
+    Image.fromarray(pixels).quantize(256).save(file, "PNG", transparency=7)
+    return file.getvalue()
+
+
 @pytest.mark.parametrize(
     "file",
     [
@@ -102,8 +110,13 @@ def photograph():
         encoded(make_photos(1, 70, 50)[0]),
         encoded(PHOTOS[0][..., 0] // 64 * 85 > 99),
         encoded(make_photos(1, 33, 20)[0] // 32 * 32, "JPEG", quality=20),
+        encoded(PHOTOS[0][:1, :1]),
+        encoded(PHOTOS[0][..., 0]),
+        encoded(PHOTOS[0][..., 0].astype(np.uint16) * 257),
+        encoded(np.dstack([PHOTOS[0], PHOTOS[1][..., 0]])),
+        of_palette(PHOTOS[0]),
     ],
-    ids=["photograph", "tall PNG", "PNG of one bit", "small JPEG"],
+    ids=["photograph", "tall PNG", "PNG of one bit", "small JPEG", "one pixel", "grey", "16 bits", "alpha", "palette"],
 )
 def test_files_are_translated_to_the_bytes_of_generate(client, translator, file):
     assert client.generate_png([file]) == [translator.generate_png(file)]
@@ -203,6 +216,30 @@ def test_bad_tensors_are_refused_with_a_reason(predict, still_answers, tensor, m
         predict(ask_pixels(tensor), timeout=20)
     assert caught.value.code().name == "INVALID_ARGUMENT"
     assert message in caught.value.details() and len(caught.value.details()) < 300
+
+
+def large_png():
+    file = io.BytesIO()
+    Image.new("1", (10_000, 10_000)).save(file, "PNG")
+    return file.getvalue()
+
+
+def large_jpeg():
+    """A small JPEG whose header says that it is large."""
+    content = bytearray(encoded(PHOTOS[0], "JPEG"))
+    at = content.index(b"\xff\xc0") + 5
+    content[at : at + 4] = 2 * (10_000).to_bytes(2, "big")
+    return bytes(content)
+
+
+def test_a_picture_of_100_megapixels_is_refused_by_its_header(endpoint, client, still_answers):
+    before = endpoint.peak_memory()
+    for file in (large_png(), large_jpeg()):
+        with pytest.raises(ServingError, match="image: 10000 x 10000 pixels, more than the 50000000 allowed") as caught:
+            client.generate([file])
+        assert caught.value.code == "INVALID_ARGUMENT"
+    # Decoded, one alone would take 100 MB.
+    assert endpoint.peak_memory() - before < 32 << 20
 
 
 def test_a_bad_image_does_not_spoil_its_company(endpoint):

@@ -3,6 +3,8 @@
  * Captions and files' names reach the document as text alone (textContent, attributes), never as markup.
  */
 
+import { offerCamera } from "./camera.js";
+
 const LEAST_SEED = -(2n ** 63n), LARGEST_SEED = 2n ** 63n - 1n;
 
 const element = (id) => document.getElementById(id);
@@ -21,10 +23,11 @@ let last = Promise.resolve();
 /**
  * Makes the page work.
  *
- * @param open an async function that gives {name, about, takesNoise, readFile, generate}: the model's name, a line
- *   about it, whether seeds change its pictures, and `generate(values, seeds)`, an async function from as many BigInts
- *   as values to as many PNGs in base64. Values are captions, or what the async `readFile(File)` gives where there is
- *   one: then the model is asked with images. What any of them throws is shown.
+ * @param open an async function that gives {name, about, takesNoise, readFile, readCanvas, side, generate}: the model's
+ *   name, a line about it, whether seeds change its pictures, and `generate(values, seeds)`, an async function from as
+ *   many BigInts as values to as many PNGs in base64. Values are captions, or what the async `readFile(File)` gives
+ *   where there is one: then the model is asked with images, and `readCanvas(canvas)` gives the value of a canvas of
+ *   its `side`. What any of them throws is shown.
  */
 export async function start(open) {
   element("ask").addEventListener("submit", (event) => {
@@ -75,6 +78,14 @@ function askWithImages() {
     mark(false);
     generateFiles([...event.dataTransfer.files]);
   });
+  offerCamera({ side: model.side, translate: translateFrame, keep: (file) => generateFiles([file]), say, fail });
+}
+
+/** A canvas to a PNG in base64 with the form's seed; undefined where that is none. */
+function translateFrame(canvas) {
+  const seed = readSeed();
+  if (seed === undefined) return undefined;
+  return inTurn(async () => (await model.generate([await model.readCanvas(canvas)], [seed]))[0]);
 }
 
 async function generateFiles(files) {
@@ -123,7 +134,7 @@ function generate(asked, seed, use) {
   const kind = model.readFile ? "images" : "captions";
   const what = asked.length === 1 ? `“${shortened(asked[0].label)}”` : `${asked.length} ${kind}`;
   const words = model.takesNoise ? `${what} with seed ${seed}` : what;
-  last = last.then(async () => {
+  inTurn(async () => {
     say(`Generating ${words} …`);
     const began = performance.now();
     try {
@@ -135,6 +146,13 @@ function generate(asked, seed, use) {
       fail(error.message);
     }
   });
+}
+
+/** What an async function gives, run when all that was asked for before it is done. */
+function inTurn(work) {
+  const done = last.then(work);
+  last = done.catch(() => {});
+  return done;
 }
 
 /** The caption that is typed or the image given last; says what is missing and gives undefined otherwise. */
