@@ -158,7 +158,7 @@ def test_a_run_that_goes_on_is_one_that_nothing_interrupted(teacher, data_dir, t
 
 @pytest.mark.slow
 @pytest.mark.parametrize("objective", ["compress", "compress_gan"])
-def test_icsd_gans_generator_of_several_stages_becomes_smaller(objective, data_dir, tmp_path):
+def test_icsd_gans_generator_of_several_stages_becomes_smaller(objective, data_dir, tmp_path, uncompiled):
     teacher = trained(tmp_path / "icsd", data_dir, *TEXT, *ICSD)
     discriminator = ["--discriminator_channels=4", "--discriminator_layers=2"] if objective == "compress_gan" else []
     recipe = recipe_of(*command(data_dir, teacher, *discriminator, objective=objective))
@@ -171,7 +171,7 @@ def test_icsd_gans_generator_of_several_stages_becomes_smaller(objective, data_d
 
 
 @pytest.mark.slow
-def test_the_command_makes_an_exported_student_of_a_run(data_dir, tmp_path):
+def test_the_command_makes_an_exported_student_of_a_run(data_dir, tmp_path, uncompiled):
     teacher = trained(tmp_path / "sdn", data_dir, *TEXT, *SDN)
     arguments = command(data_dir, teacher, "--channel_share=0.5", steps=2)
     where = f"--run_dir={tmp_path / 'small'}"
