@@ -1,10 +1,15 @@
 """`python -m t2i_kd.train` in processes of its own, as a user runs it, and what its runs leave."""
 
+import functools
 import json
+import multiprocessing
 import os
+import resource
+import runpy
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 from pathlib import Path
 
@@ -48,6 +53,65 @@ def start(*arguments, code="", cwd=None, **changes):
     )
 
 
+class Fork:
+    """`python -m t2i_kd.train`, or another module, in a process that was forked where TensorFlow is imported already.
+
+    Its imports take no time; flags, environment, streams, signals and exit code are those of a process that `start`
+    starts, and so is what `subprocess.Popen` has of one. What is read where TensorFlow is imported cannot change.
+    """
+
+    def __init__(self, *arguments, module="t2i_kd.train", cwd=None, largest_file=None, **changes):
+        self._folder = tempfile.TemporaryDirectory()
+        self._streams = [Path(self._folder.name) / name for name in ("output", "errors")]
+        given = (
+            module,
+            [*map(str, arguments)],
+            self._streams,
+            cwd or os.getcwd(),
+            environment(**changes),
+            largest_file,
+        )
+        self._process = _forks().Process(target=_run_module, args=given, daemon=True)
+        self._process.start()
+        self.pid = self._process.pid
+
+    @property
+    def returncode(self):
+        return self._process.exitcode
+
+    def poll(self):
+        return self.returncode
+
+    def send_signal(self, number):
+        os.kill(self.pid, number)
+
+    def communicate(self, timeout=None):
+        self._process.join(timeout)
+        if self.returncode is None:
+            raise subprocess.TimeoutExpired(self._process.name, timeout)
+        return tuple(path.read_text() for path in self._streams)
+
+
+@functools.cache
+def _forks():
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(["t2i_kd.sdn.trainer"])
+    return context
+
+
+def _run_module(module, arguments, streams, cwd, variables, largest_file):
+    for stream, path in enumerate(streams, 1):
+        os.dup2(os.open(path, os.O_CREAT | os.O_WRONLY), stream)
+    os.environ.clear()
+    os.environ.update(variables)
+    os.chdir(cwd)
+    if largest_file is not None:
+        # What is written beyond this ends in "File too large".
+        resource.setrlimit(resource.RLIMIT_FSIZE, (largest_file, largest_file))
+    sys.argv = [module, *arguments]
+    runpy.run_module(module, run_name="__main__", alter_sys=True)
+
+
 def start_without_tensorflow(code, *arguments):
     """Starts a program on JAX on a host without TensorFlow."""
     return start(*arguments, code=NO_TENSORFLOW + code, **ON_JAX)
@@ -60,8 +124,8 @@ def finish(process, code=0, seconds=300):
     return output
 
 
-def refused(*arguments, **options):
-    """The one line with which `python -m t2i_kd.train` refuses its arguments."""
+def refused(*arguments, start=start, **options):
+    """The one line with which `python -m t2i_kd.train` refuses its arguments; `start` is `Fork` where that will do."""
     process = start(*arguments, **options)
     output, errors = process.communicate(timeout=300)
     assert process.returncode == 2 and output == "", errors

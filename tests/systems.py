@@ -19,7 +19,7 @@ from tests.published_generators import resnet_arrays
 SMALL = ("--resolution=32", "--batch_size=4", "--flip", "--checkpoint_every=4", "--sample_every=8", "--log_every=1")
 CAPTIONS = ["picture 3 of red", "a grey picture", "no such words"]
 PHOTOS = [np.full((40, 30, 3), shade, np.uint8) + np.arange(30, dtype=np.uint8)[:, None] for shade in (0, 90, 200)]
-TEXT = ("--text_dim=16", "--word_dim=8", "--text_length=12", "--noise_dim=3", "--whiten_text", "--ema=0.9")
+TEXT = ("--text_dim=16", "--word_dim=8", "--text_length=4", "--noise_dim=3", "--whiten_text", "--ema=0.9")
 
 
 @dataclass(frozen=True)

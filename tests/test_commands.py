@@ -21,7 +21,7 @@ from t2i_kd.text.front_end import TokenFrontEnd
 from t2i_kd.text.hub import HubFrontEnd
 from t2i_kd.text.precomputed import PrecomputedFrontEnd
 from t2i_kd.text.tokenizer import Tokenizer
-from tests.commands import environment, finish, metrics, refused, start
+from tests.commands import Fork, environment, finish, metrics, refused, start
 from tests.systems import ROOMS, STRANGER, recipe_of, write_images, write_stranger
 
 NAMES = [room.name for room in ROOMS]
@@ -333,7 +333,7 @@ def test_a_polite_signal_ends_after_the_step_with_its_checkpoint(tmp_path, numbe
         while not (run_dir / "metrics.jsonl").exists() and process.poll() is None:
             time.sleep(0.05)
         # Meanwhile nobody else may train there.
-        second = start(*command)
+        second = Fork(*command)
         output, errors = second.communicate(timeout=300)
         assert second.returncode == 2 and output == "" and "Traceback" not in errors
         used = f"error: --run_dir: {run_dir} is in use by process {process.pid} on "
@@ -392,9 +392,9 @@ def test_a_keras_json_of_another_taste_changes_nothing(tmp_path):
 
 def test_paths_of_flags_are_written_out_and_addresses_refused(tmp_path):
     write_images(tmp_path)
-    line = refused(*RUN, f"--data_dir={tmp_path}", "--run_dir=gs://bucket/run")
+    line = refused(*RUN, f"--data_dir={tmp_path}", "--run_dir=gs://bucket/run", start=Fork)
     assert line == "error: --run_dir: gs://bucket/run is an address; give a file or folder of this machine"
-    line = refused(*RUN, "--data_dir", "~/absent", "--run_dir=x", HOME=str(tmp_path))
+    line = refused(*RUN, "--data_dir", "~/absent", "--run_dir=x", start=Fork, HOME=str(tmp_path))
     assert line.startswith(f"error: --data_dir: {tmp_path}/absent does not exist")
 
 

@@ -3,10 +3,7 @@ import hashlib
 import importlib
 import json
 import shutil
-import subprocess
-import sys
 import types
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -28,6 +25,7 @@ from t2i_kd.runners import KerasRunner
 from t2i_kd.sdn import SDNOptions, SDNRecipe, SDNStage
 from t2i_kd.student import load_student, save_network
 from t2i_kd.text.front_end import build_front_end
+from tests.commands import Fork
 from tests.exporting import tiny_student
 
 RECIPE = SDNRecipe(
@@ -389,8 +387,8 @@ def test_the_objective_is_the_last_stages_that_compares_pictures():
 
 
 def test_the_command_ends_in_one_line_and_exit_code_2():
-    command_line = [sys.executable, "-m", "t2i_kd.evaluate", "--dataset=captioned_shapes", "--metrics=tap_distance"]
-    done = subprocess.run(command_line, capture_output=True, text=True, cwd=Path(__file__).resolve().parents[1])
-    assert done.returncode == 2
-    assert done.stderr.strip().splitlines()[-1] == "error: --model: missing"
-    assert "Traceback" not in done.stderr
+    process = Fork("--dataset=captioned_shapes", "--metrics=tap_distance", module="t2i_kd.evaluate")
+    _, errors = process.communicate(timeout=300)
+    assert process.returncode == 2
+    assert errors.strip().splitlines()[-1] == "error: --model: missing"
+    assert "Traceback" not in errors

@@ -20,12 +20,14 @@ from tests.commands import (
     metrics,
     start_without_tensorflow,
 )
+from tests.systems import write_images
 
 RUN = (
+    "--dataset=image_folder",
     "--resolution=32",
     "--text_dim=16",
     "--word_dim=8",
-    "--text_length=12",
+    "--text_length=4",
     "--teacher=none",
     "--width=0.03125",
     "--batch_size=4",
@@ -67,13 +69,15 @@ def test_the_adversarial_step_is_that_of_the_hand_calculation():
 
 
 def run(run_dir):
-    return start_without_tensorflow(TRAIN, *RUN, f"--run_dir={run_dir}")
+    return start_without_tensorflow(TRAIN, *RUN, f"--data_dir={run_dir.parent / 'pictures'}", f"--run_dir={run_dir}")
 
 
 @pytest.fixture(scope="module")
 def runs(tmp_path_factory):
     """The folders of a whole run and of one that was killed in stage two and started again."""
     folder = tmp_path_factory.mktemp("jax")
+    (folder / "pictures").mkdir()
+    write_images(folder / "pictures")
     assert "trained\n" in finish(run(folder / "whole"))
     kill_after(run(folder / "killed"), folder / "killed", 17)
     finish(run(folder / "killed"))
@@ -107,6 +111,6 @@ def test_tensorflow_generates_with_what_jax_trained(runs):
     with np.load(runs[0] / "checkpoints" / "two" / "final.npz") as kept:
         weights = [kept[key] for key in kept.files]
     assert all(np.array_equal(a, b) for a, b in zip(weights, student.network.get_weights(), strict=True))
-    inputs = {**student.condition.arrays(["a small red circle"]), "noise": np.zeros((1, 2), "float32")}
+    inputs = {**student.condition.arrays(["a red picture"]), "noise": np.zeros((1, 2), "float32")}
     image = np.asarray(student.network(inputs)["image"])
     assert image.shape == (1, 32, 32, 3) and np.isfinite(image).all()

@@ -1,6 +1,7 @@
 """Every recipe in pipelines/: what it says of itself, what it means, and a run of it shrunk to two steps a stage."""
 
 import dataclasses
+import functools
 import json
 import pickle
 import re
@@ -129,8 +130,10 @@ def narrow(recipe, folder):
         changes["mirrored"] = {"width": 1 / 32}
     if compresses(recipe):
         changes = {}
-    if getattr(recipe, "text", None) and recipe.text.text_encoder == "precomputed":
-        changes["text"] = {"embeddings_dir": str(folder / "reed")}
+    encoder = recipe.text.text_encoder if "text" in recipe.groups() else ""
+    # A GRU is unrolled over the tokens.
+    texts = {"precomputed": {"embeddings_dir": str(folder / "reed")}, "gru": {"text_length": 5}}
+    changes["text"] = texts.get(encoder, {})
     return {
         name: dataclasses.replace(getattr(recipe, name), **values)
         for name, values in changes.items()
@@ -163,17 +166,15 @@ def test_it_opens_with_what_it_is_what_it_costs_and_its_command(path):
 
 
 @pytest.fixture
-def uncompiled():
-    """Two steps do not pay for a graph; that every system's steps can be one is tested in `test_systems.py`."""
-    tf = pytest.importorskip("tensorflow")
-    tf.config.run_functions_eagerly(True)
-    yield
-    tf.config.run_functions_eagerly(False)
+def built_once(monkeypatch):
+    """What describes a recipe and what trains it share one system."""
+    monkeypatch.setattr(systems, "build", functools.cache(systems.build))
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("path", PIPELINES, ids=NAMES)
-def test_a_smoke_run(path, stand_in, uncompiled, tmp_path):
+def test_a_smoke_run(path, stand_in, uncompiled, built_once, tmp_path):
+    pytest.importorskip("tensorflow")
     recipe = shrunk(parsed(f"--flagfile={path}")[0], stand_in)
     assert "parameters" in "\n".join(describe(recipe))
     train(recipe, tmp_path)
@@ -188,7 +189,7 @@ def test_a_smoke_run(path, stand_in, uncompiled, tmp_path):
     else:
         assert sorted(tmp_path.glob("samples/*.png"))
     if path.stem == "quickstart":
-        version = export(tmp_path, tmp_path / "model")
+        version = export(tmp_path, tmp_path / "model", artifacts=["onnx"])
         write_images(str(version), ["a small red cross"], [], 0, tmp_path / "cross.png")
         assert (tmp_path / "cross.png").stat().st_size > 0
     if recipe.system == "sdn" and recipe.text.text_encoder == "precomputed":

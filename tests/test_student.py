@@ -248,9 +248,9 @@ def test_a_network_without_names_is_refused():
         Student(keras.Model(image, image + 1), ImageCondition(8))
 
 
-def test_whitening_makes_the_training_captions_white(saved):
+def test_whitening_makes_captions_white(saved):
     student = load_student(saved[0])
-    features = student.condition.arrays(captioned_shapes.load("train", 32).all_captions[:1500])
+    features = student.condition.arrays(captioned_shapes.load("test", 32).all_captions[:1500])
     whiten_text(student.network, features)
     layers = student.network.get_layer
     vectors = np.asarray(layers("text_whitening")(layers("text_encoder")(features)))

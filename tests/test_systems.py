@@ -1,5 +1,6 @@
 """What every system promises, each with its tiny recipe of `tests/systems.py`, and a stranger's system beside them."""
 
+import functools
 import importlib.util
 import json
 import random
@@ -16,7 +17,7 @@ from t2i_kd.api import check_exportable, describe
 from t2i_kd.errors import UserError
 from t2i_kd.runners import KerasRunner
 from t2i_kd.student import load_network, load_student
-from tests.commands import arrays, files, finish, kill_after, metrics, refused, start, start_without_tensorflow
+from tests.commands import Fork, arrays, files, finish, kill_after, metrics, refused, start, start_without_tensorflow
 from tests.systems import (
     ROOMS,
     STRANGER,
@@ -32,10 +33,10 @@ JAX_LOSSES = """
 import json
 import keras
 from tests.systems import first_losses, recipe_of
-from tests.test_systems import for_jax
+from tests.test_systems import few_steps
 assert keras.backend.backend() == "jax"
 folder, *arguments = sys.argv[1:]
-found = first_losses(for_jax(recipe_of(*arguments)), folder, write=False, jit_compile=True)
+found = first_losses(few_steps(recipe_of(*arguments)), folder, write=False, jit_compile=True)
 assert "tensorflow" not in sys.modules
 print(json.dumps(found))
 """
@@ -46,8 +47,8 @@ LATER = ("gan", "generator", "loss", "gradient_norm")
 needs_tensorflow = pytest.mark.skipif(keras.backend.backend() != "tensorflow", reason="compares with TensorFlow")
 
 
-def for_jax(recipe):
-    """Few small steps: Adam divides by gradients that may be next to nothing."""
+def few_steps(recipe):
+    """The recipe with few small steps, for comparisons: Adam divides by gradients that may be next to nothing."""
     return shortened(recipe, STEPS, 1e-5)
 
 
@@ -150,12 +151,24 @@ def test_it_describes_itself_without_a_run(room, data_dir):
         assert f"stage {stage.name}: {stage.objective}, {stage.steps} steps" in text
 
 
+@pytest.fixture(scope="module")
+def compiled_losses(tmp_path_factory):
+    """A function from a command line to its first weights' folder and the terms of the compiled steps from there on."""
+
+    @functools.cache
+    def losses(*arguments):
+        folder = tmp_path_factory.mktemp("first")
+        return folder, first_losses(few_steps(recipe_of(*arguments)), folder, write=True, jit_compile=False)
+
+    return losses
+
+
 @pytest.mark.slow
 @needs_tensorflow
-def test_eager_and_compiled_steps_lose_the_same(each_system, data_dir, tmp_path):
-    recipe = shortened(each_system.recipe(data_dir), STEPS, 1e-4)
-    compiled = first_losses(recipe, tmp_path, write=True, jit_compile=False)
-    eager = first_losses(recipe, tmp_path, write=False, jit_compile=False, run_eagerly=True)
+def test_eager_and_compiled_steps_lose_the_same(each_system, data_dir, compiled_losses):
+    arguments = each_system.arguments(data_dir)
+    recipe, (folder, compiled) = few_steps(recipe_of(*arguments)), compiled_losses(*arguments)
+    eager = first_losses(recipe, folder, write=False, jit_compile=False, run_eagerly=True)
     assert compiled.keys() == eager.keys() == {stage.name for stage in recipe.stages}
     for name, steps in compiled.items():
         assert len(steps) == STEPS and len({step["loss"] for step in steps}) == STEPS
@@ -174,11 +187,14 @@ def assert_close(terms, expected):
 
 
 @pytest.mark.slow
-def test_mixed_precision_trains_and_its_network_loads_in_float32(each_system, data_dir, tmp_path):
-    recipe = shortened(each_system.recipe(data_dir, "--dtype_policy=mixed_bfloat16"), 1, 1e-4)
-    t2i_kd.train(recipe, tmp_path / "run")
+def test_arrays_train_in_mixed_precision_and_the_network_loads_in_float32(each_system, data_dir, uncompiled, tmp_path):
+    """The arrays in place of the data set that the recipe names."""
+    changed = ("--dataset=arrays", "--data_dir=", "--dtype_policy=mixed_bfloat16")
+    recipe = shortened(each_system.recipe(data_dir, *changed), 1, 1e-4)
+    t2i_kd.train(recipe, tmp_path / "run", dataset=each_system.arrays())
     assert keras.config.dtype_policy().name == "float32"
-    assert all(np.isfinite(line["loss"]) for line in metrics(tmp_path / "run"))
+    lines = metrics(tmp_path / "run")
+    assert len(lines) == len(recipe.stages) and all(np.isfinite(line["loss"]) for line in lines)
     if each_system.generates:
         network = load_student(tmp_path / "run").network
         assert {layer.compute_dtype for layer in each_system.generator(network).layers} == {"float32"}
@@ -211,7 +227,7 @@ def test_killed_runs_end_with_the_same_weights_to_the_bit(room, whole, data_dir,
     """Stopped by its time, killed in every stage between two checkpoints; the whole run was another process's."""
     run_dir, chance, moments = tmp_path / "killed", random.SystemRandom(), {}
     command = [*room.arguments(data_dir), f"--run_dir={run_dir}"]
-    assert "goes on with it\n" in finish(start(*command, "--max_minutes=0.0001"))
+    assert "goes on with it\n" in finish(Fork(*command, "--max_minutes=0.0001"))
     first = run_dir / "checkpoints" / whole.recipe.stages[0].name
     assert [path.name for path in first.glob("*.npz")] == ["step-00000001.npz"]
     if room.generates:
@@ -220,7 +236,7 @@ def test_killed_runs_end_with_the_same_weights_to_the_bit(room, whole, data_dir,
         assert not (run_dir / "student.keras").exists()
     for stage, steps in room.kills.items():
         moments[stage] = (chance.randint(*steps), chance.uniform(0, 0.02))
-        kill_after(start(*command), run_dir, *moments[stage])
+        kill_after(Fork(*command), run_dir, *moments[stage])
         assert not (run_dir / "checkpoints" / stage / "final.npz").exists(), moments
     assert f"{run_dir}: trained\n" in finish(start(*command))
     for stage in room.kills:
@@ -241,11 +257,11 @@ def test_killed_runs_end_with_the_same_weights_to_the_bit(room, whole, data_dir,
 @pytest.mark.slow
 @pytest.mark.skipif(importlib.util.find_spec("jax") is None, reason="jax is not installed")
 @needs_tensorflow
-def test_jax_loses_what_tensorflow_does(room, data_dir, tmp_path):
+def test_jax_loses_what_tensorflow_does(room, data_dir, compiled_losses):
     """From the same weights, on a host without TensorFlow."""
     arguments = [*room.arguments(data_dir), *room.on_jax]
-    ours = first_losses(for_jax(recipe_of(*arguments)), tmp_path, write=True)
-    theirs = json.loads(finish(start_without_tensorflow(JAX_LOSSES, tmp_path, *arguments)).splitlines()[-1])
+    folder, ours = compiled_losses(*arguments)
+    theirs = json.loads(finish(start_without_tensorflow(JAX_LOSSES, folder, *arguments)).splitlines()[-1])
     assert ours.keys() == theirs.keys()
     for name, steps in ours.items():
         assert len(steps) == len(theirs[name]) == STEPS
@@ -272,11 +288,3 @@ def test_a_stage_field_of_another_system_is_refused(each_system, data_dir, tmp_p
         in line
     )
     assert not (tmp_path / "run").exists()
-
-
-@pytest.mark.slow
-def test_a_data_set_of_arrays_trains(each_system, data_dir, tmp_path):
-    """In place of the data set that the recipe names."""
-    recipe = shortened(each_system.recipe(data_dir, "--dataset=arrays", "--data_dir="), 1, 1e-4)
-    t2i_kd.train(recipe, tmp_path / "run", dataset=each_system.arrays())
-    assert len(metrics(tmp_path / "run")) == len(recipe.stages)

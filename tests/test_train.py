@@ -1,24 +1,22 @@
 """`python -m t2i_kd.train` as a user runs it: to its end, and with input that is wrong."""
 
-import json
 import shlex
-import subprocess
-import sys
 import types
 
 import numpy as np
 import pytest
 from PIL import Image
 
-from t2i_kd import generate
+from t2i_kd import generate, systems
 from t2i_kd.data.captioned_shapes import IMAGES_PER_COMBINATION, combinations
 from t2i_kd.recipe_flags import parse_stage
 from t2i_kd.sdn import SDNStage
 from t2i_kd.student import load_student
 from t2i_kd.systems import load_recipe, recipe_from_json
-from tests.commands import arrays, environment, files, finish, metrics, start
+from tests.commands import Fork, arrays, files, finish, metrics, start
+from tests.systems import recipe_of
 
-SMALL = ("--resolution=32", "--text_dim=16", "--word_dim=8", "--text_length=12", "--batch_size=4")
+SMALL = ("--resolution=32", "--text_dim=16", "--word_dim=8", "--text_length=5", "--batch_size=4")
 # With every option that keeps a state or draws at random.
 RUN = (
     *SMALL,
@@ -119,32 +117,6 @@ def test_the_student_can_be_loaded_and_generates(whole):
     assert not np.array_equal(image, np.asarray(stage_one.network(inputs)["image"]))
 
 
-# Imports once, then runs each command line of standard input in a process of its own, as `python -m` would.
-COMMANDS = """
-import json, os, resource, runpy, sys
-import t2i_kd.sdn.trainer
-for name, arguments in json.load(sys.stdin).items():
-    child = os.fork()
-    if not child:
-        for stream, kind in ((1, "out"), (2, "err")):
-            os.dup2(os.open(f"{sys.argv[1]}/{name}.{kind}", os.O_CREAT | os.O_WRONLY), stream)
-        sys.argv = ["train", *arguments]
-        if name == "full":
-            # What is written beyond this ends in "File too large"; of a run's files only checkpoints are so large.
-            resource.setrlimit(resource.RLIMIT_FSIZE, (2**20, 2**20))
-        try:
-            runpy.run_module("t2i_kd.train", run_name="__main__", alter_sys=True)
-        except SystemExit as done:
-            code = done.code or 0
-        except BaseException:
-            sys.excepthook(*sys.exc_info())
-            code = 1
-        sys.stdout.flush()
-        sys.stderr.flush()
-        os._exit(code)
-    print(name, os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
-"""
-
 # Name: (arguments, what the error says). DIR stands for a folder with what `wrong` puts there.
 WRONG = {
     "flag": (("--colour=red",), "Unknown command line flag 'colour'"),
@@ -188,7 +160,7 @@ WRONG = {
     "noise": (("--noise_dim=-1",), "--noise_dim: -1"),
     "text_dim": (("--text_dim=0",), "--text_dim: 0"),
     "other_recipe": (
-        ("--run_dir=WHOLE",),
+        ("--run_dir=DIR/begun",),
         "belongs to another recipe: --dataset=captioned_shapes there, --dataset=image_folder here",
     ),
     "other_files": (("--run_dir=DIR",), "is not empty and has no recipe.json"),
@@ -218,43 +190,30 @@ def tiny(tmp_path_factory):
     return "--dataset=image_folder", f"--data_dir={folder}"
 
 
-def outcomes_of(lines, folder, outputs):
-    """Each command line's (exit code, standard output, standard error); args: {name: arguments}, folders."""
-    done = subprocess.run(
-        [sys.executable, "-c", COMMANDS, str(outputs)],
-        input=json.dumps(lines),
-        env=environment(),
-        cwd=folder,
-        capture_output=True,
-        text=True,
-        check=True,
-    )
-    codes = dict(line.split() for line in done.stdout.splitlines())
-    return {
-        name: (int(code), *((outputs / f"{name}.{kind}").read_text() for kind in ("out", "err")))
-        for name, code in codes.items()
-    }
+def outcome(arguments, **options):
+    """(exit code, standard output, standard error) of a command line."""
+    process = Fork(*arguments, **options)
+    output, errors = process.communicate(timeout=300)
+    return process.returncode, output, errors
 
 
 @pytest.fixture(scope="module")
-def outcomes(whole, tiny, tmp_path_factory):
-    """What becomes of `WRONG`, the files before and after, and the outcome and the run of a full disk."""
-    folder, outputs = tmp_path_factory.mktemp("wrong"), tmp_path_factory.mktemp("outputs")
+def outcomes(tiny, tmp_path_factory):
+    """What becomes of `WRONG`, and the files before and after."""
+    folder = tmp_path_factory.mktemp("wrong")
     (folder / "empty").mkdir()
     (folder / "garbage.npz").write_bytes(b"garbage")
     np.savez(folder / "other.npz", **{"conv1_1/kernel": np.zeros((3, 3, 3, 64)), "conv1_1/bias": np.zeros(64)})
+    (folder / "begun").mkdir()
+    (folder / "begun" / "recipe.json").write_text(recipe_of(*RUN).to_json())
     before = files(folder)
     lines = {}
     for name, (arguments, _) in WRONG.items():
         stage = () if name == "no_stage" else (STAGE,)
         lines[name] = [*NO_TEACHER, *tiny, *stage, f"--run_dir={folder / 'run' / name}", *arguments]
-    places = {"DIR/": f"{folder}/", "=DIR": f"={folder}", "=WHOLE": f"={whole[0]}"}
-    for place, path in places.items():
-        lines = {name: [each.replace(place, path) for each in line] for name, line in lines.items()}
-    full = outputs / "run"
-    lines["full"] = [*NO_TEACHER, *tiny, "--width=0.25", "--checkpoint_every=2", STAGE, f"--run_dir={full}"]
-    found = outcomes_of(lines, folder, outputs)
-    return types.SimpleNamespace(found=found, before=before, after=files(folder), full=full)
+        lines[name] = [each.replace("DIR/", f"{folder}/").replace("=DIR", f"={folder}") for each in lines[name]]
+    found = {name: outcome(line, cwd=folder) for name, line in lines.items()}
+    return types.SimpleNamespace(found=found, before=before, after=files(folder))
 
 
 @pytest.mark.parametrize("name", WRONG)
@@ -272,14 +231,14 @@ def test_wrong_input_leaves_nothing_behind(outcomes):
 
 
 @pytest.mark.slow
-def test_a_dry_run_prints_the_recipe_and_the_sizes(whole, tmp_path):
-    output = finish(start(*RUN, "--dry_run", f"--run_dir={tmp_path / 'dry'}"))
+def test_a_dry_run_prints_the_recipe_and_the_sizes(tmp_path):
+    output = finish(Fork(*RUN, "--dry_run", f"--run_dir={tmp_path / 'dry'}"))
     assert not (tmp_path / "dry").exists()
     recipe, _, lines = output.rpartition("}\n")
-    assert recipe_from_json(recipe + "}") == load_recipe(whole[0] / "recipe.json")
-    student = load_student(whole[0])
-    assert f"student with its text encoder: {student.network.count_params():,} parameters" in lines
-    assert f"generator: {student.network.get_layer('generator').count_params():,}" in lines
+    assert recipe_from_json(recipe + "}") == recipe_of(*RUN)
+    network = systems.build(recipe_of(*RUN)).network
+    assert f"student with its text encoder: {network.count_params():,} parameters" in lines
+    assert f"generator: {network.get_layer('generator').count_params():,}" in lines
     images = len(combinations("train")) * IMAGES_PER_COMBINATION["train"]
     assert f"captioned_shapes/train: {images:,} images, {3 * images:,} (image, caption) pairs" in lines
     stages = [line.split(", some")[0] for line in lines.splitlines() if line.startswith("stage")]
@@ -296,7 +255,7 @@ def test_a_dry_run_prints_the_recipe_and_the_sizes(whole, tmp_path):
 @pytest.mark.parametrize("name", OTHER)
 def test_other_arithmetic_trains_and_keeps_float32(tiny, name, tmp_path):
     run_dir = tmp_path / "run"
-    finish(start(*NO_TEACHER, *tiny, *OTHER[name], f"--run_dir={run_dir}"))
+    finish(Fork(*NO_TEACHER, *tiny, *OTHER[name], f"--run_dir={run_dir}"))
     kept = arrays(run_dir / "checkpoints" / "one" / "final.npz")
     assert {value.dtype for value in kept.values()} == {np.dtype("float32")}
     student = load_student(run_dir)
@@ -307,11 +266,14 @@ def test_other_arithmetic_trains_and_keeps_float32(tiny, name, tmp_path):
     assert np.isfinite(first["loss"]) and first["step"] == {"mixed": 2, "compiled": 3}[name]
 
 
-def test_a_full_disk_ends_in_one_line(outcomes):
-    code, output, errors = outcomes.found["full"]
+def test_a_full_disk_ends_in_one_line(tiny, tmp_path):
+    run_dir = tmp_path / "run"
+    command = (*NO_TEACHER, *tiny, "--width=0.25", "--checkpoint_every=2", STAGE, f"--run_dir={run_dir}")
+    # Of a run's files only checkpoints are so large.
+    code, output, errors = outcome(command, largest_file=2**20)
     assert code == 2 and "Traceback" not in errors
     # The run had begun, and said with what.
     assert "image_folder/train: 17 images, 17 (image, caption) pairs" in output.splitlines()
-    folder = outcomes.full / "checkpoints" / "one"
+    folder = run_dir / "checkpoints" / "one"
     assert errors.splitlines()[-1] == f"error: --run_dir: cannot write {folder / 'step-00000002.npz'}: File too large"
     assert list(folder.iterdir()) == []

@@ -2,8 +2,6 @@
 
 import json
 import shutil
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -17,7 +15,7 @@ from t2i_kd.exporting.manifest import EXTRA, MANIFEST
 from t2i_kd.loading import load_artifact
 from t2i_kd.plugins import check_imported
 from t2i_kd.trust import check_graph
-from tests import commands  # noqa: F401, a module that somebody has imported
+from tests.commands import Fork, finish
 
 ROOT = Path(__file__).resolve().parents[1]
 SHAPES = ROOT / "saved_models" / "shapes32" / "1"
@@ -214,11 +212,12 @@ def test_a_version_with_a_right_manifest_still_may_not_write(forged):
 def test_generate_takes_trust_as_a_flag(forged, tmp_path):
     folder, made = forged
     out = tmp_path / "out.png"
-    command = [sys.executable, "-m", "t2i_kd.generate", f"--model={folder}", "--caption=a red circle", f"--out={out}"]
-    refused = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
-    assert refused.returncode == 2 and "WriteFile" in refused.stderr and "Traceback" not in refused.stderr
+    command = (f"--model={folder}", "--caption=a red circle", f"--out={out}")
+    process = Fork(*command, module="t2i_kd.generate")
+    _, errors = process.communicate(timeout=300)
+    assert process.returncode == 2 and "WriteFile" in errors and "Traceback" not in errors
     assert not made.exists() and not out.exists()
-    assert subprocess.run([*command, "--trust"], cwd=ROOT, capture_output=True, check=False).returncode == 0
+    finish(Fork(*command, "--trust", module="t2i_kd.generate"))
     assert made.read_text() == "x" and out.exists()
 
 

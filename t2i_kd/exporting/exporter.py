@@ -202,11 +202,11 @@ def _write_files(student, folder, calibration, artifacts, recipe, report):
     with quiet_converters():
         write_saved_model(student, folder)
     contents = {}
-    if any(kind != "onnx" for kind in artifacts):
-        report("Converting to LiteRT: float32, float16, int8")
+    if kinds := [kind for kind in artifacts if kind != "onnx"]:
+        report(f"Converting to LiteRT: {', '.join(kinds)}")
         inputs = core_inputs(student.condition, student.noise_dim, calibration, range(len(calibration)))
         with quiet_converters():
-            contents = convert_litert(student, inputs)
+            contents = convert_litert(student, inputs, kinds)
     if "onnx" in artifacts:
         report("Converting to ONNX")
         with quiet_converters():

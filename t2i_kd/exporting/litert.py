@@ -11,7 +11,7 @@ from t2i_kd.exporting.core import core_function
 KINDS = ("litert", "litert_float16", "litert_int8")
 
 
-def convert_litert(student, calibration_inputs):
+def convert_litert(student, calibration_inputs, kinds=KINDS):
     """Converts a student for phones.
 
     The files take the condition's inputs (`tokens` int32 [1, length], `embedding` float32 [1, width], or `source`
@@ -25,19 +25,20 @@ def convert_litert(student, calibration_inputs):
     Args:
         student: a `t2i_kd.student.Student` in float32.
         calibration_inputs: {name: array [n, ...]}, n typical inputs; 8-bit ranges come from them.
+        kinds: which of `KINDS` are made.
 
     Returns:
-        {kind: the file's bytes} for `KINDS`.
+        {kind: the file's bytes} for `kinds`.
 
     Raises:
         RuntimeError: when a file would need TensorFlow's own ("Flex") operations, which devices do not have.
     """
-    halved = halved_whitening(student)
+    halved = halved_whitening(student) if "litert_float16" in kinds else student
     if halved is student:
-        return _convert_student(student, KINDS, calibration_inputs)
-    found = _convert_student(student, ("litert", "litert_int8"), calibration_inputs)
-    found |= _convert_student(halved, ("litert_float16",), calibration_inputs)
-    return {kind: found[kind] for kind in KINDS}
+        return _convert_student(student, kinds, calibration_inputs)
+    found = _convert_student(halved, ("litert_float16",), calibration_inputs)
+    others = [kind for kind in kinds if kind not in found]
+    return found | (_convert_student(student, others, calibration_inputs) if others else {})
 
 
 def halved_whitening(student):

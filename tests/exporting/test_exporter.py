@@ -30,6 +30,8 @@ def copied_conversions(version, monkeypatch):
     )
     monkeypatch.setattr(exporter, "convert_litert", lambda *_: {k: v for k, v in contents.items() if k != "onnx"})
     monkeypatch.setattr(exporter, "convert_onnx", lambda *_: contents["onnx"])
+    # A proof on all 64 items is in the finished export's manifest.
+    monkeypatch.setattr(exporter, "CHECKED_ITEMS", 16)
     return contents
 
 
@@ -113,7 +115,7 @@ def test_only_the_artifacts_asked_for_are_written(run_dir, copied_conversions, t
 def test_int8_is_calibrated_on_the_runs_own_captions(run_dir, copied_conversions, student, tmp_path, monkeypatch):
     given = []
     litert = {kind: content for kind, content in copied_conversions.items() if kind != "onnx"}
-    monkeypatch.setattr(exporter, "convert_litert", lambda _, inputs: given.append(inputs) or litert)
+    monkeypatch.setattr(exporter, "convert_litert", lambda _, inputs, kinds: given.append(inputs) or litert)
     export(run_dir, tmp_path / "calibrated")
     captions = (run_dir / "captions.txt").read_text().splitlines()
     tokens = given[0]["tokens"]

@@ -13,7 +13,7 @@ from t2i_kd.generate import write_images
 from t2i_kd.loading import load_artifact
 from t2i_kd.noise import noise_from_seeds
 from t2i_kd.student import load_student
-from tests.commands import finish, metrics, start
+from tests.commands import Fork, finish, metrics
 
 pytestmark = pytest.mark.slow  # a run and an export of its own
 RUN = (
@@ -21,7 +21,7 @@ RUN = (
     "--resolution=32",
     "--text_dim=16",
     "--word_dim=8",
-    "--text_length=12",
+    "--text_length=5",
     "--teacher=none",
     "--noise_dim=2",
     "--image_stages=2",
@@ -46,7 +46,7 @@ CAPTIONS = ["a small red circle in the top left on a white background", "a large
 def run_dir(tmp_path_factory):
     """The folder of a whole run."""
     folder = tmp_path_factory.mktemp("icsd") / "whole"
-    finish(start(*RUN, f"--run_dir={folder}"))
+    finish(Fork(*RUN, f"--run_dir={folder}"))
     return folder
 
 

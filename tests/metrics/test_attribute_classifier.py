@@ -9,6 +9,8 @@ from t2i_kd.errors import UserError
 from t2i_kd.metrics import attribute_classifier as evaluator
 from t2i_kd.metrics.cache import ArrayCache
 
+pytestmark = pytest.mark.usefixtures("uncompiled")
+
 
 @pytest.fixture(scope="module")
 def few_shapes():

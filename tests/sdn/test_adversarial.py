@@ -1,6 +1,7 @@
 """SDN's third stage: what is minimised, what is moved and kept, and which recipes are refused."""
 
 import dataclasses
+import functools
 
 import keras
 import numpy as np
@@ -45,6 +46,7 @@ def changed(stage="", **groups):
     return dataclasses.replace(recipe, stages=(parse_stage(f"{STAGE} {stage}", SDNStage),))
 
 
+@functools.cache
 def trainer_of(recipe):
     system = SDN(recipe, dataset=DATASET)
     (plan,) = system.plans
@@ -78,7 +80,7 @@ def test_without_a_weight_there_is_no_distance():
     assert "distance" not in terms and float(loss) == pytest.approx(sum(map(float, terms.values())), rel=1e-5)
 
 
-def test_a_step_moves_generator_and_heads_alone_and_keeps_no_teacher():
+def test_a_step_moves_generator_and_heads_alone_and_keeps_no_teacher(uncompiled):
     system, trainer, _ = trainer_of(changed(student={"whiten_text": True}))
     frozen = [*system.projection.variables, *system.network.get_layer("text_encoder").variables]
     before = [np.array(variable) for variable in frozen]

@@ -185,7 +185,7 @@ class Gradients:
 
 
 @pytest.mark.parametrize("name", STAGES)
-def test_loss_and_gradients_are_those_of_the_hand_calculation(name, teacher, images, scales):
+def test_loss_and_gradients_are_those_of_the_hand_calculation(name, teacher, images, scales, uncompiled):
     stage, network, batch = STAGES[name], new_student(), new_batch(images)
     trainer = trainer_of(network, teacher, stage, scales)
     student, frozen = weights_of(network), weights_of(teacher)
@@ -211,7 +211,7 @@ def test_loss_and_gradients_are_those_of_the_hand_calculation(name, teacher, ima
 
 
 @pytest.mark.parametrize("name", STAGES)
-def test_the_weights_move_by_adam_as_the_hand_calculation_says(name, teacher, images, scales):
+def test_the_weights_move_by_adam_as_the_hand_calculation_says(name, teacher, images, scales, uncompiled):
     """Kingma & Ba with moments m and v: the step is rate sqrt(1 - b2^t) / (1 - b1^t) m / (sqrt(v) + eps)."""
     stage, network = STAGES[name], new_student()
     trainer, probe = trainer_of(network, teacher, stage, scales), Gradients(network, teacher, stage, scales)
@@ -250,7 +250,7 @@ def test_scales_are_the_deviations_from_each_channels_mean(teacher, images, scal
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", STAGES)
-def test_cached_features_change_nothing(name, teacher, images, scales):
+def test_cached_features_change_nothing(name, teacher, images, scales, uncompiled):
     stage, found = STAGES[name], []
     for cached in (False, True):
         network, rng = new_student(), np.random.default_rng(5)

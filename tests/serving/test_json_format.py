@@ -3,12 +3,14 @@ import json
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from t2i_kd.serving import json_format
 from t2i_kd.serving.errors import RequestError, invalid
 
+# A machine may be busy.
+NOT_TIMED = settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
 JSON = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | st.text(),
     lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.sampled_from(["b64", "text", "seed"]), inner),
@@ -96,6 +98,7 @@ def test_a_signature_with_two_inputs_needs_names():
             read(body, ["text", "seed"])
 
 
+@NOT_TIMED
 @given(st.dictionaries(st.sampled_from(["instances", "inputs", "signature_name"]), JSON) | JSON)
 def test_any_json_is_read_or_refused(body):
     try:
@@ -107,12 +110,14 @@ def test_any_json_is_read_or_refused(body):
         assert all(1 <= len(column) <= 8 for column in values.values())
 
 
+@NOT_TIMED
 @given(st.binary(max_size=200))
 def test_any_bytes_are_read_or_refused(body):
     with pytest.raises(RequestError):
         read(body)
 
 
+@NOT_TIMED
 @given(st.lists(st.binary(), min_size=1, max_size=8))
 def test_rows_and_columns_mean_the_same(values):
     coded = [{"b64": base64.b64encode(value).decode()} for value in values]

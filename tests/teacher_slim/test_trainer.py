@@ -135,7 +135,7 @@ def test_moving_statistics_are_in_the_checkpoint(run):
 
 
 @pytest.mark.slow
-def test_a_killed_run_goes_on_bit_exactly(pictures, full_weights, tmp_path, monkeypatch):
+def test_a_killed_run_goes_on_bit_exactly(pictures, full_weights, tmp_path, monkeypatch, uncompiled):
     def train(run_dir):
         TeacherSlim(recipe(pictures, full_weights)).train(run_dir)
         with np.load(run_dir / "vgg19_slim.npz") as stored:

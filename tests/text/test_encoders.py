@@ -116,7 +116,7 @@ def test_encoder_survives_the_keras_format(build, tmp_path):
     np.testing.assert_array_equal(loaded({"tokens": tokens}), encoder({"tokens": tokens}))
 
 
-def test_gru_learns():
+def test_gru_learns(uncompiled):
     keras.utils.set_random_seed(0)
     encoder = build_gru(9, 5, 8, 1)
     tokens = random_tokens(32, 5, 9)

@@ -68,7 +68,7 @@ def line():
 
 
 @pytest.fixture
-def train_line(tmp_path):
+def train_line(tmp_path, uncompiled):
     """A function that trains a line and returns its trainer, its first weights, and those at each sample sheet."""
 
     def train(

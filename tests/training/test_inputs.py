@@ -116,7 +116,7 @@ def test_held_out_examples_count_by_their_captions(data):
 
 
 def test_pixels_stand_in_where_there_is_no_file(data):
-    first = load_dataset("captioned_shapes", "train", 8)
+    first = load_dataset("captioned_shapes", "test", 8)
     other = dataclasses.replace(
         first, images=np.where(np.arange(len(first))[:, None, None, None] == 7, 0, first.images)
     )

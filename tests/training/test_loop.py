@@ -288,20 +288,22 @@ def test_a_stage_killed_before_its_end_is_written_is_finished(train_line, tmp_pa
 
 @pytest.fixture
 def free_to_compile():
-    """Undoes for a while what an earlier test's training did: Keras compiles no deterministic operations."""
+    """Undoes for a while what an earlier training and `uncompiled` did: no deterministic operation is compiled."""
     if keras.backend.backend() != "tensorflow":
         yield
         return
+    import tensorflow as tf
     from tensorflow.python.framework import config
 
     deterministic = config.is_op_determinism_enabled()
     config.disable_op_determinism()
+    tf.config.run_functions_eagerly(False)
     yield
     if deterministic:
         config.enable_op_determinism()
 
 
-def test_a_compiled_step_trains(free_to_compile, train_line, line):
+def test_a_compiled_step_trains(train_line, free_to_compile, line):
     run = train_line(steps=3, jit_compile=True)
     assert run.trainer.jit_compile is True
     assert run.trainer.network.get_weights()[0] == pytest.approx(adam(run.first, line.gradient, 3)[-1], rel=1e-4)
