@@ -10,6 +10,7 @@ SERVE += ["uvloop>=0.21; sys_platform != 'win32'"]
 # Data sets larger than a machine's memory, as ArrayRecord files, which Windows does not have.
 SHARDS = ["apache-beam>=2.77", "array_record>=0.8", "grain>=0.2.18"]
 SHARDS = [f"{requirement}; sys_platform != 'win32'" for requirement in SHARDS]
+DOCS = ["mkdocs>=1.6", "mkdocstrings-python>=2.0"]
 
 setup(
     name="t2i_kd",
@@ -63,6 +64,8 @@ setup(
         "jax": ["jax>=0.5"],
         # what benchmarks/ is timed against and draws with; nothing in the package imports them
         "benchmarks": ["torch>=2.8", "matplotlib>=3.10"],
+        # the documentation as a site
+        "docs": DOCS,
         "test": [
             "pytest>=8",
             "pytest-xdist>=3.6",
@@ -76,6 +79,7 @@ setup(
             "playwright>=1.50",  # drives a Chromium that is installed; it downloads none of its own here
             *SERVE,
             *SHARDS,
+            *DOCS,
         ],
     },
 )
