@@ -70,5 +70,5 @@ def test_litert_reads_vectors_and_says_so(student, tmp_path):
     image = student.network({"embedding": features})["image"].numpy()
     assert np.abs(drawn.astype(int) - np.rint(np.clip(image, 0, 255))).max() <= 1
     # Vectors of other captions are the sentence encoder's, which is not in the file.
-    with pytest.raises(UserError, match="--hub_handle: .* names the sentence encoder /nowhere/letters, .* only where"):
+    with pytest.raises(UserError, match=r"--hub_handle: .* names the sentence encoder /nowhere/letters, .* only where"):
         runner.generate(["new"])
