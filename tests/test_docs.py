@@ -165,15 +165,19 @@ def test_a_notebook_holds_no_output(notebook):
 
 
 @pytest.mark.slow
-def test_notebooks_run(tmp_path):
+def test_the_readmes_python_and_the_notebooks_run(tmp_path):
     """Their cells' source in order, in one process: a Jupyter kernel would need more packages to show the same."""
+    (block,) = re.findall(r"^```python\n(.*?)^```", (ROOT / "README.md").read_text("utf-8"), re.MULTILINE | re.DOTALL)
     program = tmp_path / "run.py"
     program.write_text(f"""
-import json, sys
+import json, os, sys
 import tensorflow as tf
 tf.config.run_functions_eagerly(True)  # two steps do not pay for a graph
 small = json.loads({json.dumps(json.dumps(SMALL))})
 own = json.loads({json.dumps(json.dumps(OWN))})
+os.chdir({str(ROOT)!r})
+exec({block!r})
+os.chdir({str(tmp_path)!r})
 for path in sys.argv[1:]:
     name = path.rpartition("/")[2].removesuffix(".ipynb")
     code = ["".join(cell["source"]) for cell in json.load(open(path))["cells"] if cell["cell_type"] == "code"]
@@ -191,5 +195,6 @@ for path in sys.argv[1:]:
     command = [sys.executable, str(program), *map(str, NOTEBOOKS)]
     done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=600)
     assert done.returncode == 0, done.stdout + done.stderr
+    assert "(1, 32, 32, 3) uint8" in done.stdout
     assert done.stdout.count("done") == len(NOTEBOOKS) == 2
     assert (tmp_path / "own_pictures" / "saved_models" / "1" / "assets.extra" / "student_float16.tflite").is_file()
