@@ -193,7 +193,7 @@ for path in sys.argv[1:]:
 """)
     environment = os.environ | {"PYTHONPATH": str(ROOT), "HOME": str(tmp_path)}
     command = [sys.executable, str(program), *map(str, NOTEBOOKS)]
-    done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=600)
+    done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=1200)
     assert done.returncode == 0, done.stdout + done.stderr
     assert "(1, 32, 32, 3) uint8" in done.stdout
     assert done.stdout.count("done") == len(NOTEBOOKS) == 2
