@@ -13,6 +13,7 @@ SERVE += ["uvloop>=0.21; sys_platform != 'win32'"]
 # Data sets larger than a machine's memory, as ArrayRecord files, which Windows does not have.
 SHARDS = ["apache-beam>=2.77", "array_record>=0.8", "grain>=0.2.18"]
 SHARDS = [f"{requirement}; sys_platform != 'win32'" for requirement in SHARDS]
+DOCS = ["mkdocs>=1.6", "mkdocstrings-python>=2.0"]
 
 # As t2i_kd/shipped.py finds them: a folder with a card comes along, exports of one's own have none.
 MODELS = [card.parent.name for card in sorted(ROOT.glob("saved_models/*/README.md"))]
@@ -87,6 +88,8 @@ setup(
         "jax": ["jax>=0.5"],
         # what benchmarks/ is timed against and draws with; nothing in the package imports them
         "benchmarks": ["torch>=2.8", "matplotlib>=3.10"],
+        # the documentation as a site
+        "docs": DOCS,
         "test": [
             "pytest>=8",
             "pytest-xdist>=3.6",
@@ -100,6 +103,7 @@ setup(
             "playwright>=1.50",  # drives a Chromium that is installed; it downloads none of its own here
             *SERVE,
             *SHARDS,
+            *DOCS,
         ],
     },
 )

@@ -46,7 +46,9 @@ class DataOptions:
         0, "How many training images are trained on, drawn by the seed, in place of a share of them. 0 takes all."
     )
     balance_classes: bool = option(
-        False, "Draw as many of each class as of any other, as far as it has them, for the two options above."
+        False,
+        "Draw as many of each class as of any other, as far as it has them, where --data_fraction or --max_examples "
+        "asks for a part.",
     )
     max_bad_examples: int = option(
         0, "How many broken images or unusable captions may be left out; more of them stop the command.", free=True

@@ -1,6 +1,6 @@
-"""The systems by name: each is a room of its own, this package's or anybody's.
+"""The systems by name, this package's or anybody's.
 
-A room is a module with two members, cheap to import:
+A system is a module with two members, cheap to import:
 
     RECIPE: its `Recipe` class.
     SYSTEM: its `t2i_kd.training.system.System` class or a function that chooses one by the recipe, or the dotted name
@@ -51,10 +51,10 @@ class Room:
 
 
 def find(name):
-    """The room of `--system=NAME`: one of `ROOMS`, or a module on Python's path.
+    """The system of `--system=NAME`: one of `ROOMS`, or a module on Python's path.
 
     Raises:
-        UserError: naming the flag, for an unknown name or a module that is no room.
+        UserError: naming the flag, for an unknown name or a module that is no system.
     """
     if name in ROOMS:
         module = importlib.import_module(ROOMS[name])
@@ -68,7 +68,7 @@ def find(name):
 
 @functools.cache
 def all_rooms():
-    """The package's own rooms."""
+    """The package's own systems."""
     return tuple(find(name) for name in ROOMS)
 
 

@@ -20,7 +20,7 @@ def blocks():
 def test_the_page_has_what_its_table_promises():
     files = {block["file"] for block in blocks() if block["file"]}
     assert {f"my_package/my_{name}.py" for name in ("data", "metric", "teacher", "objective")} <= files
-    assert len([name for name in files if name.startswith("my_package/my_room/")]) == 3
+    assert len([name for name in files if name.startswith("my_package/my_system/")]) == 3
     assert sum(block["kind"] == "sh" for block in blocks()) == 5
 
 
@@ -44,4 +44,4 @@ def test_every_block_works(tmp_path):
         elif block["kind"] == "sh":
             shell = block["text"].replace("python -m", f"{sys.executable} -m")
             run("bash", "-euc", shell)
-    assert (tmp_path / "room.png").stat().st_size > 0 and (tmp_path / "report.json").stat().st_size > 0
+    assert (tmp_path / "mine.png").stat().st_size > 0 and (tmp_path / "report.json").stat().st_size > 0

@@ -1,7 +1,7 @@
 """SDN's two objectives: compare a student's tensors with its teacher's, tap by tap.
 
 Stage I, `mirrored`: L_I = sum_l w_l d(phi_l(x), g_l(t)), with g_l the student's own tensor of the tap's name.
-Stage II, `perceptual`: L_II = sum_l w_l d(phi_l(x), phi_l(G(t))), with the teacher's view of the made image.
+Stage II, `perceptual`: L_II = sum_l w_l d(phi_l(x), phi_l(G(t))), with the teacher's taps of the generated image.
 x is a real image, t its caption, phi the teacher, d the mean over all elements of an error.
 
 Source: Yuan & Peng (ACM MM 2018) and the authors' code, where d is the absolute error and every w_l is 1. The other

@@ -135,7 +135,7 @@ class CompressionOptions:
 
 @dataclass(frozen=True)
 class HostOptions:
-    """The host's own loss"""
+    """The losses of CycleGAN and pix2pix, and their discriminators"""
 
     gan_loss: str = option(
         "lsgan",

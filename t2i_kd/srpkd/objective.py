@@ -1,8 +1,8 @@
 """SRPKD's objective: what a small generator learns from a big one, and the losses of its hosts.
 
-Source: Li, Jiang & Aarabi, "Semantic Relation Preserving Knowledge Distillation for Image-to-Image Translation" (ECCV
-2020 / arXiv 2104.15082), of which we know the relation matrix and the sum of losses at second hand alone; the norm, the
-weights and the layer are our reconstruction. CycleGAN's and pix2pix' terms: their papers and code. For comparison: the
+Source: Li, Jiang & Aarabi, "Semantic Relation Preserving Knowledge Distillation for Image-to-Image Translation" (arXiv
+2104.15082), of which we know the relation matrix and the sum of losses at second hand alone; the norm, the weights and
+the layer are our reconstruction. CycleGAN's and pix2pix' terms: their papers and code. For comparison: the
 terms of "GAN Compression" (Li et al., CVPR 2020) and "Online Multi-Granularity Distillation" (Ren et al., ICCV 2021).
 
 Images are float [batch, height, width, 3] in 0-255, and differences of images are in half ranges (127.5), so that
