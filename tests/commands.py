@@ -58,20 +58,22 @@ class Fork:
 
     Its imports take no time; flags, environment, streams, signals and exit code are those of a process that `start`
     starts, and so is what `subprocess.Popen` has of one. What is read where TensorFlow is imported cannot change.
+
+    Args:
+        arguments: of the command line.
+        module: what is run.
+        cwd: the folder that it is started in; None: this process's.
+        devices: how many CPU devices the machine has.
+        largest_file: in bytes; what is written beyond that ends in "File too large".
+        changes: to the environment.
     """
 
-    def __init__(self, *arguments, module="t2i_kd.train", cwd=None, largest_file=None, **changes):
+    def __init__(self, *arguments, module="t2i_kd.train", cwd=None, devices=1, largest_file=None, **changes):
         self._folder = tempfile.TemporaryDirectory()
         self._streams = [Path(self._folder.name) / name for name in ("output", "errors")]
-        given = (
-            module,
-            [*map(str, arguments)],
-            self._streams,
-            cwd or os.getcwd(),
-            environment(**changes),
-            largest_file,
-        )
-        self._process = _forks().Process(target=_run_module, args=given, daemon=True)
+        limits = {"devices": devices, "largest_file": largest_file}
+        given = (module, [*map(str, arguments)], self._streams, cwd or os.getcwd(), environment(**changes))
+        self._process = _forks().Process(target=_run_module, args=given, kwargs=limits, daemon=True)
         self._process.start()
         self.pid = self._process.pid
 
@@ -99,15 +101,21 @@ def _forks():
     return context
 
 
-def _run_module(module, arguments, streams, cwd, variables, largest_file):
+def _run_module(module, arguments, streams, cwd, variables, devices, largest_file):
     for stream, path in enumerate(streams, 1):
         os.dup2(os.open(path, os.O_CREAT | os.O_WRONLY), stream)
     os.environ.clear()
     os.environ.update(variables)
     os.chdir(cwd)
+    # As `python -m` has it.
+    sys.path.insert(0, str(cwd))
     if largest_file is not None:
-        # What is written beyond this ends in "File too large".
         resource.setrlimit(resource.RLIMIT_FSIZE, (largest_file, largest_file))
+    if devices > 1:
+        import tensorflow as tf
+
+        cpu = tf.config.list_physical_devices("CPU")[0]
+        tf.config.set_logical_device_configuration(cpu, [tf.config.LogicalDeviceConfiguration()] * devices)
     sys.argv = [module, *arguments]
     runpy.run_module(module, run_name="__main__", alter_sys=True)
 

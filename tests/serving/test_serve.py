@@ -1,16 +1,9 @@
-import os
 import socket
-import subprocess
-import sys
 
 import pytest
 
-from tests.serving.endpoint import ROOT, SHAPES, free_ports
-
-
-def serve(*flags):
-    command = [sys.executable, "-m", "t2i_kd.serve", *flags]
-    return subprocess.run(command, capture_output=True, check=False, env=os.environ | {"PYTHONPATH": str(ROOT)})
+from tests.commands import Fork
+from tests.serving.endpoint import SHAPES, free_ports
 
 
 @pytest.fixture
@@ -30,12 +23,8 @@ def taken():
             "--model_base_path: missing; give the folder that holds the version folders, or as --",
         ),
         ({"model_base_path": "/nowhere/at/all"}, "--model_base_path: the folder /nowhere/at/all does not exist"),
-        pytest.param(
-            {"model_base_path": str(SHAPES)},
-            "nothing to serve: it holds no folder named by a number",
-            marks=pytest.mark.slow,
-        ),
-        pytest.param({"model_base_path": "HALF"}, "saved_model.pb is missing", marks=pytest.mark.slow),
+        ({"model_base_path": str(SHAPES)}, "nothing to serve: it holds no folder named by a number"),
+        ({"model_base_path": "HALF"}, "saved_model.pb is missing"),
         ({"rest_api_port": "TAKEN"}, "--rest_api_port: 127.0.0.1:{port} cannot be had: Address already in use"),
         ({"port": "TAKEN"}, "--port: 127.0.0.1:{port} cannot be had"),
         ({"host": "no.such.host.invalid"}, "--rest_api_port: no.such.host.invalid:"),
@@ -51,9 +40,10 @@ def test_what_is_wrong_is_one_line_and_exit_code_2(flags, message, taken, tmp_pa
     port, rest_port = free_ports(2)
     wanted = {"model_name": "shapes", "model_base_path": str(SHAPES.parent), "port": port, "rest_api_port": rest_port}
     wanted |= {name: {"TAKEN": taken, "HALF": tmp_path}.get(value, value) for name, value in flags.items()}
-    finished = serve(*(f"--{name}={value}" for name, value in wanted.items()))
-    assert finished.returncode == 2
-    lines = finished.stderr.decode().splitlines()
+    process = Fork(*(f"--{name}={value}" for name, value in wanted.items()), module="t2i_kd.serve")
+    _, errors = process.communicate(timeout=300)
+    assert process.returncode == 2
+    lines = errors.splitlines()
     assert message.format(port=taken) in lines[-1]
     # What the log says of a broken version comes before.
     assert len(lines) <= 2 and not any("Traceback" in line for line in lines), lines

@@ -2,9 +2,8 @@
 
 import pytest
 
-from tests.commands import finish, metrics, start
+from tests.commands import Fork, finish, metrics
 from tests.systems import write_pairs
-from tests.training.test_distribution import COMMAND
 
 RUN = (
     "--system=srpkd",
@@ -33,7 +32,7 @@ def test_two_devices_lose_what_one_does(name, tmp_path):
     found = []
     for devices, distribute in ((1, "none"), (2, "mirrored")):
         run_dir = tmp_path / distribute
-        arguments = [devices, *RUN, *stage, f"--data_dir={tmp_path}", f"--run_dir={run_dir}"]
-        finish(start(*arguments, f"--distribute={distribute}", code=COMMAND))
+        arguments = [*RUN, *stage, f"--data_dir={tmp_path}", f"--run_dir={run_dir}"]
+        finish(Fork(*arguments, f"--distribute={distribute}", devices=devices))
         found.append([line["loss"] for line in metrics(run_dir)])
     assert found[1] == pytest.approx(found[0], rel=1e-4) and len(set(found[0])) > 2
