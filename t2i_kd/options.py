@@ -326,6 +326,11 @@ class ProjectionOptions:
         "The teacher's taps that the discriminators read, with commas between. Empty takes one a side, from the finest "
         "to the coarsest.",
     )
+    discriminator_side: int = option(
+        0,
+        "The side in pixels that images are enlarged to before that network sees them, a multiple of --resolution. 0 "
+        "takes the smallest side that it reads, from theirs on.",
+    )
     discriminator_mixing: str = option(
         "channels",
         "The fixed random mixing of a tap's features: none, channels (within a tap), or scales (also from the coarser "

@@ -103,7 +103,9 @@ def check_projection(options, gan, teacher, side):
     teacher = seen_through(options, teacher)
     if teacher.teacher == "none":
         raise UserError("--teacher: discriminators that see through the teacher need one, not none")
-    choose_taps(options.discriminator_taps, teacher_shapes(teacher, readable_side(teacher, side)))
+    if options.discriminator_side and (options.discriminator_side < side or options.discriminator_side % side):
+        raise UserError(f"--discriminator_side: {options.discriminator_side} is no multiple of the images' {side}")
+    choose_taps(options.discriminator_taps, teacher_shapes(teacher, seen_side(options, teacher, side)))
     if gan.gradient_penalty != "none":
         raise UserError("--gradient_penalty: heads on the teacher's taps are spectrally normalised and take none")
 
@@ -140,8 +142,19 @@ def readable_side(teacher, side):
     raise refusal
 
 
+def seen_side(options, teacher, side):
+    """The side at which a teacher sees images for the discriminators: `discriminator_side`, or what it reads.
+
+    Args:
+        options: `ProjectionOptions`.
+        teacher: `TeacherOptions`.
+        side: of the images, in pixels.
+    """
+    return readable_side(teacher, options.discriminator_side or side)
+
+
 def projection_at(side, options, teacher, images, seed):
-    """The projection for images of a side, which are enlarged (bilinear) to one that the teacher reads.
+    """The projection for images of a side, which are enlarged (bilinear) to `seen_side`.
 
     Args:
         side: in pixels.
@@ -154,7 +167,7 @@ def projection_at(side, options, teacher, images, seed):
         A `keras.Model` from float [batch, side, side, 3] in 0-255; see `build_projection`.
     """
     teacher = seen_through(options, teacher)
-    read = readable_side(teacher, side)
+    read = seen_side(options, teacher, side)
     network = load_teacher(teacher, read)
     shapes = {tap: tuple(output.shape[1:]) for tap, output in network.output.items()}
     taps = choose_taps(options.discriminator_taps, shapes)

@@ -7,13 +7,14 @@ from keras import ops
 from scipy.special import log_softmax
 
 from t2i_kd.errors import UserError
-from t2i_kd.options import ProjectionOptions, TeacherOptions
+from t2i_kd.options import GanOptions, ProjectionOptions, TeacherOptions
 from t2i_kd.teachers.catalogue import load_teacher
 from t2i_kd.teachers.vgg19 import build_vgg19, tap_shapes
 from t2i_kd.training.projected import (
     ProjectedDiscriminators,
     Shrunk,
     build_projection,
+    check_projection,
     choose_taps,
     contrastive_loss,
     default_taps,
@@ -104,6 +105,27 @@ def test_images_that_the_teacher_does_not_read_are_enlarged():
         real = np.asarray(seen[tap], float)
         scale = np.sqrt(np.square(real - real.mean((0, 1, 2))).mean())
         np.testing.assert_allclose(values, taps[tap] / scale, rtol=1e-3, atol=1e-3)
+
+
+def test_images_are_enlarged_to_the_side_that_is_asked_for():
+    slim, training = TeacherOptions(teacher="vgg19_slim"), RNG.integers(0, 256, (6, 32, 32, 3), np.uint8)
+    options = ProjectionOptions(discriminator_mixing="none", discriminator_side=64)
+    network = projection_at(32, options, slim, training, seed=0)
+    assert [output.shape[1] for output in network.output.values()] == [64, 32, 16, 8, 4]
+    twice = projection_at(64, options, slim, training.repeat(2, axis=1).repeat(2, axis=2), seed=0)
+    images = RNG.uniform(0, 255, (2, 32, 32, 3)).astype("float32")
+    enlarged = twice(keras.layers.UpSampling2D(2, interpolation="bilinear")(images))
+    for tap, values in network(images).items():
+        # Both are the same maps over scales of their own.
+        ratio = np.asarray(values) / np.where(np.asarray(enlarged[tap]), enlarged[tap], np.nan)
+        np.testing.assert_allclose(ratio[~np.isnan(ratio)], np.nanmedian(ratio), rtol=1e-2)
+
+
+@pytest.mark.parametrize(("asked", "side"), [(96, 64), (32, 64)])
+def test_sides_that_do_not_fit_are_refused(asked, side):
+    options, gan = ProjectionOptions(discriminator_side=asked), GanOptions()
+    with pytest.raises(UserError, match=f"--discriminator_side: {asked} is no multiple of the images' 64"):
+        check_projection(options, gan, TeacherOptions(teacher="vgg19_slim"), side)
 
 
 def test_shrunk_images_are_means_of_squares():
