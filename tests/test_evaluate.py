@@ -262,7 +262,10 @@ def test_the_teacher_is_the_runs_own_unless_flags_say_otherwise(tmp_path):
     assert evaluation.chosen_teacher(tmp_path) == own
     slim = evaluation.chosen_teacher(tmp_path, teacher="vgg19_slim")
     assert slim == TeacherOptions(teacher="vgg19_slim", teacher_pooling="max")
-    assert evaluation.chosen_teacher("model.onnx") == TeacherOptions()
+    alone = tmp_path / "files" / "model.onnx"
+    alone.parent.mkdir()
+    alone.touch()
+    assert evaluation.chosen_teacher(alone) == TeacherOptions()
 
 
 @pytest.mark.slow

@@ -85,7 +85,8 @@ def test_it_says_what_to_do_next(whole, tmp_path):
     caption = generating[4].removeprefix("--caption=")
     assert caption in (run_dir / "captions.txt").read_text().splitlines()
     generate.write_images(str(run_dir), [caption], [], 0, tmp_path / "picture.png")
-    assert load_student(run_dir).condition.unread(caption) == []
+    # Its captions are longer than the few words that this student reads.
+    assert not any("does not know" in line for line in load_student(run_dir).condition.unread(caption))
     assert generating[5:] == ["--out=picture.png"]
     assert evaluating[1:] == [
         "-m",

@@ -18,9 +18,9 @@ from t2i_kd.data.captioned_images import check_caption
 from t2i_kd.serving import json_format
 from t2i_kd.serving.asgi import HEALTH, METRICS, error_response
 from t2i_kd.serving.errors import RequestError, invalid
-from t2i_kd.serving.folders import LARGEST_VERSION
 from t2i_kd.serving.page_routes import page_routes
 from t2i_kd.serving.sites import refusing_other_sites
+from t2i_kd.versions import LARGEST_VERSION
 
 MODEL = r"(?P<name>[^/:]+)(?:/versions/(?P<version>[0-9]+)|/labels/(?P<label>[^/:]+))?"
 TARGETS = {
