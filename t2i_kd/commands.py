@@ -22,6 +22,8 @@ EXIT_BAD_INPUT = 2
 LONGEST_MESSAGE = 4000
 HELP = ("--help", "-help", "-h", "-?", "--helpshort", "--helpfull", "--helpxml")
 COMMON = "Every command"
+# Is there where a driver of NVIDIA's GPUs is.
+NVIDIA = "/dev/nvidia0"
 BACKENDS = ("tensorflow", "jax")
 
 # Exported files by the precision of their weights.
@@ -83,7 +85,8 @@ def _run(main, define_flags, description, explain_unknown):
         sys.argv[1:] = expanded(sys.argv[1:])
         arguments = sys.argv
         verbose = not given(arguments, "verbosity", "-1").startswith("-")
-        os.environ.setdefault(quiet.LEVEL, "0" if verbose else "2")
+        # What TensorFlow calls an error and does not raise is about GPUs, or says that oneDNN leaves an operation alone.
+        os.environ.setdefault(quiet.LEVEL, "0" if verbose else "2" if os.path.exists(NVIDIA) else "3")
         groups = {**define_flags(arguments), COMMON: define_common_flags()}
     except (UserError, flags.Error) as error:
         _exit_bad_input(str(error))
@@ -184,7 +187,7 @@ def load_backend():
     or they are asked for: with `--verbosity=0`, or with TF_CPP_MIN_LOG_LEVEL=0 in the environment.
     """
     backend = check_backend()
-    with quiet.standard_error_held(shown=os.path.exists("/dev/nvidia0")):
+    with quiet.standard_error_held(shown=os.path.exists(NVIDIA)):
         try:
             import keras
         except (ImportError, ValueError, OSError) as error:

@@ -177,10 +177,13 @@ def test_eager_and_compiled_steps_lose_the_same(each_system, data_dir, compiled_
 
 
 def assert_close(terms, expected):
-    """Gradients' norms with more room: where rounding takes a ReLU across its kink, a gradient jumps, no loss does."""
-    norms = [name for name in expected if name.endswith("gradient_norm")]
-    assert [terms[name] for name in norms] == pytest.approx([expected[name] for name in norms], rel=5e-3)
-    losses = expected.keys() - norms
+    """Gradients' norms with more room: where rounding takes a ReLU across its kink, a gradient jumps, no loss does.
+
+    So has the distance of two images that are nearly the same.
+    """
+    with_room = [name for name in expected if name.endswith(("gradient_norm", "seed_diversity"))]
+    assert [terms[name] for name in with_room] == pytest.approx([expected[name] for name in with_room], rel=5e-3)
+    losses = expected.keys() - with_room
     assert {name: terms[name] for name in losses} == pytest.approx(
         {name: expected[name] for name in losses}, rel=1e-4, abs=1e-6
     )

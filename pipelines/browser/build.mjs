@@ -6,7 +6,7 @@
  */
 
 import { createHash } from "node:crypto";
-import { cpSync, existsSync, mkdirSync, readFileSync, renameSync, rmSync } from "node:fs";
+import { cpSync, existsSync, mkdirSync, readFileSync, renameSync, rmSync, writeFileSync } from "node:fs";
 import { dirname, join, resolve } from "node:path";
 import { fileURLToPath } from "node:url";
 
@@ -20,10 +20,9 @@ const TYPED_IN = process.env.INIT_CWD ?? process.cwd();
 
 const FILES = [
   ...["index.html", "gallery.css", "gallery.js", "camera.js"].map((name) => [join(SHARED, name), name]),
-  ...["main.js", "student.js", "manifest.js", "tokenizer.js", "resizing.js", "noise.js"].map((name) => [
-    join(HERE, name),
-    name,
-  ]),
+  ...["main.js", "student.js", "manifest.js", "tokenizer.js", "resizing.js", "noise.js", "worker.js", "icon.svg"].map(
+    (name) => [join(HERE, name), name],
+  ),
   ...["ort.wasm.bundle.min.mjs", "ort-wasm-simd-threaded.wasm"].map((name) => [join(RUNTIME, name), `ort/${name}`]),
 ];
 
@@ -31,7 +30,7 @@ function build(version, out) {
   const extra = join(version, "assets.extra");
   const manifestPath = join(extra, "manifest.json");
   requireFile(manifestPath);
-  const { files } = readManifest(manifestPath);
+  const { name: title, files } = readManifest(manifestPath);
   const model = ["manifest.json", ...Object.keys(files)].map((name) => [join(extra, name), `model/${name}`]);
   for (const [path] of [...FILES, ...model]) requireFile(path);
   for (const [path] of model.slice(1)) requireIntact(path, files[path.split(/[\\/]/).pop()]);
@@ -44,8 +43,26 @@ function build(version, out) {
     mkdirSync(dirname(join(unfinished, name)), { recursive: true });
     cpSync(path, join(unfinished, name));
   }
+  writeFileSync(join(unfinished, "page.webmanifest"), webManifest(title));
+  const names = [...FILES, ...model].map(([, name]) => name).concat("page.webmanifest");
+  writeFileSync(join(unfinished, "files.js"), keptFiles(unfinished, names));
   rmSync(out, { recursive: true, force: true });
   renameSync(unfinished, out);
+}
+
+/** What a browser needs to install the page. */
+function webManifest(name) {
+  const icons = [{ src: "icon.svg", sizes: "any", type: "image/svg+xml" }];
+  return JSON.stringify({ name, short_name: name, start_url: "./", scope: "./", display: "standalone", icons }, null, 2);
+}
+
+/** The files that the service worker keeps, under a digest of all: another page is another digest. */
+function keptFiles(folder, names) {
+  const digest = createHash("sha256");
+  for (const name of names) digest.update(`${name}\n`).update(readFileSync(join(folder, name)));
+  // A page is asked for by its folder, too; the worker is the browser's own to keep.
+  const files = ["./", ...names.filter((name) => name !== "worker.js")];
+  return `self.page = ${JSON.stringify({ digest: digest.digest("hex"), files }, null, 2)};\n`;
 }
 
 function readManifest(path) {

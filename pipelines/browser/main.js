@@ -53,4 +53,18 @@ function toPng(picture) {
   return canvas.toDataURL("image/png").split(",")[1];
 }
 
+/** Has the browser keep the page's files, so that it opens without a network and can be installed. */
+async function keepFiles() {
+  document.head.append(Object.assign(document.createElement("link"), { rel: "manifest", href: "page.webmanifest" }));
+  // Only a page of https or localhost has it.
+  if (!navigator.serviceWorker) return;
+  const policy = window.trustedTypes?.createPolicy("worker", { createScriptURL: (url) => url });
+  try {
+    await navigator.serviceWorker.register(policy ? policy.createScriptURL("worker.js") : "worker.js");
+  } catch (error) {
+    console.warn(`The page is not kept for use without a network: ${error.message}`);
+  }
+}
+
 start(open);
+keepFiles();

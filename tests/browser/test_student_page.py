@@ -84,6 +84,23 @@ def test_many_captions_and_seeds_are_generates_pictures(page, runner):
     assert difference(rgba[..., :3], runner.generate(captions, seeds)) <= 2
 
 
+def test_the_page_opens_without_its_server(tab, site, served, runner):
+    with served(site) as address:
+        tab.goto(address)
+        tab.locator("h1:text-is('tiny')").wait_for()
+        tab.evaluate("navigator.serviceWorker.ready.then(() => navigator.serviceWorker.controller || 0)")
+        link = tab.get_attribute("link[rel=manifest]", "href")
+        manifest = json.loads(tab.evaluate("link => fetch(link).then((answer) => answer.text())", link))
+        assert (manifest["name"], manifest["start_url"], manifest["display"]) == ("tiny", "./", "standalone")
+    # The server is gone.
+    for where in (address, f"{address}index.html"):
+        tab.goto(where)
+        tab.locator("h1:text-is('tiny')").wait_for()
+    (drawn,) = tab.evaluate(DRAW_MANY, [[CAPTIONS[0]], ["7"]])
+    image = np.frombuffer(base64.b64decode(drawn), np.uint8).reshape(32, 32, 4)[..., :3]
+    assert difference(image, runner.generate([CAPTIONS[0]], [7])[0]) <= 2
+
+
 def test_what_is_no_caption_is_said_in_words(page):
     page.fill("#caption", "🟥" * 2001)
     page.press("#caption", "Enter")
