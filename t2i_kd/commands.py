@@ -85,7 +85,7 @@ def _run(main, define_flags, description, explain_unknown):
         sys.argv[1:] = expanded(sys.argv[1:])
         arguments = sys.argv
         verbose = not given(arguments, "verbosity", "-1").startswith("-")
-        # What TensorFlow calls an error and does not raise is about GPUs, or says that oneDNN leaves an operation alone.
+        # What TensorFlow logs as an error and does not raise is about GPUs, or oneDNN leaving an operation to others.
         os.environ.setdefault(quiet.LEVEL, "0" if verbose else "2" if os.path.exists(NVIDIA) else "3")
         groups = {**define_flags(arguments), COMMON: define_common_flags()}
     except (UserError, flags.Error) as error:

@@ -173,7 +173,7 @@ def test_a_missing_file_is_named(tab, address, file, words):
     assert tab.locator("#generate").is_disabled()
 
 
-def test_files_of_another_export_are_named(tab, address):
+def test_a_damaged_model_is_named(tab, address):
     def cut(route):
         answer = route.fetch()
         route.fulfill(response=answer, body=answer.body()[:-3])
@@ -181,7 +181,9 @@ def test_files_of_another_export_are_named(tab, address):
     tab.route("**/model/student.onnx", cut)
     tab.goto(address)
     error(tab, "model/student.onnx: ")
-    tab.unroute("**/model/student.onnx")
+
+
+def test_a_vocabulary_of_another_export_is_named(tab, address):
     tab.route("**/model/vocabulary.txt", lambda route: route.fulfill(body="[PAD]\n[UNK]\na\n"))
     tab.goto(address)
     error(tab, "model/vocabulary.txt: 3 tokens, but ")
