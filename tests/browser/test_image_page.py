@@ -140,6 +140,8 @@ def test_what_is_wrong_is_said_in_words(page):
 def test_all_by_keyboard(page):
     assert page.evaluate("document.activeElement.id") == "file"
     assert page.evaluate("getComputedStyle(document.activeElement).outlineStyle") == "solid"
+    # Chromium drops what is typed before a page's first frame.
+    page.evaluate("new Promise((done) => requestAnimationFrame(() => requestAnimationFrame(done)))")
     with page.expect_file_chooser() as chooser:
         page.keyboard.press("Space")
     chooser.value.set_files(FILES[:2])
