@@ -89,7 +89,9 @@ class Trainer(keras.Model):
     def _tensorflow_update(optimizer, tape, loss, variables):
         """Moves variables down the gradient of the whole batch's loss. Returns the gradient's norm."""
         gradients = mean_over_replicas(tape.gradient(loss, variables))
-        optimizer.apply(gradients, variables)
+        # Keras warns of variables that a loss does not reach, which a stage's taps may well leave out.
+        reached = [pair for pair in zip(gradients, variables, strict=True) if pair[0] is not None]
+        optimizer.apply(*(zip(*reached, strict=True) if reached else (gradients, variables)))
         return gradient_norm(gradients)
 
     def _jax_step(self, state, batch):

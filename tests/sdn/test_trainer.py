@@ -238,6 +238,17 @@ def test_the_weights_move_by_adam_as_the_hand_calculation_says(name, teacher, im
     assert all(np.array_equal(a, b) for a, b in zip(frozen, teacher.get_weights(), strict=True))
 
 
+def test_layers_that_no_tap_reaches_stay_without_a_word(teacher, images, scales, uncompiled, recwarn):
+    stage = types.SimpleNamespace(**{**vars(STAGES["mirrored"]), "tap_weights": (("conv3_4", 1.0),)})
+    network = new_student()
+    trainer, before = trainer_of(network, teacher, stage, scales), weights_of(network)
+    trainer.compile(optimizer=adam(RATE))
+    fit(trainer, [new_batch(images)])
+    moved = {name for name, parts in weights_of(network).items() if not np.array_equal(parts[0], before[name][0])}
+    assert "fc7" in moved and "pool4" in moved and not moved & {"conv3_3", "pool2", "conv1_1", "image_linear"}
+    assert not [str(told.message) for told in recwarn if "Gradients" in str(told.message)]
+
+
 def test_scales_are_the_deviations_from_each_channels_mean(teacher, images, scales):
     by_hand = teacher_by_hand(weights_of(teacher), images.astype("float64"))
     assert set(scales) == set(TAPS)
