@@ -165,6 +165,14 @@ def test_a_stage_of_one_step_or_of_none_has_no_speed(clock, capsys):
     assert capsys.readouterr().err == "one: step 1 of 1, loss 2\n"
 
 
+def read(terminal, count):
+    """So many characters of a terminal, which gives them bit by bit."""
+    found = b""
+    while len(found) < count:
+        found += terminal.read(count - len(found))
+    return found.decode()
+
+
 @pytest.mark.parametrize(
     ("columns", "shown"),
     [
@@ -185,15 +193,16 @@ def test_on_a_terminal_one_line_is_rewritten(clock, monkeypatch, columns, shown)
         # One line soon after the first step, the next a second later.
         train_by(clock, line, 2, [0.5, 0.5])
         train_by(clock, line, 0.5, [0.5])
-        assert len(terminal.read(4096).decode().split("\r")) == 2
+        width = (columns or 80) - 1
+        assert read(terminal, 1 + width).count("\r") == 1
         line = ProgressLine("stage1", 2000, 0, 4, math.inf)
         line.sheet = Path("runs/mine/samples/a-01.png")
         train_by(clock, line, 1, [0.5, 0.25, 0.25])
         line.close()
         # What a terminal makes of a line's end is "\r\n".
-        _, *rewritten, end = terminal.read(4096).decode().split("\r")
+        _, *rewritten, end = read(terminal, 2 * (1 + width) + 2).split("\r")
     assert len(rewritten) == 2 and end == "\n"
-    assert {len(each) for each in rewritten} == {(columns or 80) - 1}
+    assert {len(each) for each in rewritten} == {width}
     assert rewritten[-1].rstrip() == shown
 
 
