@@ -19,6 +19,7 @@ from benchmarks import command
 from benchmarks.workers import markdown
 from t2i_kd.data import noto_emoji
 from t2i_kd.data.catalogue import load_dataset
+from t2i_kd.data.subset import picked
 from t2i_kd.errors import UserError
 from t2i_kd.loading import load_artifact
 from t2i_kd.metrics.classifier_training import attribute_values
@@ -50,19 +51,6 @@ def targets(name, dataset):
         return {"class": np.asarray(dataset.labels)}
     emoji, tones = zip(*map(noto_emoji.parts_of, dataset.file_names), strict=True)
     return {"skin tones": np.array(tones), "emoji": np.array(emoji)}
-
-
-def chosen(dataset, rows):
-    """The images of some rows of a data set, with what is said of them."""
-    names = [dataset.file_names[row] for row in rows] if dataset.file_names else ()
-    return dataclasses.replace(
-        dataset,
-        images=[dataset.images[row] for row in rows],
-        captions=tuple(dataset.captions[row] for row in rows),
-        labels=dataset.labels[rows],
-        file_names=tuple(names),
-        digests=(),
-    )
 
 
 def probes(teacher, train, known, side):
@@ -104,7 +92,7 @@ def main():
     train, test = (load_dataset(options.dataset, split, side, options.data_dir) for split in ("train", "test"))
     wanted = targets(options.dataset, test)
     if options.dataset == EMOJI:
-        train = chosen(train, np.flatnonzero(np.isin(targets(EMOJI, train)["emoji"], wanted["emoji"])))
+        train = picked(train, np.flatnonzero(np.isin(targets(EMOJI, train)["emoji"], wanted["emoji"])))
     known = targets(options.dataset, train)
     named = own_classifier(train, known) if options.teacher == OWN else probes(options.teacher, train, known, side)
     captions = [captions[0] for captions in test.captions]

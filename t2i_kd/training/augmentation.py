@@ -6,6 +6,8 @@ have a deterministic gradient. Ours too is `reflect_translation`: where a shift 
 tell a generated image's own grey edge from it, and every image gets one.
 """
 
+import functools
+
 from keras import ops
 
 from t2i_kd.errors import UserError
@@ -95,10 +97,6 @@ def _translation(images, down, right, reflect=False):
     return ops.einsum("bij,bhjc->bhic", shift(right), images)
 
 
-def _reflect_translation(images, down, right):
-    return _translation(images, down, right, reflect=True)
-
-
 def _cutout(images, down, right):
     side = images.shape[1]
     cut = int(side * CUT + 0.5)
@@ -116,6 +114,6 @@ def _cutout(images, down, right):
 _KINDS = {
     "color": _color,
     "translation": _translation,
-    "reflect_translation": _reflect_translation,
+    "reflect_translation": functools.partial(_translation, reflect=True),
     "cutout": _cutout,
 }

@@ -26,7 +26,7 @@ from t2i_kd.training.initial_weights import start_from, weights_digest
 from t2i_kd.training.inputs import file_digest, network_digest
 from t2i_kd.training.joint_embedding import JOINT_EMBEDDING, JointEmbeddingTrainer, check_joint_embedding
 from t2i_kd.training.measuring import CAPTIONS_OVER_SEEDS, HELD_OUT_LOSS, ITEMS, SEEDS, Measurements
-from t2i_kd.training.projected import discriminators_teacher, readable_side
+from t2i_kd.training.projected import discriminators_teacher, seen_side
 from t2i_kd.training.system import KEPT_ITEMS, SHEET_ITEMS, System, evenly
 from t2i_kd.training.trainer import restored
 
@@ -125,7 +125,7 @@ class TextToImageSystem(System):
         if self.recipe.student.init_from:
             found["init_from"] = weights_digest(self.recipe.student.init_from)
         if seen_through:
-            side = readable_side(seen_through, self.recipe.data.resolution)
+            side = seen_side(self.recipe.projection, seen_through, self.recipe.data.resolution)
             found["discriminator_teacher"] = network_digest(load_teacher(seen_through, side))
         return found
 

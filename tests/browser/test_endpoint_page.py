@@ -2,11 +2,11 @@
 
 import contextlib
 import json
-from pathlib import Path
 
 import pytest
 
 from t2i_kd import generate
+from tests.browser.pages import error, saved
 from tests.serving.endpoint import NAME, running
 from tests.serving.tiny_translator import same_images
 
@@ -42,17 +42,6 @@ def generate_picture(page, caption, seed=None):
     before = page.locator("#pictures li").count()
     ask(page, caption, seed)
     page.locator("#pictures li").nth(before).wait_for()
-
-
-def error(page, words):
-    page.locator("#error", has_text=words).wait_for()
-
-
-def saved(page, position=0):
-    """The name and the bytes of the PNG that a picture's link gives."""
-    with page.expect_download() as started:
-        page.locator("#pictures li").nth(position).get_by_text("Save").click()
-    return started.value.suggested_filename, Path(started.value.path()).read_bytes()
 
 
 def seeds_shown(page):

@@ -1,12 +1,12 @@
 """The page of the real command with a model that is asked with images, used as people use it."""
 
 import base64
-from pathlib import Path
 
 import pytest
 
 from t2i_kd.loading import load_artifact
 from t2i_kd.serving.client import Client
+from tests.browser.pages import error, saved
 from tests.serving.endpoint import NAME, running
 from tests.serving.tiny_translator import PHOTOS, SIDE, SOURCE, encoded, export_translator, same_images
 
@@ -36,16 +36,6 @@ def page(tab, endpoint):
 def wait_for(page, count):
     page.locator("#pictures li").nth(count - 1).wait_for()
     assert page.locator("#pictures li").count() == count
-
-
-def error(page, words):
-    page.locator("#error", has_text=words).wait_for()
-
-
-def saved(page, position=0):
-    with page.expect_download() as started:
-        page.locator("#pictures li").nth(position).get_by_text("Save").click()
-    return started.value.suggested_filename, Path(started.value.path()).read_bytes()
 
 
 DROP = """([type, files]) => {

@@ -1,15 +1,14 @@
 """Both pages with a student that reads images: files and the camera, generated as the runner generates them."""
 
 import base64
-import io
 import json
 import re
-from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image
 
+from tests.browser.pages import difference, error, pixels, saved
 from tests.exporting.tiny_student import make_image_student, make_photos
 from tests.serving.endpoint import running
 from tests.serving.tiny_translator import encoded
@@ -62,20 +61,6 @@ def page(tab, address):
     return tab
 
 
-def difference(made, expected):
-    return np.abs(np.asarray(made, int) - expected).max()
-
-
-def error(page, words):
-    page.locator("#error", has_text=words).wait_for()
-
-
-def saved(page):
-    with page.expect_download() as started:
-        page.locator("#pictures li").first.get_by_text("Save").click()
-    return np.asarray(Image.open(io.BytesIO(Path(started.value.path()).read_bytes())).convert("RGB"))
-
-
 CANVASES = """() => JSON.stringify(["camera-before", "camera-after"].map((id) => {
     const canvas = document.getElementById(id);
     const { data } = canvas.getContext("2d").getImageData(0, 0, canvas.width, canvas.height);
@@ -121,7 +106,7 @@ def test_the_cameras_pictures_are_generated_from_side_by_side(page, runner):
     page.click("#camera-keep")
     page.locator("#pictures li").wait_for()
     assert page.inner_text("#pictures .caption") == "camera 1.png"
-    assert difference(saved(page), last[1]) <= 2
+    assert difference(pixels(saved(page)[1]), last[1]) <= 2
 
 
 def test_no_camera_is_told(page):
@@ -151,7 +136,7 @@ def test_a_files_picture_is_the_runners(page, runner):
     for name, content in files.items():
         page.set_input_files("#file", {"name": name, "mimeType": f"image/{name[-3:]}", "buffer": content})
         page.locator("#pictures li").first.locator(".caption", has_text=name).wait_for()
-        assert difference(saved(page), runner.generate([content])[0]) <= 3, name
+        assert difference(pixels(saved(page)[1]), runner.generate([content])[0]) <= 3, name
     page.set_input_files("#file", {"name": "text.png", "mimeType": "image/png", "buffer": b"no image"})
     page.locator("#error").filter(has_text="not an image that this browser reads").or_(
         page.locator("#error").filter(has_text="Not generated: image: not a JPEG or PNG")

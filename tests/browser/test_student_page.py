@@ -1,14 +1,13 @@
 """The page without a server: built by its npm script, served as plain files."""
 
 import base64
-import io
 import json
 import shutil
-from pathlib import Path
 
 import numpy as np
 import pytest
-from PIL import Image
+
+from tests.browser.pages import difference, error, pixels, saved
 
 pytestmark = pytest.mark.slow  # a browser
 
@@ -46,21 +45,11 @@ def draw(page, caption, seed=0):
     page.locator("#pictures li").nth(before).wait_for()
 
 
-def error(page, words):
-    page.locator("#error", has_text=words).wait_for()
-
-
-def difference(made, expected):
-    return np.abs(np.asarray(made, int) - expected).max()
-
-
 def test_a_drawn_caption_is_generates_picture_without_a_server(page, runner, tmp_path):
     page.context.set_offline(True)
     for caption, seed in zip(CAPTIONS, SEEDS[3:], strict=False):
         draw(page, caption, seed)
-        with page.expect_download() as started:
-            page.locator("#pictures").get_by_text("Save").first.click()
-        picture = Image.open(io.BytesIO(Path(started.value.path()).read_bytes())).convert("RGB")
+        picture = pixels(saved(page)[1])
         expected = runner.generate([caption], [seed])[0]
         assert difference(picture, expected) <= 2
         assert difference(picture, runner.generate([caption], [seed - 1])[0]) > 20
