@@ -1,6 +1,8 @@
 """What every reader of files shares: examples are checked one by one, then reachable by index."""
 
+import contextlib
 import functools
+import gc
 import hashlib
 import operator
 import os
@@ -107,6 +109,21 @@ def decoders():
 # The threads are not in a forked process. Windows has none.
 if hasattr(os, "register_at_fork"):
     os.register_at_fork(after_in_child=decoders.cache_clear)
+
+
+@contextlib.contextmanager
+def collection_paused():
+    """Leaves Python's cyclic garbage collector off meanwhile, which otherwise walks over all examples again and again.
+
+    What is made of a data set's lists has no cycles, and of 100,000 pictures it took a quarter of the time.
+    """
+    was_on = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if was_on:
+            gc.enable()
 
 
 def collect(

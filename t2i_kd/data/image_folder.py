@@ -40,9 +40,18 @@ from absl import logging
 
 from t2i_kd.data.catalogue import SPLITS
 from t2i_kd.data.decoding import picture_suffixes
-from t2i_kd.data.examples import Example, collect
+from t2i_kd.data.examples import Example, collect, collection_paused
 from t2i_kd.data.holdout import copies_by_name, held_out_groups, joined
-from t2i_kd.data.sources import MAX_CAPTIONS_BYTES, MAX_LIST_BYTES, Within, open_source, safe_name
+from t2i_kd.data.sources import (
+    MAX_CAPTIONS_BYTES,
+    MAX_LIST_BYTES,
+    FolderSource,
+    Within,
+    ZipSource,
+    open_source,
+    place_state,
+    safe_name,
+)
 from t2i_kd.errors import UserError
 
 METADATA = "metadata.jsonl"
@@ -101,29 +110,71 @@ def load(split, resolution, data_dir, max_bad_examples=0, decode=True, cache_dir
             twice, labels or splits that some pictures have and others lack, a split that is not there, or more bad
             pictures and captions than `max_bad_examples`.
     """
-    source = open_source(data_dir, cache_dir)
-    source = Within.single_folder(source, METADATA_FILES, is_split)
+    with collection_paused():
+        index = _index(split, data_dir, cache_dir)
+        found, source = index.found, index.source
+        split, members, origin = _chosen(index, split)
+        examples = (
+            Example(record.file_name, record.captions, label, source.file(record.file_name))
+            for record, label in zip(found.records, index.labels, strict=True)
+            if record.file_name in members
+        )
+        return collect(
+            f"image_folder/{split}",
+            examples,
+            index.label_names,
+            resolution,
+            max_bad_examples,
+            len(members),
+            decode,
+            [f"{name} {why}" for name, why in found.skipped if split_of_folders(name) in (None, split)],
+            origin,
+        )
+
+
+@dataclass(frozen=True)
+class Index:
+    """What a folder or archive holds, for any split of it.
+
+    Attributes:
+        source: where its files lie.
+        found: its pictures.
+        labels: their labels, in their order.
+        label_names: the classes' names, by label.
+        members: {split: its file names}.
+        origin: where the splits come from.
+    """
+
+    source: FolderSource | ZipSource | Within
+    found: Found
+    labels: list[int]
+    label_names: list[str]
+    members: dict[str, frozenset[str]]
+    origin: str
+
+
+# (split, index) of one that was read and waits for another split, by what must be the same then. A run reads its two
+# splits one after the other, and afterwards nothing of this stays in memory.
+_WAITING: dict[tuple, tuple[str, Index]] = {}
+
+
+def _index(split, data_dir, cache_dir):
+    """The `Index` that the load before this one has read for another split, where nothing has changed; else a new one."""
+    key = (str(data_dir), cache_dir, place_state(data_dir))
+    before, index = _WAITING.pop(key, (split, None))
+    _WAITING.clear()
+    if before == split:
+        index = _read_index(data_dir, cache_dir)
+        if key[-1]:
+            _WAITING[key] = split, index
+    return index
+
+
+def _read_index(data_dir, cache_dir):
+    source = Within.single_folder(open_source(data_dir, cache_dir), METADATA_FILES, is_split)
     found = _read(source)
-    records = found.records
-    _refuse_duplicates(records)
-    labels, label_names = _labels(records)
-    split, members, origin = _split(found, split, source)
-    examples = (
-        Example(record.file_name, record.captions, label, source.file(record.file_name))
-        for record, label in zip(records, labels, strict=True)
-        if record.file_name in members[split]
-    )
-    return collect(
-        f"image_folder/{split}",
-        examples,
-        label_names,
-        resolution,
-        max_bad_examples,
-        len(members[split]),
-        decode,
-        [f"{name} {why}" for name, why in found.skipped if split_of_folders(name) in (None, split)],
-        origin,
-    )
+    _refuse_duplicates(found.records)
+    return Index(source, found, *_labels(found.records), *_divided(found, source))
 
 
 @functools.lru_cache(maxsize=1000)
@@ -463,38 +514,41 @@ def _names_by_label(records):
     return [names.get(label, str(label)) for label in range(max(names) + 1)]
 
 
-def _split(found, split, source):
-    """The split that is read, {split: its file names}, and where that comes from."""
+def _divided(found, source):
+    """{split: its file names}, and where that comes from."""
     records = found.records
     every = [record.file_name for record in records]
     alike = source.same_content(every)
     if _given(records, "split"):
         members = {name: frozenset(record.file_name for record in records if record.split == name) for name in SPLITS}
-        origin = found.splits_from
-        if split == "test" and not members["test"]:
-            split = "validation"
-            origin += "; there is no test split, so that validation stands in"
         _tell_copies(source, alike, members)
-    else:
-        groups = joined(every, [*alike, *copies_by_name(every, HELD_OUT_SHARE)])
-        test = held_out_groups(groups, HELD_OUT_SHARE)
-        members = {"train": frozenset(every) - test, "validation": frozenset(), "test": test}
-        origin = found.splits_from or f"no split is given, so that {HELD_OUT_SHARE:.0%} are held out"
-        origin += " by their names"
-        copies = sum(len(group) - 1 for group in groups)
-        if copies and len(groups) > 1:
-            example = next(sorted(group) for group in groups if len(group) > 1)
-            _tell(
-                f"{source.path}: {copies} pictures are copies of others, by their bytes or their names, such as "
-                f"{example[1]} of {example[0]}; copies stay on one side of the hold-out"
-            )
-        elif copies:
-            _tell(f"{source.path}: all {len(every)} pictures are copies of one, also those that are held out")
+        return members, found.splits_from
+    groups = joined(every, [*alike, *copies_by_name(every, HELD_OUT_SHARE)])
+    test = held_out_groups(groups, HELD_OUT_SHARE)
+    origin = found.splits_from or f"no split is given, so that {HELD_OUT_SHARE:.0%} are held out"
+    copies = sum(len(group) - 1 for group in groups)
+    if copies and len(groups) > 1:
+        example = next(sorted(group) for group in groups if len(group) > 1)
+        _tell(
+            f"{source.path}: {copies} pictures are copies of others, by their bytes or their names, such as "
+            f"{example[1]} of {example[0]}; copies stay on one side of the hold-out"
+        )
+    elif copies:
+        _tell(f"{source.path}: all {len(every)} pictures are copies of one, also those that are held out")
+    return {"train": frozenset(every) - test, "validation": frozenset(), "test": test}, f"{origin} by their names"
+
+
+def _chosen(index, split):
+    """The split that is read, its file names, and where that comes from."""
+    members, origin = index.members, index.origin
+    if split == "test" and not members["test"] and members["validation"]:
+        split = "validation"
+        origin += "; there is no test split, so that validation stands in"
     if not members[split]:
         there = ", ".join(name for name in SPLITS if members[name])
-        advice = "; leave every split out to have some held out" if found.splits_from else ""
+        advice = "; leave every split out to have some held out" if index.found.splits_from else ""
         raise UserError(f"--dataset: image_folder has no {split} pictures in --data_dir; it has {there}{advice}")
-    return split, members, origin
+    return split, members[split], origin
 
 
 def _tell_copies(source, alike, members):

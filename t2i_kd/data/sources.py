@@ -90,6 +90,34 @@ def open_source(path, cache_dir=None, use=""):
     raise UserError(f"--data_dir: {path} is neither a folder nor a readable .zip")
 
 
+def place_state(path):
+    """What changes with any file of a folder or archive, though none is read. Empty: there is nothing such yet.
+
+    A folder's is made of the names, sizes and times of all files in it, an archive's of its own.
+
+    Args:
+        path: of a folder or an archive.
+    """
+    if not os.path.isdir(path):
+        try:
+            return _state(os.stat(path))
+        except (OSError, ValueError):
+            return ""
+    digest = hashlib.sha256()
+    for folder, folders, files in os.walk(path):
+        folders.sort()
+        for name in sorted(files):
+            file = os.path.join(folder, name)
+            try:
+                state = _state(os.stat(file))
+            except (OSError, ValueError):
+                state = ""
+            if not state:
+                return ""
+            digest.update(f"{file}\0{state}\0".encode("utf-8", "surrogateescape"))
+    return digest.hexdigest()
+
+
 def _is_shown(name):
     if not name.startswith(".") and "/." not in name and "__MACOSX" not in name:
         return True

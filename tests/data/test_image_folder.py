@@ -1,5 +1,6 @@
 """The user's own pictures, from folders and zips, good and bad."""
 
+import gc
 import io
 import json
 import os
@@ -12,7 +13,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from t2i_kd.data import examples, sources
+from t2i_kd.data import checked_files, examples, image_folder, sources
 from t2i_kd.data.catalogue import load_dataset
 from t2i_kd.data.holdout import position
 from t2i_kd.errors import UserError
@@ -90,6 +91,45 @@ def test_without_splits_a_tenth_is_held_out(tmp_path):
     assert load(tmp_path).origin == "no split is given, so that 10% are held out by their names"
     with pytest.raises(UserError, match="no validation pictures"):
         load(tmp_path, "validation")
+
+
+@pytest.mark.parametrize("zipped", [False, True])
+def test_what_one_split_read_serves_the_next_unless_it_changed(tmp_path, monkeypatch, zipped):
+    """A run reads two splits: the metadata once, unless a file has changed meanwhile, and nothing of it stays."""
+    monkeypatch.setattr(checked_files, "SETTLED_SECONDS", -1)
+    reads, original = [], image_folder._read
+    monkeypatch.setattr(image_folder, "_read", lambda source: reads.append(source) or original(source))
+
+    def written(caption):
+        rows = [
+            {"file_name": "a.png", "caption": "an ant", "split": "train"},
+            {"file_name": "b.png", "caption": caption, "split": "test"},
+        ]
+        files = {"metadata.jsonl": metadata(*rows), "a.png": png(1), "b.png": png(2)}
+        return write_zip(tmp_path / "set.zip", files) if zipped else write(tmp_path / "set", files)
+
+    place = written("a bee")
+    load(place)
+    assert load(place, "test").captions == (("a bee",),)
+    assert len(reads) == 1 and not image_folder._WAITING
+    load(place)
+    written("a bumblebee")
+    assert load(place, "test").captions == (("a bumblebee",),)
+    assert len(reads) == 3
+
+
+@pytest.mark.parametrize("on", [False, True])
+def test_the_garbage_collector_is_as_before(tmp_path, on):
+    write(tmp_path, GOOD)
+    was_on = gc.isenabled()
+    try:
+        (gc.enable if on else gc.disable)()
+        load(tmp_path)
+        with pytest.raises(UserError):
+            load(tmp_path / "missing")
+        assert gc.isenabled() is on
+    finally:
+        (gc.enable if was_on else gc.disable)()
 
 
 TEXT_FILES = {
