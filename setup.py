@@ -47,6 +47,7 @@ setup(
     package_data={
         "t2i_kd.pipelines": ["*.flags"],
         "t2i_kd.saved_models": [f"{name}/**" for name in MODELS],
+        "t2i_kd.data": ["noto_emoji.zip", "NOTICE"],
         "t2i_kd.metrics": ["page.html.j2"],
         "t2i_kd.serving": ["page/*"],
         "t2i_kd.teachers": ["weights/*"],

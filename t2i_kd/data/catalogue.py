@@ -22,7 +22,7 @@ READERS = {
     "shards": "t2i_kd.data.shards",
 }
 DATASETS = (*READERS, *cycle_gan.SETS)
-WITHOUT_FILES = ("captioned_shapes",)
+WITHOUT_FILES = ("captioned_shapes", "noto_emoji")
 SPLITS = ("train", "validation", "test")
 # What the systems read.
 KINDS = {CaptionedImages: "captioned images", ImagePairs: "pictures of two sides, A and B"}
@@ -67,7 +67,7 @@ def load_dataset(
             and the same method `load`, such as `t2i_kd.data.from_arrays` makes.
         split: `train`, `validation` (not every set has one) or `test`.
         resolution: side of the pictures in pixels.
-        data_dir: folder or archive of the data set; `captioned_shapes` needs none.
+        data_dir: folder or archive of the data set; `WITHOUT_FILES` need none.
         max_bad_examples: broken pictures and bad captions to leave out before stopping.
         decode: whether every picture is decoded now; otherwise a reader of files decodes it at each use, and one that
             cannot be decoded raises `UserError` then.
@@ -113,13 +113,11 @@ def _check_kind(name, loaded, kinds):
 def _folder(dataset, data_dir):
     """Where the data set lies; a reader of this package needs it to be there, another one says itself what it needs."""
     path = os.path.expanduser(data_dir)
-    if dataset in DATASETS and dataset not in WITHOUT_FILES:
-        if not data_dir:
-            raise UserError(f"--data_dir: missing; --dataset={dataset} needs {find_dataset(dataset).NEEDS}")
-        if not os.path.exists(path):
-            raise UserError(
-                f"--data_dir: {data_dir} does not exist; --dataset={dataset} needs {find_dataset(dataset).NEEDS}"
-            )
+    needs = getattr(find_dataset(dataset), "NEEDS", "") if dataset in DATASETS else ""
+    if needs and not data_dir and dataset not in WITHOUT_FILES:
+        raise UserError(f"--data_dir: missing; --dataset={dataset} needs {needs}")
+    if needs and data_dir and not os.path.exists(path):
+        raise UserError(f"--data_dir: {data_dir} does not exist; --dataset={dataset} needs {needs}")
     return path
 
 

@@ -159,7 +159,7 @@ _WAITING: dict[tuple, tuple[str, Index]] = {}
 
 
 def _index(split, data_dir, cache_dir):
-    """The `Index` that the load before this one has read for another split, where nothing has changed; else a new one."""
+    """The `Index` that the load before has read for another split, where nothing has changed; else a new one."""
     key = (str(data_dir), cache_dir, place_state(data_dir))
     before, index = _WAITING.pop(key, (split, None))
     _WAITING.clear()

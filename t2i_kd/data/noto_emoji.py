@@ -1,7 +1,8 @@
 """`--dataset=noto_emoji`: Google's Noto emoji (Apache-2.0), 64 x 64, with captions made from their names.
 
-`--data_dir` is the .tgz that `npm pack emoji-datasource-google@16.0.0` downloads, read in place, or the folder that it
-unpacks to (`emoji.json` and `img/google/64/`, there or in `package/`).
+They come with the package, as `pack` has made them of the npm package emoji-datasource-google 16.0.0. `--data_dir` may
+be another version of it: the .tgz that `npm pack emoji-datasource-google` downloads, read in place, or the folder that
+it unpacks to (`emoji.json` and `img/google/64/`, there or in `package/`).
 
 A picture is an emoji, or one of its skin-tone variants; variants that look like the plain emoji are left out, since
 their captions would not be true. Transparent parts become white. Labels are the categories of `emoji.json`.
@@ -11,18 +12,25 @@ Splits: `test` is a quarter of the (emoji, skin tone) pairs, about an eighth of 
 plain or in other tones, each tone on other emoji, the pair never. There is no `validation`.
 """
 
+import io
+import json
+import zipfile
 from dataclasses import dataclass
 from pathlib import Path
 
+from t2i_kd.data.decoding import decode
 from t2i_kd.data.examples import Example, collect
 from t2i_kd.data.holdout import position
-from t2i_kd.data.sources import FolderSource, TarSource
+from t2i_kd.data.sources import FolderSource, TarSource, open_source
 from t2i_kd.errors import UserError
 from t2i_kd.files import parse_json
 
 PACKAGE = "emoji-datasource-google"
 PICTURES = "img/google/64/"
-NEEDS = f"the .tgz that `npm pack {PACKAGE}@16.0.0` downloads, or the folder that it unpacks to"
+# What comes along, and when its files say that they were written.
+PACKED = Path(__file__).parent / "noto_emoji.zip"
+PACKED_DATE = (2024, 9, 10, 0, 0, 0)
+NEEDS = f"nothing, or the .tgz that `npm pack {PACKAGE}` downloads, or the folder that it unpacks to"
 HELD_OUT_SHARE = 0.25
 SKIN_TONES = {
     "1F3FB": "light",
@@ -45,7 +53,7 @@ class Emoji:
     tones: tuple[str, ...] = ()
 
 
-def load(split, resolution, data_dir, max_bad_examples=0, decode=True, cache_dir=None):
+def load(split, resolution, data_dir="", max_bad_examples=0, decode=True, cache_dir=None):
     """The emoji of `train` or `test`; see `collect` for `decode`, and `open_source` for `cache_dir`.
 
     Raises:
@@ -54,7 +62,7 @@ def load(split, resolution, data_dir, max_bad_examples=0, decode=True, cache_dir
     """
     if split == "validation":
         raise UserError("--dataset: noto_emoji has no validation split, only train and test")
-    source = _open_package(Path(data_dir), cache_dir)
+    source = _open_package(Path(data_dir or PACKED), cache_dir)
     every = _read_emoji(source)
     categories = sorted({emoji.category for emoji in every})
     chosen = [emoji for emoji in every if is_held_out(emoji) == (split == "test")]
@@ -68,6 +76,40 @@ def load(split, resolution, data_dir, max_bad_examples=0, decode=True, cache_dir
         for emoji in chosen
     )
     return collect(f"noto_emoji/{split}", examples, categories, resolution, max_bad_examples, len(chosen), decode)
+
+
+def pack(data_dir, out):
+    """Writes the file that comes with this package, `PACKED`: `NEEDS` in less space, the same pixels.
+
+    It is a .zip of `emoji.json` with the keys that are read, and of the pictures that a set has, laid on white, as
+    lossless WebP. The same package gives the same bytes with the same version of Pillow.
+
+    Args:
+        data_dir: as of `load`.
+        out: the file to write.
+    """
+    source = _open_package(Path(data_dir), None)
+    with zipfile.ZipFile(out, "w") as archive:
+
+        def add(name, content, compression):
+            archive.writestr(zipfile.ZipInfo(name, PACKED_DATE), content, compression)
+
+        codes = {tone: code for code, tone in SKIN_TONES.items()}
+        entries = []
+        for emoji in _read_emoji(source):
+            stream = io.BytesIO()
+            decode(source.read(PICTURES + emoji.file_name)).save(stream, "WEBP", lossless=True, quality=100, method=6)
+            image = f"{Path(emoji.file_name).stem}.webp"
+            add(PICTURES + image, stream.getvalue(), zipfile.ZIP_STORED)
+            picture = {"unified": emoji.code_points, "image": image, "has_img_google": True}
+            # A variant comes right behind its plain emoji.
+            if emoji.tones:
+                entries[-1]["skin_variations"]["-".join(codes[tone] for tone in emoji.tones)] = picture
+            else:
+                names = {"name": emoji.name, "category": emoji.category, "short_names": emoji.short_names}
+                entries.append(picture | names | {"skin_variations": {}})
+        add("emoji.json", json.dumps(entries, separators=(",", ":")).encode(), zipfile.ZIP_DEFLATED)
+        add("LICENSE", source.read("LICENSE"), zipfile.ZIP_DEFLATED)
 
 
 def is_held_out(emoji):
@@ -116,8 +158,10 @@ def _plain(text):
 
 
 def _open_package(path, cache_dir):
-    if path.is_file():
-        source = TarSource(path, lambda name: name == "emoji.json" or name.startswith(PICTURES))
+    if zipfile.is_zipfile(path):
+        source = open_source(path, cache_dir)
+    elif path.is_file():
+        source = TarSource(path, lambda name: name in ("emoji.json", "LICENSE") or name.startswith(PICTURES))
     else:
         source = FolderSource(path / "package" if (path / "package" / "emoji.json").is_file() else path, cache_dir)
     if "emoji.json" not in source.names():

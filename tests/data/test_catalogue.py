@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from t2i_kd.data import captioned_images, catalogue
-from t2i_kd.data.catalogue import DATASETS, find_dataset, load_dataset
+from t2i_kd.data.catalogue import DATASETS, WITHOUT_FILES, find_dataset, load_dataset
 from t2i_kd.errors import UserError
 
 
@@ -30,7 +30,7 @@ def test_wrong_requests(arguments, message):
     assert str(caught.value).startswith(message)
 
 
-@pytest.mark.parametrize("name", [name for name in DATASETS if name != "captioned_shapes"])
+@pytest.mark.parametrize("name", [name for name in DATASETS if name not in WITHOUT_FILES])
 def test_readers_need_a_folder(name):
     with pytest.raises(UserError, match=f"--data_dir: missing; --dataset={name}"):
         load_dataset(name, "train", 32)

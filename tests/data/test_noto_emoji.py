@@ -1,5 +1,6 @@
 """Emoji from a small package of the same layout."""
 
+import hashlib
 import io
 import json
 import tarfile
@@ -8,7 +9,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from t2i_kd.data import examples
+from t2i_kd.data import examples, noto_emoji
 from t2i_kd.data.catalogue import load_dataset
 from t2i_kd.data.noto_emoji import SKIN_TONES, Emoji, captions_of, is_held_out
 from t2i_kd.errors import UserError
@@ -112,6 +113,48 @@ def test_pictures_are_decoded_only_when_they_are_asked_for(tmp_path, monkeypatch
     assert len(decoded) == 1
 
 
+def contents(dataset):
+    """SHA-256 of all pixels, and of all that is said of them."""
+    pixels = hashlib.sha256(b"".join(np.asarray(image).tobytes() for image in dataset.images))
+    said = repr((dataset.captions, dataset.labels.tolist(), dataset.label_names))
+    return len(dataset), pixels.hexdigest(), hashlib.sha256(said.encode()).hexdigest()
+
+
+@pytest.mark.parametrize(
+    ("split", "expected"),
+    [
+        (
+            "train",
+            (
+                3307,
+                "1cfee2e82297a2633136e002e20864815cfb82e1445778e03169ad629b39689a",
+                "10a1fbd8fd32ba21cbde011eef6195cd471121df5f42b96c2876eacfecf0a5f9",
+            ),
+        ),
+        (
+            "test",
+            (
+                474,
+                "9e16859330a9a1987bbe6357b14a9ce54dc131fa80b1e81e02c8c46e403a7674",
+                "e914d048b5777b4fed3d0300792bb054f6f07283021396df81646acbc5a0311c",
+            ),
+        ),
+    ],
+)
+def test_what_comes_along_is_the_npm_package(split, expected):
+    """The values are those of the .tgz of emoji-datasource-google 16.0.0, its PNGs laid on white."""
+    assert contents(load_dataset("noto_emoji", split, 64)) == expected
+
+
+def test_packed(tmp_path):
+    """A packed package has the pictures, captions and splits of the package, and may be given as it is."""
+    plain = write_tgz(tmp_path / "plain.tgz", package() | {"LICENSE": b"Apache"})
+    packed = tmp_path / "packed.zip"
+    noto_emoji.pack(plain, packed)
+    for split in ("train", "test"):
+        assert contents(load(packed, split)) == contents(load(plain, split))
+
+
 def test_captions():
     assert captions_of(Emoji("", "", "FATHER CHRISTMAS", ("santa",), "People & Body", ("medium-dark",))) == (
         "father christmas with medium-dark skin",
@@ -151,5 +194,7 @@ def test_wrong_places(tmp_path):
     (tmp_path / "half.tgz").write_bytes(content[: len(content) // 2])
     with pytest.raises(UserError, match=r"is not a readable .tgz"):
         load(tmp_path / "half.tgz")
+    with pytest.raises(UserError, match=r"--data_dir: .*/nowhere does not exist"):
+        load(tmp_path / "nowhere")
     with pytest.raises(UserError, match="noto_emoji has no validation split"):
         load(tmp_path, "validation")
