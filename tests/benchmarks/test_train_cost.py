@@ -43,6 +43,13 @@ def test_the_table_has_a_row_a_setting(costs):
     assert len(rows) == 4
 
 
+def test_a_gan_has_columns_of_its_own_where_it_was_measured(costs):
+    head, _, *rows = train_cost.markdown([*costs, line("adversarial", 2.0)])
+    assert head.endswith("| Adversarial stage: images/s | ms a step | of peak |")
+    assert rows[1] == "| 64 | 8 | 1 | 16.0 | 500 | 50% | 8.0 | 1000 | 25% | 4.0 | 2000 | 12% |"
+    assert "Adversarial" not in next(train_cost.markdown(costs))
+
+
 def test_the_plot_is_a_picture(costs, tmp_path):
     pytest.importorskip("matplotlib")
     train_cost.plot(costs, tmp_path / "plot.png")
