@@ -8,6 +8,7 @@ import keras
 import numpy as np
 import pytest
 
+from t2i_kd.data.shard_writer import Preparation, prepare
 from t2i_kd.errors import UserError
 from t2i_kd.training import distribution
 from t2i_kd.training.distribution import check_cluster, make_strategy, share, shares
@@ -75,14 +76,14 @@ print(json.dumps(found))
 pytestmark = pytest.mark.skipif(keras.backend.backend() != "tensorflow", reason="tf.distribute is TensorFlow's")
 
 
-def distributed(run_dir, distribute, devices=1, cluster=None):
+def distributed(run_dir, distribute, devices=1, cluster=None, more=()):
     """Starts a run on so many devices, or as one worker (addresses, its index) of a cluster."""
     changes = {}
     if cluster:
         addresses, index = cluster
         task = {"type": "worker", "index": index}
         changes["TF_CONFIG"] = json.dumps({"cluster": {"worker": addresses}, "task": task})
-    arguments = [devices, *RUN, f"--run_dir={run_dir}", f"--distribute={distribute}"]
+    arguments = [devices, *RUN, f"--run_dir={run_dir}", f"--distribute={distribute}", *more]
     return start(*arguments, code=COMMAND, **changes)
 
 
@@ -156,15 +157,26 @@ def test_the_mean_gradient_is_clipped_and_moves_every_replica():
     assert clipped == [pytest.approx([0.2 * 2 / 20**0.5, 0.4 * 2 / 20**0.5])] * 2
 
 
+@pytest.fixture
+def shards(tmp_path):
+    """Flags that read the same set from shards, each so small that a batch lies in several."""
+    pytest.importorskip("apache_beam", reason="shards need Apache Beam")
+    prepare(Preparation("captioned_shapes", "", 32, 0, 500, str(tmp_path / "shards")), ("train", "test"))
+    return "--dataset=shards", f"--data_dir={tmp_path / 'shards'}"
+
+
 @pytest.mark.slow
-def test_two_processes_go_on_after_one_was_killed_and_one_writes(alone, tmp_path):
+def test_two_processes_go_on_after_one_was_killed_and_one_writes(alone, shards, tmp_path):
     run_dir, cluster = tmp_path / "run", addresses(2)
-    workers = [distributed(run_dir, "multi_worker", 1, (cluster, index)) for index in (0, 1)]
+
+    def started():
+        return [distributed(run_dir, "multi_worker", 1, (cluster, index), shards) for index in (0, 1)]
+
+    workers = started()
     kill_after(workers[1], run_dir, 8)
     _, errors = workers[0].communicate(timeout=300)
     assert workers[0].returncode == 1 and "error: --distribute: a worker is gone" in errors, errors
-    workers = [distributed(run_dir, "multi_worker", 1, (cluster, index)) for index in (0, 1)]
-    for worker in workers:
+    for worker in started():
         finish(worker)
     assert_same_curve(run_dir, alone)
     kept = [name for name in files(run_dir) if not name.startswith("tensorboard/")]
