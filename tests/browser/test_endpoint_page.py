@@ -104,7 +104,7 @@ def test_a_picture_follows_the_seeds_slider(page, runner):
     assert seeds == [[before], [newest]]
     assert page.locator("#pictures li").count() == 0 and page.locator("#way").is_hidden()
     page.click("#seeds-keep")
-    assert seeds_shown(page) == [f"seed {newest}"]
+    assert seeds_shown(page) == [f"seed {newest}"] and page.inner_text("#status") == "Kept."
     assert saved(page)[1] == runner.generate_png(CIRCLE, newest)
 
 

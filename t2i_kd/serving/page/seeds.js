@@ -109,7 +109,10 @@ export function offerSeeds({ between, findAsked, readAsked, readSeed, draw, inTu
     const asked = readAsked();
     if (asked) followForm(asked);
   });
-  element("seeds-keep").addEventListener("click", () => keep(shown.asked, shown.point, shown.png));
+  element("seeds-keep").addEventListener("click", () => {
+    keep(shown.asked, shown.point, shown.png);
+    say("Kept.");
+  });
   element("seeds-field").hidden = false;
   element("between").hidden = !between;
   showNeighbours();
@@ -120,6 +123,6 @@ function show({ asked, point, png }, milliseconds) {
   image.src = `data:image/png;base64,${png}`;
   image.alt = `Picture that follows the sliders: ${asked.label}`;
   element("followed-label").textContent = asked.label;
-  element("followed-words").textContent = `${inWords(point)}, in ${milliseconds.toFixed(0)} ms`;
+  element("followed-words").textContent = `${inWords(point)}, in ${milliseconds.toFixed(0)}\u00a0ms`;
   element("followed").hidden = element("seeds-keep").hidden = false;
 }
