@@ -19,7 +19,7 @@ const RUNTIME = join(HERE, "node_modules", "onnxruntime-web", "dist");
 const TYPED_IN = process.env.INIT_CWD ?? process.cwd();
 
 const FILES = [
-  ...["index.html", "gallery.css", "gallery.js", "camera.js"].map((name) => [join(SHARED, name), name]),
+  ...["index.html", "gallery.css", "gallery.js", "camera.js", "seeds.js"].map((name) => [join(SHARED, name), name]),
   ...["main.js", "student.js", "manifest.js", "tokenizer.js", "resizing.js", "noise.js", "worker.js", "icon.svg"].map(
     (name) => [join(HERE, name), name],
   ),

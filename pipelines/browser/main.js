@@ -1,6 +1,6 @@
 /** The page without a server: the pictures are generated here, by the student in model/. */
 
-import { start } from "./gallery.js";
+import { inUnits, start } from "./gallery.js";
 import { loadStudent } from "./student.js";
 
 // As everywhere in the project.
@@ -8,16 +8,19 @@ const MAX_PIXELS = 50_000_000;
 
 async function open() {
   const student = await loadStudent("model/"), { side, resolution } = student;
+  const where = `in this browser, by a model of ${inUnits(student.bytes)}.`;
   return {
     name: student.name,
     about: side
-      ? `Images are read at ${side} × ${side} pixels and answered at ${resolution} × ${resolution}, in this browser.`
-      : `Pictures of ${resolution} × ${resolution} pixels, generated in this browser.`,
+      ? `Images are read at ${side} × ${side} pixels and answered at ${resolution} × ${resolution}, ${where}`
+      : `Pictures of ${resolution} × ${resolution} pixels, generated ${where}`,
     takesNoise: student.noiseDim > 0,
     readFile: side ? readFile : undefined,
     readCanvas: (canvas) => canvas.getContext("2d").getImageData(0, 0, canvas.width, canvas.height),
     side,
     generate: async (values, seeds) => (await student.draw(values, seeds)).map(toPng),
+    generateBetween: async (value, seed, second, fraction) =>
+      toPng((await student.drawBetween(value, seed, second, [fraction]))[0]),
   };
 }
 

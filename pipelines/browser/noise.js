@@ -15,6 +15,26 @@ export function noiseFromSeeds(seeds, dim) {
   return noise;
 }
 
+/**
+ * The noise between two seeds': spherical linear interpolation (Shoemake, SIGGRAPH 1985; for GANs: White, 2016),
+ *
+ *     sin((1 - t) W) / sin W * first + sin(t W) / sin W * second,   W the angle between the two,
+ *
+ * which is exactly `first` at t = 0 and `second` at t = 1, and whose norm goes from one's to the other's: on the straight
+ * line it would shrink to less than a student was trained with. Two on one line have no arc: (1 - t) first + t second.
+ *
+ * @param first, second Float32Arrays of one length.
+ * @param fraction t, 0 to 1.
+ * @returns a Float32Array of that length.
+ */
+export function slerp(first, second, fraction) {
+  const product = (one, other) => one.reduce((sum, value, index) => sum + value * other[index], 0);
+  const cosine = product(first, second) / Math.sqrt(product(first, first) * product(second, second));
+  const angle = Math.acos(Math.min(1, Math.max(-1, cosine))), sine = Math.sin(angle);
+  const [before, after] = [1 - fraction, fraction].map((part) => (sine > 1e-6 ? Math.sin(part * angle) / sine : part));
+  return first.map((value, index) => before * value + after * second[index]);
+}
+
 function noiseOf(seed, dim) {
   const low = Number(BigInt.asUintN(32, seed)), high = Number(BigInt.asUintN(32, seed >> 32n));
   const word = (index) => mix(mix(mix(Math.imul(index + 1, 0x9e3779b9)) ^ low) ^ high);

@@ -3,10 +3,11 @@
  *
  *     const student = await loadStudent("model/");
  *     const [picture] = await student.draw(["a small red circle"], [0n]);   // an ImageData
+ *     const pictures = await student.drawBetween("a small red circle", 0n, 1n, [0, 0.5, 1]);
  */
 
 import { parseManifest } from "./manifest.js";
-import { noiseFromSeeds } from "./noise.js";
+import { noiseFromSeeds, slerp } from "./noise.js";
 import { resizeSquare } from "./resizing.js";
 import { checkCaption, Tokenizer } from "./tokenizer.js";
 
@@ -77,6 +78,8 @@ class Student {
     this.name = manifest.name;
     /** Side of the images that it reads in pixels; undefined: it reads captions. */
     this.side = manifest.condition.kind === "image" ? reader.shape[0] : undefined;
+    /** Size of student.onnx in bytes. */
+    this.bytes = manifest.files["student.onnx"].size;
     /** Side of its pictures in pixels. */
     this.resolution = manifest.resolution;
     /** Numbers of noise that it takes; 0: a seed changes nothing. */
@@ -93,20 +96,39 @@ class Student {
    * @throws an Error in words for a string that is no caption.
    */
   async draw(items, seeds) {
+    return this.drawNoise(items, noiseFromSeeds(seeds, this.noiseDim));
+  }
+
+  /**
+   * Draws one item between two seeds; see `slerp`. The student's truncation follows, as part of its ONNX file.
+   *
+   * @param item a caption or an image, as in `draw`.
+   * @param seed, second BigInts of 64 bits.
+   * @param fractions of the way from one to the other, each 0 to 1: at the ends are the pictures of the two seeds.
+   * @returns an array of ImageData, one a fraction.
+   * @throws an Error in words for a string that is no caption.
+   */
+  async drawBetween(item, seed, second, fractions) {
+    const dim = this.noiseDim, noise = new Float32Array(fractions.length * dim);
+    const ends = [seed, second].map((end) => noiseFromSeeds([end], dim));
+    fractions.forEach((fraction, row) => noise.set(slerp(...ends, fraction), row * dim));
+    return this.drawNoise(fractions.map(() => item), noise);
+  }
+
+  async drawNoise(items, noise) {
     items.forEach(this.reader.check);
-    const pictures = [];
+    const pictures = [], dim = this.noiseDim;
     for (let at = 0; at < items.length; at += BATCH) {
-      pictures.push(...(await this.drawBatch(items.slice(at, at + BATCH), seeds.slice(at, at + BATCH))));
+      const some = items.slice(at, at + BATCH);
+      pictures.push(...(await this.drawBatch(some, noise.subarray(at * dim, (at + some.length) * dim))));
     }
     return pictures;
   }
 
-  async drawBatch(items, seeds) {
+  async drawBatch(items, noise) {
     const { Tensor } = this.ort, { name, type, shape, encode } = this.reader, rows = items.length;
     const inputs = { [name]: new Tensor(type, encode(items), [rows, ...shape]) };
-    if (this.noiseDim) {
-      inputs.noise = new Tensor("float32", noiseFromSeeds(seeds, this.noiseDim), [rows, this.noiseDim]);
-    }
+    if (this.noiseDim) inputs.noise = new Tensor("float32", noise, [rows, this.noiseDim]);
     const { image } = await this.session.run(inputs);
     const size = image.data.length / rows;
     return items.map((_, row) => toImageData(image.data.subarray(row * size, (row + 1) * size), this.resolution));

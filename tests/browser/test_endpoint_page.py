@@ -6,7 +6,7 @@ import json
 import pytest
 
 from t2i_kd import generate
-from tests.browser.pages import error, saved
+from tests.browser.pages import error, followed, move, saved
 from tests.serving.endpoint import NAME, running
 from tests.serving.tiny_translator import same_images
 
@@ -74,6 +74,40 @@ def test_seeds_of_64_bits_arrive_digit_by_digit(page, runner):
     assert saved(page)[1] == runner.generate_png(CIRCLE, 42)
 
 
+def test_a_picture_follows_the_seeds_slider(page, runner):
+    # Without a caption it is only another way to write a seed.
+    page.focus("#seed-slider")
+    page.keyboard.press("ArrowRight")
+    assert page.input_value("#seed") == "1" and page.inner_text("#error") == ""
+    page.fill("#caption", CIRCLE)
+    page.fill("#seed", str(2**63 - 3))
+    asked = []
+
+    def hold_the_first(route):
+        asked.append(route)
+        if len(asked) > 1:
+            route.continue_()
+
+    page.route("**/*:predict", hold_the_first)
+    page.focus("#seed-slider")
+    page.keyboard.press("ArrowRight")
+    while not asked:
+        page.wait_for_timeout(50)
+    # While one picture is being drawn, the slider moves on: only the newest seed is drawn after it.
+    for value in (10, 200, 255):
+        move(page, "#seed-slider", value)
+    before, newest = 2**63 - 2, 2**63 - 1
+    assert page.input_value("#seed") == page.get_attribute("#seed-slider", "aria-valuetext") == str(newest)
+    asked[0].continue_()
+    assert followed(page, f"seed {newest}") == runner.generate_png(CIRCLE, newest)
+    seeds = [json.loads(route.request.post_data)["inputs"]["seed"] for route in asked]
+    assert seeds == [[before], [newest]]
+    assert page.locator("#pictures li").count() == 0 and page.locator("#way").is_hidden()
+    page.click("#seeds-keep")
+    assert seeds_shown(page) == [f"seed {newest}"] and page.inner_text("#status") == "Kept."
+    assert saved(page)[1] == runner.generate_png(CIRCLE, newest)
+
+
 def test_captions_stand_side_by_side_and_can_go(page, runner):
     for caption in (CIRCLE, SQUARE, TRIANGLE):
         generate_picture(page, caption)
@@ -115,7 +149,7 @@ def test_all_by_keyboard(page):
         page.keyboard.type(caption)
         page.keyboard.press("Enter")
         page.locator("#pictures li").nth(number).wait_for()
-    for name in ("seed", "generate", "next-seed", "all-again", "remove-all"):
+    for name in ("seed", "generate", "next-seed", "seed-slider", "all-again", "remove-all"):
         tab_to(name)
     for caption in (SQUARE, CIRCLE):
         for action in ("Save PNG", "Edit", "Remove"):
@@ -205,7 +239,7 @@ def test_a_model_without_noise_says_so(tab, endpoint):
     assert tab.locator("#seed").is_disabled() and tab.locator("#next-seed").is_disabled()
     generate_picture(tab, CIRCLE)
     assert seeds_shown(tab) == [""]
-    assert tab.locator("#all-again").is_hidden()
+    assert tab.locator("#all-again").is_hidden() and tab.locator("input[type=range]:visible").count() == 0
     assert saved(tab)[0] == "a-small-red-circle-at-the-top.png"
 
 

@@ -116,6 +116,34 @@ def test_noise_equals_numpys(call, dim):
     np.testing.assert_allclose(np.reshape(made, expected.shape), expected, rtol=1e-6, atol=1e-7)
 
 
+@pytest.mark.parametrize("dim", [2, 3, 64])
+def test_noise_between_two_lies_on_their_arc(call, dim):
+    fractions = np.linspace(0, 1, 11)
+
+    def between(*ends):
+        given = {"ends": [end.tolist() for end in ends], "fractions": fractions.tolist()}
+        function = "fractions.map((t) => [...noise.slerp(...ends.map((end) => Float32Array.from(end)), t)])"
+        return np.array(call(f"({{ends, fractions}}) => {function}", given), np.float32)
+
+    first, second = ends = noise_from_seeds([3, -(2**60)], dim)
+    made = between(*ends)
+    np.testing.assert_array_equal(made[[0, -1]], ends)
+    # Gram-Schmidt: the plane of the two, where the second is length * (cos angle, sin angle).
+    along = first.astype(np.float64) / np.linalg.norm(first)
+    across = second - along * (second @ along)
+    across /= np.linalg.norm(across)
+    angle, length = np.arctan2(second @ across, second @ along), np.linalg.norm(second)
+    shares = np.sin(fractions * angle) / np.sin(angle) * length / np.linalg.norm(first)
+    rest = np.sin((1 - fractions) * angle) / np.sin(angle)
+    norms = np.linalg.norm(first) * np.sqrt(rest**2 + shares**2 + 2 * rest * shares * np.cos(angle))
+    np.testing.assert_allclose(np.linalg.norm(made, axis=1), norms, rtol=1e-6)
+    # Of one length they turn at one speed, and stay as long.
+    turned = np.outer(np.cos(fractions * angle), along) + np.outer(np.sin(fractions * angle), across)
+    np.testing.assert_allclose(between(along, second / length), turned, atol=1e-6)
+    np.testing.assert_array_equal(between(first, first), np.tile(first, (11, 1)))
+    np.testing.assert_allclose(between(first, -2 * first), np.outer(1 - 3 * fractions, first), atol=1e-6)
+
+
 @pytest.mark.parametrize("size", [(32, 32), (45, 61), (200, 133), (20, 17), (1, 9)])
 def test_resizing_equals_numpys(call, size):
     picture = np.random.default_rng(0).integers(0, 256, (*size, 3), np.uint8)

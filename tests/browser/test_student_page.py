@@ -7,7 +7,10 @@ import shutil
 import numpy as np
 import pytest
 
-from tests.browser.pages import difference, error, pixels, saved
+from t2i_kd.loading import load_artifact
+from t2i_kd.noise import noise_from_seeds
+from tests.browser.conftest import NOISE_DIM
+from tests.browser.pages import difference, error, followed, move, pixels, saved
 
 pytestmark = pytest.mark.slow  # a browser
 
@@ -71,6 +74,55 @@ def test_many_captions_and_seeds_are_generates_pictures(page, runner):
     rgba = np.stack([np.frombuffer(base64.b64decode(data), np.uint8).reshape(32, 32, 4) for data in drawn])
     assert (rgba[..., 3] == 255).all()
     assert difference(rgba[..., :3], runner.generate(captions, seeds)) <= 2
+
+
+def test_sliders_lead_from_seed_to_seed(page, runner, version):
+    assert "by a model of " in page.inner_text("#about")
+    move(page, "#way", 50)
+    error(page, "Type a caption first.")
+    seed, second = 2**53 + 1, -(2**63)
+    page.fill("#caption", CAPTIONS[0])
+    page.fill("#seed", str(seed))
+    page.fill("#second-seed", "1.5")
+    move(page, "#way", 60)
+    error(page, "Second seed: give a whole number from ")
+    assert page.locator("#second-seed[aria-invalid=true]:focus").count() == 1
+    page.fill("#second-seed", str(second))
+    shown = {}
+    for percent in (0, 40, 100):
+        move(page, "#way", percent)
+        words = {0: f"seed {seed}", 100: f"seed {second}"}.get(percent, f"40 % from seed {seed} to seed {second}")
+        shown[percent] = pixels(followed(page, words))
+    assert page.inner_text("#error") == "" and page.locator("[aria-invalid]").count() == 0
+    # The ends are the pictures that are drawn of the two seeds, and between them is that of NumPy's noise.
+    for percent, end in ((0, seed), (100, second)):
+        draw(page, CAPTIONS[0], end)
+        np.testing.assert_array_equal(shown[percent], pixels(saved(page)[1]))
+        assert difference(shown[40], shown[percent]) > 5
+    first, last = noise_from_seeds([seed, second], NOISE_DIM).astype(np.float64)
+    angle = np.arccos(first @ last / np.linalg.norm(first) / np.linalg.norm(last))
+    noise = (np.sin(0.6 * angle) * first + np.sin(0.4 * angle) * last) / np.sin(angle)
+    onnx = load_artifact(version / "assets.extra" / "student.onnx")
+    inputs = onnx.condition.arrays([CAPTIONS[0]]) | {"noise": noise[None].astype(np.float32)}
+    (expected,) = onnx.session.run(["image"], inputs)[0]
+    assert difference(shown[40], np.rint(expected)) <= 1
+    # A seed that is typed is drawn at once, and what is shown can be kept.
+    move(page, "#way", 40)
+    page.fill("#seed", "7")
+    kept = followed(page, f"40 % from seed 7 to seed {second}")
+    page.click("#seeds-keep")
+    assert saved(page) == (f"a-small-red-circle-at-the-top-7-to-{second}-at-40.png", kept)
+    for at, expected in ((1, [str(second), "0"]), (0, ["7", "40"])):
+        page.get_by_label(f"Edit: {CAPTIONS[0]}").nth(at).click()
+        assert [page.input_value(field) for field in ("#seed", "#way")] == expected
+
+
+def test_a_student_without_noise_has_no_sliders(tab, address, version):
+    manifest = json.loads((version / "assets.extra" / "manifest.json").read_text()) | {"noise_dim": 0}
+    tab.route("**/model/manifest.json", lambda route: route.fulfill(json=manifest))
+    tab.goto(address)
+    tab.locator("#seed-note", has_text="This model takes no noise").wait_for()
+    assert tab.locator("input[type=range]:visible, #second-seed:visible").count() == 0
 
 
 def test_the_page_opens_without_its_server(tab, site, served, runner):

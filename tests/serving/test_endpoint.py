@@ -185,7 +185,7 @@ def test_health(endpoint):
 
 def test_the_page_may_load_nothing_from_elsewhere(endpoint):
     files = {"/": "html", "/gallery.css": "css", "/gallery.js": "javascript"}
-    files |= {"/camera.js": "javascript", "/main.js": "javascript"}
+    files |= {f"/{name}.js": "javascript" for name in ("camera", "main", "seeds")}
     for path, media_type in files.items():
         answer = httpx.get(endpoint.rest + path)
         assert answer.status_code == 200 and answer.text

@@ -4,14 +4,14 @@
  */
 
 import { offerCamera } from "./camera.js";
-
-const LEAST_SEED = -(2n ** 63n), LARGEST_SEED = 2n ** 63n - 1n;
+import { inWords, LARGEST_SEED, LEAST_SEED, offerSeeds, parseSeed, setPoint, setSeed } from "./seeds.js";
 
 const element = (id) => document.getElementById(id);
 
 /**
- * The pictures on the page in the order shown: {asked, seed, item}, where `asked` is what the model was asked with,
- * {label, value, file}, and `item` is the <li>. A caption is its own label and value and has no file.
+ * The pictures on the page in the order shown: {asked, point, item}, where `asked` is what the model was asked with,
+ * {label, value, file}, `point` is of which seed it is or between which two, and `item` is the <li>. A caption is its
+ * own label and value and has no file.
  */
 let cards = [];
 let model;
@@ -23,11 +23,12 @@ let last = Promise.resolve();
 /**
  * Makes the page work.
  *
- * @param open an async function that gives {name, about, takesNoise, readFile, readCanvas, side, generate}: the model's
- *   name, a line about it, whether seeds change its pictures, and `generate(values, seeds)`, an async function from as
- *   many BigInts as values to as many PNGs in base64. Values are captions, or what the async `readFile(File)` gives
- *   where there is one: then the model is asked with images, and `readCanvas(canvas)` gives the value of a canvas of
- *   its `side`. What any of them throws is shown.
+ * @param open an async function that gives {name, about, takesNoise, readFile, readCanvas, side, generate,
+ *   generateBetween}: the model's name, a line about it, whether seeds change its pictures, and `generate(values,
+ *   seeds)`, an async function from as many BigInts as values to as many PNGs in base64. Where there are pictures
+ *   between two seeds, the async `generateBetween(value, seed, second, fraction)` gives one. Values are captions, or
+ *   what the async `readFile(File)` gives where there is one: then the model is asked with images, and
+ *   `readCanvas(canvas)` gives the value of a canvas of its `side`. What any of them throws is shown.
  */
 export async function start(open) {
   element("ask").addEventListener("submit", (event) => {
@@ -51,6 +52,15 @@ export async function start(open) {
   element("seed").disabled = element("next-seed").disabled = !model.takesNoise;
   element("generate").disabled = false;
   if (model.readFile) askWithImages();
+  if (model.takesNoise) {
+    const between = Boolean(model.generateBetween), keep = addCard;
+    offerSeeds({ between, findAsked, readAsked, readSeed, draw: generateAt, inTurn, keep, say, fail });
+  }
+}
+
+/** "9.7 MiB", or bytes where they are less than one. */
+export function inUnits(bytes) {
+  return bytes < 2 ** 20 ? `${bytes} bytes` : `${(bytes / 2 ** 20).toFixed(1)} MiB`;
 }
 
 function askWithImages() {
@@ -110,7 +120,7 @@ function generateOne() {
 function generateNext() {
   const seed = readSeed();
   if (seed === undefined) return;
-  element("seed").value = seed === LARGEST_SEED ? LEAST_SEED : seed + 1n;
+  setSeed(seed === LARGEST_SEED ? LEAST_SEED : seed + 1n);
   generateOne();
 }
 
@@ -118,15 +128,23 @@ function generateAll() {
   const seed = readSeed(), shown = [...cards];
   if (seed === undefined) return;
   generate(shown.map((card) => card.asked), seed, (pngs) => {
-    shown.forEach((card, index) => show(card, seed, pngs[index]));
+    shown.forEach((card, index) => show(card, { seed }, pngs[index]));
   });
 }
 
 function generateCard(asked, seed) {
-  generate([asked], seed, ([png]) => {
-    cards.unshift(makeCard(asked, seed, png));
-    showCards();
-  });
+  generate([asked], seed, ([png]) => addCard(asked, { seed }, png));
+}
+
+function addCard(asked, point, png) {
+  cards.unshift(makeCard(asked, point, png));
+  showCards();
+}
+
+/** The PNG in base64 of a point. */
+async function generateAt({ value }, { seed, second, percent }) {
+  if (percent === undefined) return (await model.generate([value], [seed]))[0];
+  return model.generateBetween(value, seed, second, percent / 100);
 }
 
 /** Asks the model with one seed and gives the PNGs to `use`; says how it went. */
@@ -155,23 +173,26 @@ function inTurn(work) {
   return done;
 }
 
-/** The caption that is typed or the image given last; says what is missing and gives undefined otherwise. */
-function readAsked() {
-  if (model.readFile) return given ?? fail("Choose an image first.", element("file"));
+/** The caption that is typed or the image given last; undefined where there is none. */
+function findAsked() {
+  if (model.readFile) return given;
   const caption = element("caption").value;
-  if (caption.trim()) return { label: caption, value: caption };
-  return fail("Type a caption first.", element("caption"));
+  return caption.trim() ? { label: caption, value: caption } : undefined;
 }
 
-/** The seed field as a BigInt; a Number would round beyond 2^53. Says what is wrong and gives undefined otherwise. */
-function readSeed() {
-  const text = element("seed").value.trim();
-  const seed = /^[+-]?\d{1,30}$/.test(text) ? BigInt(text.replace("+", "")) : undefined;
-  if (seed !== undefined && LEAST_SEED <= seed && seed <= LARGEST_SEED) return seed;
-  return fail(`Seed: give a whole number from ${LEAST_SEED} to ${LARGEST_SEED}.`, element("seed"));
+/** `findAsked`, which says what is missing. */
+function readAsked() {
+  const [words, id] = model.readFile ? ["Choose an image first.", "file"] : ["Type a caption first.", "caption"];
+  return findAsked() ?? fail(words, element(id));
 }
 
-function makeCard(asked, seed, png) {
+/** A seed's field as a BigInt; says what is wrong and gives undefined otherwise. */
+function readSeed(id = "seed") {
+  const field = element(id), words = `give a whole number from ${LEAST_SEED} to ${LARGEST_SEED}`;
+  return parseSeed(field.value) ?? fail(`${field.labels[0].textContent}: ${words}.`, field);
+}
+
+function makeCard(asked, point, png) {
   const item = element("picture").content.cloneNode(true).querySelector("li");
   const card = { asked, item };
   item.querySelector(".caption").textContent = asked.label;
@@ -186,20 +207,20 @@ function makeCard(asked, seed, png) {
     original.alt = `Original: ${asked.label}`;
     original.hidden = false;
   }
-  show(card, seed, png);
+  show(card, point, png);
   return card;
 }
 
-function show(card, seed, png) {
+function show(card, point, png) {
   const image = card.item.querySelector(".generated"), link = card.item.querySelector("a");
   const { label, file } = card.asked;
   URL.revokeObjectURL(link.href);
-  card.seed = seed;
+  card.point = point;
   image.src = link.href = URL.createObjectURL(toBlob(png));
   image.alt = file ? `Generated from: ${label}` : `Picture of: ${label}`;
-  link.download = fileName(file ? `${label.replace(/\.\w+$/, "")} generated` : label, seed);
+  link.download = fileName(file ? `${label.replace(/\.\w+$/, "")} generated` : label, point);
   link.setAttribute("aria-label", `Save PNG: ${label}`);
-  card.item.querySelector(".seed").textContent = model.takesNoise ? `seed ${seed}` : "";
+  card.item.querySelector(".seed").textContent = model.takesNoise ? inWords(point) : "";
 }
 
 function toBlob(base64) {
@@ -216,7 +237,7 @@ function showCards() {
 
 function edit(card) {
   element("caption").value = card.asked.label;
-  element("seed").value = card.seed;
+  setPoint(card.point);
   element("caption").focus();
 }
 
@@ -248,7 +269,7 @@ function forget(card) {
 function say(words) {
   element("error").textContent = "";
   element("status").textContent = words;
-  for (const field of ["caption", "file", "seed"]) element(field).removeAttribute("aria-invalid");
+  for (const field of ["caption", "file", "seed", "second-seed"]) element(field).removeAttribute("aria-invalid");
 }
 
 function fail(words, field) {
@@ -265,8 +286,9 @@ function shortened(label) {
   return characters.length <= 60 ? label : `${characters.slice(0, 60).join("")}…`;
 }
 
-/** "A small red circle!" and 7 as "a-small-red-circle-7.png". */
-function fileName(label, seed) {
+/** "A small red circle!" and seed 7 as "a-small-red-circle-7.png". */
+function fileName(label, { seed, second, percent }) {
   const words = label.toLowerCase().match(/[\p{L}\p{M}\p{N}]+/gu) ?? ["picture"];
-  return `${[...words.join("-")].slice(0, 60).join("")}${model.takesNoise ? `-${seed}` : ""}.png`;
+  const place = percent === undefined ? `-${seed}` : `-${seed}-to-${second}-at-${percent}`;
+  return `${[...words.join("-")].slice(0, 60).join("")}${model.takesNoise ? place : ""}.png`;
 }

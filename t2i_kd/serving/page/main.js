@@ -1,6 +1,6 @@
 /** The page of `python -m t2i_kd.serve`: pictures come from the endpoint that the page came from, by its REST API. */
 
-import { start } from "./gallery.js";
+import { inUnits, start } from "./gallery.js";
 
 const PATIENCE_MS = 60_000;
 // Of a request around its images.
@@ -49,10 +49,6 @@ function readFile(file, { max_item_bytes, max_body_bytes }) {
     reader.onerror = () => reject(new Error(`${file.name}: this file cannot be read.`));
     reader.readAsDataURL(file);
   });
-}
-
-function inUnits(bytes) {
-  return bytes < 2 ** 20 ? `${bytes} bytes` : `${(bytes / 2 ** 20).toFixed(1)} MiB`;
 }
 
 async function predict(model, signature, inputs) {
