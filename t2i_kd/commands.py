@@ -27,7 +27,7 @@ NVIDIA = "/dev/nvidia0"
 BACKENDS = ("tensorflow", "jax")
 
 # Exported files by the precision of their weights.
-REDUCED_PRECISION = ("litert_float16", "litert_int8")
+REDUCED_PRECISION = ("litert_float16", "onnx_float16", "litert_int8")
 
 
 def run(main, define_flags, description, explain_unknown=lambda name: ""):

@@ -15,7 +15,7 @@ import { checkCaption, Tokenizer } from "./tokenizer.js";
 const BATCH = 8;
 
 /**
- * Loads a folder that holds an export's manifest.json and student.onnx, and vocabulary.txt for a student of captions.
+ * Loads a folder that holds an export's manifest.json and ONNX file, and vocabulary.txt for a student of captions.
  *
  * @param folder its address, with a slash at the end.
  * @param runtime address of the folder that holds onnxruntime-web's two files, with a slash at the end.
@@ -25,13 +25,13 @@ export async function loadStudent(folder, runtime = new URL("ort/", import.meta.
   const manifest = await naming(`${folder}manifest.json`, async (path) => parseManifest(await fetchText(path)));
   const { kind } = manifest.condition;
   const reader = kind === "image" ? readImages(manifest.condition) : await readCaptions(folder, manifest.condition);
-  const onnx = await naming(`${folder}student.onnx`, async (path) => {
-    const bytes = await fetchBytes(path), expected = manifest.files["student.onnx"].size;
+  const onnx = await naming(`${folder}${manifest.onnx}`, async (path) => {
+    const bytes = await fetchBytes(path), expected = manifest.files[manifest.onnx].size;
     if (bytes.length !== expected) throw new Error(`${bytes.length} bytes, but ${expected} in manifest.json`);
     return bytes;
   });
   const ort = await loadRuntime(runtime);
-  const session = await naming(`${folder}student.onnx`, () => ort.InferenceSession.create(onnx));
+  const session = await naming(`${folder}${manifest.onnx}`, () => ort.InferenceSession.create(onnx));
   return new Student(manifest, reader, ort, session);
 }
 
@@ -78,8 +78,8 @@ class Student {
     this.name = manifest.name;
     /** Side of the images that it reads in pixels; undefined: it reads captions. */
     this.side = manifest.condition.kind === "image" ? reader.shape[0] : undefined;
-    /** Size of student.onnx in bytes. */
-    this.bytes = manifest.files["student.onnx"].size;
+    /** Size of its ONNX file in bytes. */
+    this.bytes = manifest.files[manifest.onnx].size;
     /** Side of its pictures in pixels. */
     this.resolution = manifest.resolution;
     /** Numbers of noise that it takes; 0: a seed changes nothing. */

@@ -12,7 +12,8 @@ import keras
 from t2i_kd.errors import DISK_REFUSES, UserError
 from t2i_kd.exporting import fidelity, manifest
 from t2i_kd.exporting.litert import convert_litert
-from t2i_kd.exporting.onnx import convert_onnx
+from t2i_kd.exporting.onnx import KINDS as ONNX_KINDS
+from t2i_kd.exporting.onnx import convert_onnx, with_halved_weights
 from t2i_kd.exporting.saved_model import write_saved_model
 from t2i_kd.exporting.tf_serving import BATCHING, write_serving_files
 from t2i_kd.files import read_text
@@ -202,15 +203,17 @@ def _write_files(student, folder, calibration, artifacts, recipe, report):
     with quiet_converters():
         write_saved_model(student, folder)
     contents = {}
-    if kinds := [kind for kind in artifacts if kind != "onnx"]:
+    if kinds := [kind for kind in artifacts if kind not in ONNX_KINDS]:
         report(f"Converting to LiteRT: {', '.join(kinds)}")
         inputs = core_inputs(student.condition, student.noise_dim, calibration, range(len(calibration)))
         with quiet_converters():
             contents = convert_litert(student, inputs, kinds)
-    if "onnx" in artifacts:
-        report("Converting to ONNX")
+    if kinds := [kind for kind in artifacts if kind in ONNX_KINDS]:
+        report(f"Converting to ONNX: {', '.join(kinds)}")
         with quiet_converters():
             contents["onnx"] = convert_onnx(student)
+        if "onnx_float16" in kinds:
+            contents["onnx_float16"] = with_halved_weights(contents["onnx"])
     extra = folder / EXTRA
     for kind in artifacts:
         (extra / manifest.FILES[kind]).write_bytes(contents[kind])
@@ -243,7 +246,7 @@ def _write_manifest(student, folder, description, items, kinds, report):
 def _open(kind, folder, condition, description):
     if kind == "saved_model":
         return SavedModelRunner(folder, condition, description)
-    runner = OnnxRunner if kind == "onnx" else LiteRTRunner
+    runner = OnnxRunner if kind in ONNX_KINDS else LiteRTRunner
     return runner(folder / EXTRA / manifest.FILES[kind], condition, description)
 
 

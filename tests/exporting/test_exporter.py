@@ -7,6 +7,7 @@ import shutil
 import subprocess
 
 import keras
+import numpy as np
 import pytest
 import tensorflow as tf
 
@@ -28,8 +29,9 @@ def copied_conversions(version, monkeypatch):
         "write_saved_model",
         lambda student, folder: shutil.copytree(version, folder, ignore=ignored, dirs_exist_ok=True),
     )
-    monkeypatch.setattr(exporter, "convert_litert", lambda *_: {k: v for k, v in contents.items() if k != "onnx"})
+    monkeypatch.setattr(exporter, "convert_litert", lambda *_: {k: v for k, v in contents.items() if "onnx" not in k})
     monkeypatch.setattr(exporter, "convert_onnx", lambda *_: contents["onnx"])
+    monkeypatch.setattr(exporter, "with_halved_weights", lambda _: contents["onnx_float16"])
     # A proof on all 64 items is in the finished export's manifest.
     monkeypatch.setattr(exporter, "CHECKED_ITEMS", 16)
     return contents
@@ -46,6 +48,7 @@ def test_a_version_holds_all_its_files_and_nothing_else(version):
         "recipe.json",
         "student.onnx",
         "student.tflite",
+        "student_float16.onnx",
         "student_float16.tflite",
         "student_int8.tflite",
         "tf_serving_warmup_requests",
@@ -91,9 +94,29 @@ def test_manifest_keeps_the_proof(version):
     artifacts = json.loads((version / "assets.extra" / "manifest.json").read_text())["artifacts"]
     largest = {kind: artifact["largest_difference"] for kind, artifact in artifacts.items()}
     assert max(largest[kind] for kind in ("saved_model", "litert", "onnx")) <= 1
-    assert largest["litert_float16"] <= 2
+    assert max(largest[kind] for kind in ("litert_float16", "onnx_float16")) <= 2
     assert 0 < artifacts["litert_int8"]["mean_difference"] < 32
     assert {artifact["items"] for artifact in artifacts.values()} == {64}
+
+
+def test_halved_weights_are_those_of_the_whole_file(version):
+    import onnx
+
+    def weights(name):
+        model = onnx.load(version / "assets.extra" / name)
+        return {tensor.name: onnx.numpy_helper.to_array(tensor) for tensor in model.graph.initializer}, model
+
+    whole, _ = weights("student.onnx")
+    halved, model = weights("student_float16.onnx")
+    cast = {node.input[0]: node.output[0] for node in model.graph.node if node.output[0] in whole}
+    assert cast.keys() == halved.keys() - whole.keys() and cast
+    for name, values in halved.items():
+        expected = whole[cast.get(name, name)]
+        np.testing.assert_array_equal(values, expected.astype(np.float16) if name in cast else expected)
+        if name in cast:
+            assert values.dtype == np.float16 and values.size >= 1024
+    kept = [values for name, values in halved.items() if name not in cast and values.dtype == np.float32]
+    assert all(values.size < 1024 for values in kept)
 
 
 def test_only_the_artifacts_asked_for_are_written(run_dir, copied_conversions, tmp_path, monkeypatch):
@@ -114,7 +137,7 @@ def test_only_the_artifacts_asked_for_are_written(run_dir, copied_conversions, t
 
 def test_int8_is_calibrated_on_the_runs_own_captions(run_dir, copied_conversions, student, tmp_path, monkeypatch):
     given = []
-    litert = {kind: content for kind, content in copied_conversions.items() if kind != "onnx"}
+    litert = {kind: content for kind, content in copied_conversions.items() if "onnx" not in kind}
     monkeypatch.setattr(exporter, "convert_litert", lambda _, inputs, kinds: given.append(inputs) or litert)
     export(run_dir, tmp_path / "calibrated")
     captions = (run_dir / "captions.txt").read_text().splitlines()
@@ -136,7 +159,8 @@ def test_an_existing_version_is_kept_unless_told(version, run_dir, copied_conver
 
 
 @pytest.mark.parametrize(
-    ("kind", "instead"), [("litert", "litert_int8"), ("litert_float16", "litert_int8"), ("onnx", None)]
+    ("kind", "instead"),
+    [("litert", "litert_int8"), ("litert_float16", "litert_int8"), ("onnx", None), ("onnx_float16", None)],
 )
 def test_a_conversion_that_draws_something_else_is_not_published(kind, instead, run_dir, copied_conversions, tmp_path):
     copied_conversions[kind] = copied_conversions[instead] if instead else _other_constants(copied_conversions[kind])
