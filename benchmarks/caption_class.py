@@ -50,7 +50,7 @@ def targets(name, dataset):
     if name != EMOJI:
         return {"class": np.asarray(dataset.labels)}
     emoji, tones = zip(*map(noto_emoji.parts_of, dataset.file_names), strict=True)
-    return {"skin tones": np.array(tones), "emoji": np.array(emoji)}
+    return {"skin_tones": np.array(tones), "emoji": np.array(emoji)}
 
 
 def probes(teacher, train, known, side):

@@ -21,5 +21,6 @@ def test_shares_count_the_first_and_the_first_five():
 def test_emoji_are_named_by_their_files():
     files = ("1f44b.png", "1f44b-1f3fb.png", "1f469-1f3fd-200d-1f91d-200d-1f468-1f3ff.png", "2764-fe0f.png")
     named = targets("noto_emoji", types.SimpleNamespace(file_names=files))
-    assert list(named["skin tones"]) == ["", "light", "medium and dark", ""]
+    assert list(named["skin_tones"]) == ["", "light", "medium and dark", ""]
+    assert all(map(str.isidentifier, named))  # TensorFlow makes scopes of them
     assert list(named["emoji"]) == ["1F44B", "1F44B", "1F469-200D-1F91D-200D-1F468", "2764"]
