@@ -89,6 +89,7 @@ def pack(data_dir, out):
         out: the file to write.
     """
     source = _open_package(Path(data_dir), None)
+    licence = source.read("LICENSE")
     with zipfile.ZipFile(out, "w") as archive:
 
         def add(name, content, compression):
@@ -109,7 +110,7 @@ def pack(data_dir, out):
                 names = {"name": emoji.name, "category": emoji.category, "short_names": emoji.short_names}
                 entries.append(picture | names | {"skin_variations": {}})
         add("emoji.json", json.dumps(entries, separators=(",", ":")).encode(), zipfile.ZIP_DEFLATED)
-        add("LICENSE", source.read("LICENSE"), zipfile.ZIP_DEFLATED)
+        add("LICENSE", licence, zipfile.ZIP_DEFLATED)
 
 
 def is_held_out(emoji):
