@@ -13,6 +13,7 @@ PAGES = (
     "*.md",
     "docs/**/*.md",
     "pipelines/*/**/README.md",
+    "saved_models/emoji64/README.md",
     "saved_models/shapes32/README.md",
 )
 # What the pages show or link to.
