@@ -128,7 +128,7 @@ def test_what_is_wrong_is_said_in_words(page):
 
 
 def chosen_by_space(page):
-    """The file chooser that the space bar opens. Chromium drops keys for a while after a page has come, if it is busy."""
+    """The file chooser that the space bar opens. A busy Chromium drops keys of a page that has just come."""
     from playwright.sync_api import TimeoutError as NotInTime
 
     for _ in range(12):
