@@ -13,8 +13,7 @@ PAGES = (
     "*.md",
     "docs/**/*.md",
     "pipelines/*/**/README.md",
-    "saved_models/emoji64/README.md",
-    "saved_models/shapes32/README.md",
+    "saved_models/*/README.md",
 )
 # What the pages show or link to.
 OTHERS = (
@@ -24,6 +23,7 @@ OTHERS = (
     "docs/notebooks/*.ipynb",
     "pipelines/on_device/raspberry_pi.py",
     "t2i_kd/data/*.py",
+    "t2i_kd/data/NOTICE",
     "t2i_kd/teachers/weights/NOTICE",
 )
 

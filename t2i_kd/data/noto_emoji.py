@@ -21,7 +21,7 @@ from pathlib import Path
 from t2i_kd.data.decoding import decode
 from t2i_kd.data.examples import Example, collect
 from t2i_kd.data.holdout import position
-from t2i_kd.data.sources import FolderSource, TarSource, open_source
+from t2i_kd.data.sources import TarSource, open_source
 from t2i_kd.errors import UserError
 from t2i_kd.files import parse_json
 
@@ -81,8 +81,9 @@ def load(split, resolution, data_dir="", max_bad_examples=0, decode=True, cache_
 def pack(data_dir, out):
     """Writes the file that comes with this package, `PACKED`: `NEEDS` in less space, the same pixels.
 
-    It is a .zip of `emoji.json` with the keys that are read, and of the pictures that a set has, laid on white, as
-    lossless WebP. The same package gives the same bytes with the same version of Pillow.
+    It is a .zip of `emoji.json` with the keys that are read and its licence (MIT; the pictures' is Apache-2.0), and of
+    the pictures that a set has, laid on white, as lossless WebP. The same package gives the same bytes with the same
+    version of Pillow.
 
     Args:
         data_dir: as of `load`.
@@ -159,12 +160,10 @@ def _plain(text):
 
 
 def _open_package(path, cache_dir):
-    if zipfile.is_zipfile(path):
-        source = open_source(path, cache_dir)
-    elif path.is_file():
+    if path.is_file() and not zipfile.is_zipfile(path):
         source = TarSource(path, lambda name: name in ("emoji.json", "LICENSE") or name.startswith(PICTURES))
     else:
-        source = FolderSource(path / "package" if (path / "package" / "emoji.json").is_file() else path, cache_dir)
+        source = open_source(path / "package" if (path / "package" / "emoji.json").is_file() else path, cache_dir)
     if "emoji.json" not in source.names():
         raise UserError(
             f"--data_dir: no emoji.json in {path}; give the .tgz of `npm pack {PACKAGE}@16.0.0` or its unpacked folder"
