@@ -26,9 +26,6 @@ COMMON = "Every command"
 NVIDIA = "/dev/nvidia0"
 BACKENDS = ("tensorflow", "jax")
 
-# Exported files by the precision of their weights.
-REDUCED_PRECISION = ("litert_float16", "onnx_float16", "litert_int8")
-
 
 def run(main, define_flags, description, explain_unknown=lambda name: ""):
     """Parses the command line, calls `main()` and exits: 0 done, 2 the user's input is wrong, 1 anything else.
@@ -236,7 +233,7 @@ def export_trained(run_dir, export_dir, overwrite):
     What is left out, and why, is said; hours of training should not end without a model because 8 bits are too coarse.
     Returns the version's folder.
     """
-    from t2i_kd.exporting.fidelity import FidelityError
+    from t2i_kd.exporting.fidelity import MEAN_ALLOWED, FidelityError
     from t2i_kd.exporting.manifest import FILES
 
     refused, kinds = [], None
@@ -244,7 +241,7 @@ def export_trained(run_dir, export_dir, overwrite):
         try:
             return api.export(run_dir, export_dir, overwrite=overwrite, artifacts=kinds, report=say)
         except FidelityError as error:
-            if error.kind not in REDUCED_PRECISION:
+            if error.kind not in MEAN_ALLOWED:
                 sys.exit(f"error: {error}")
             refused.append(error.kind)
             say(f"warning: {error}")

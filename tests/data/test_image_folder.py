@@ -125,8 +125,8 @@ def test_the_garbage_collector_is_as_before(tmp_path, on):
     try:
         (gc.enable if on else gc.disable)()
         load(tmp_path)
-        with pytest.raises(UserError):
-            load(tmp_path / "missing")
+        with pytest.raises(UserError, match="is empty"):
+            load(write(tmp_path / "empty", {"README.md": b""}))
         assert gc.isenabled() is on
     finally:
         (gc.enable if was_on else gc.disable)()
