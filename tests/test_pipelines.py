@@ -233,5 +233,11 @@ def test_the_painter_has_at_most_100000_parameters():
     (path,) = [path for path in PIPELINES if path.stem == "srpkd_painter"]
     recipe, _ = parsed(f"--flagfile={path}")
     options = recipe.generator
-    network = build_generator(options.generator, 128, options.generator_channels, options.generator_depth)
+    network = build_generator(
+        options.generator,
+        128,
+        options.generator_channels,
+        options.generator_depth,
+        upsampling=options.generator_upsampling,
+    )
     assert network.count_params() <= 100_000

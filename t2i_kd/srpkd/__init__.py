@@ -66,6 +66,12 @@ class GeneratorOptions:
         ("instance", "instance_affine", "batch"),
     )
     generator_dropout: float = option(0.0, "The share of features that dropout drops in training. pix2pix has 0.5.")
+    generator_upsampling: str = option(
+        "transposed",
+        "How resnet and style enlarge their maps: by transposed convolutions, the reference code's, or by nearest "
+        "neighbours before a convolution (nearest), which leave no mesh of two pixels.",
+        ("transposed", "nearest"),
+    )
     student_init: str = option(
         "random",
         "How the student starts: with random weights, or with those of the teacher's channels that have the largest "

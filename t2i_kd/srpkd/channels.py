@@ -216,7 +216,28 @@ def largest(network, channels, widths):
 
 
 def _output_axis(layer):
-    return layer.kernel.ndim - (2 if isinstance(layer, keras.layers.Conv2DTranspose) else 1)
+    return layer.kernel.ndim - (2 if is_transposed(layer) else 1)
+
+
+def is_transposed(layer):
+    """Whether a layer is a transposed convolution, whose kernel has its output's channels before its input's."""
+    return isinstance(layer, keras.layers.Conv2DTranspose)
+
+
+def _as_convolution(kernel):
+    """The kernel of a convolution after nearest-neighbour upsampling that gives the mean, over 2x2 places, of what a
+    transposed convolution of strides of 2 gives.
+
+    Its window is turned by half a turn, which makes of the transposed convolution one of the input with zeros between
+    its places; upsampling has each place four times where that has it once, so that the kernel is divided by 4.
+
+    Args:
+        kernel: float [height, width, out, in].
+
+    Returns:
+        Float [height, width, in, out].
+    """
+    return kernel[::-1, ::-1].swapaxes(2, 3) / 4
 
 
 def width_of(layer):
@@ -227,6 +248,9 @@ def width_of(layer):
 def take_channels(student, teacher, channels, kept):
     """Gives the layers of a narrower network the weights of the teacher's layers of the same names, as far as kept.
 
+    A convolution after nearest-neighbour upsampling starts from a transposed one of strides of 2 as `_as_convolution`
+    says.
+
     Args:
         student, teacher: networks.
         channels: `channels_of` the teacher.
@@ -235,14 +259,18 @@ def take_channels(student, teacher, channels, kept):
     for layer in student.layers:
         if not layer.weights:
             continue
-        name, values = layer.name, teacher.get_layer(layer.name).get_weights()
+        name, source = layer.name, teacher.get_layer(layer.name)
+        values = source.get_weights()
         if name in channels.gives:
             out = _places(channels.gives[name], kept)
             if name in channels.reads:
                 kernel, *bias = values
-                axis, inputs = _output_axis(layer), _places(channels.reads[name], kept)
+                axis, inputs = _output_axis(source), _places(channels.reads[name], kept)
                 other = 2 * kernel.ndim - 3 - axis
-                values = [kernel.take(out, axis).take(inputs, other), *(each[out] for each in bias)]
+                kernel = kernel.take(out, axis).take(inputs, other)
+                if is_transposed(source) and not is_transposed(layer):
+                    kernel = _as_convolution(kernel)
+                values = [kernel, *(each[out] for each in bias)]
             else:
                 values = [each[out] for each in values]
         layer.set_weights(values)

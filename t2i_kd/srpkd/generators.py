@@ -21,7 +21,7 @@ from t2i_kd.checksums import sha256_of
 from t2i_kd.conditions.image import SOURCE
 from t2i_kd.errors import UserError
 from t2i_kd.files import reason
-from t2i_kd.srpkd.channels import channels_of, largest, take_channels, width_of
+from t2i_kd.srpkd.channels import channels_of, is_transposed, largest, take_channels, width_of
 from t2i_kd.srpkd.networks import build_resnet, build_style
 from t2i_kd.student import IMAGE, load_network, load_student
 from t2i_kd.teachers import run
@@ -255,13 +255,19 @@ def _pytorch_resnet(values, resolution):
     return network
 
 
+def _starts_from(layer, other):
+    """Whether a student's layer can have the weights of a teacher's: of one kind, or convolutions that both enlarge."""
+    return type(other) is type(layer) or (is_transposed(other) and type(layer) is keras.layers.Conv2D)
+
+
 def start_from_teacher(student, teacher):
     """Gives a narrower student the weights of the teacher's channels that have the largest L1 norms.
 
     Channels that layers share form a group, such as the trunk that all residual blocks add to. Of each group those are
     kept whose kernels, over all layers that make them, have the largest sums of absolute values. Of a teacher with more
     residual blocks the first ones are taken. Source: GAN Compression (Li et al., CVPR 2020), whose students start from
-    the pruned teacher; the groups are ours.
+    the pruned teacher; the groups are ours. A convolution after upsampling starts from the teacher's transposed one, of
+    whose map it gives the mean over 2x2 places.
 
     Args:
         student, teacher: networks of one kind of `networks.build_generator`.
@@ -272,7 +278,7 @@ def start_from_teacher(student, teacher):
     ours = {layer.name: layer for layer in student.layers if layer.weights}
     theirs = {layer.name: layer for layer in teacher.layers if layer.weights}
     for name, layer in ours.items():
-        if name not in theirs or type(theirs[name]) is not type(layer):
+        if name not in theirs or not _starts_from(layer, theirs[name]):
             raise UserError(f"--student_init: the teacher has no layer {name} as the student has it")
         if len(theirs[name].weights) != len(layer.weights):
             raise UserError(f"--student_init: {name} has other weights in the teacher; does --generator_norm differ?")

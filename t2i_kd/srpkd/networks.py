@@ -15,6 +15,7 @@ from t2i_kd.errors import UserError
 from t2i_kd.imaging import HALF_RANGE
 
 NORMS = ("instance", "instance_affine", "batch")
+UPSAMPLINGS = ("transposed", "nearest")
 # The reference code's epsilon of both norms; ml5.js has another.
 EPSILON = 1e-5
 STYLE_EPSILON = 1e-3
@@ -122,6 +123,11 @@ class _Layers:
         )
         return layer(features)
 
+    def upsampled(self, features, channels, name):
+        """Each place four times, then a 3x3 convolution: in place of a transposed one, whose windows overlap unevenly."""
+        features = keras.layers.UpSampling2D(2, name=f"{name}_nearest")(features)
+        return self.convolution(features, channels, 3, name, padding="same")
+
     def normalised(self, features, name):
         if self.norm != "batch":
             affine = self.norm == "instance_affine"
@@ -146,7 +152,9 @@ def _shown(image, scale=HALF_RANGE):
     return keras.layers.Rescaling([scale] * 3, [HALF_RANGE] * 3, name="image", dtype="float32")(image)
 
 
-def build_generator(kind, resolution, channels=64, depth=0, norm="instance", dropout=0.0):
+def build_generator(
+    kind, resolution, channels=64, depth=0, norm="instance", dropout=0.0, upsampling="transposed"
+):
     """A generator of images from images.
 
     Args:
@@ -156,6 +164,9 @@ def build_generator(kind, resolution, channels=64, depth=0, norm="instance", dro
         depth: residual blocks of `resnet` (9) and `style` (5), or halvings of `unet` (down to one pixel); 0: the usual.
         norm: of `NORMS`: `instance`, CycleGAN's, has neither scale nor shift; that of `style` always has both.
         dropout: the share of features that training drops.
+        upsampling: of `UPSAMPLINGS`: `transposed` convolutions, the reference code's, or `nearest` neighbours before a
+            convolution, which leave no mesh of two pixels (Odena et al., "Deconvolution and checkerboard artifacts",
+            Distill 2016); not of `unet`.
 
     Returns:
         A `keras.Model` from {"source": float32 [batch, resolution, resolution, 3] in 0-255} to {"image": float32 of the
@@ -169,14 +180,16 @@ def build_generator(kind, resolution, channels=64, depth=0, norm="instance", dro
     if depth < 0:
         raise UserError(f"--generator_depth: {depth} is negative")
     if kind == "unet":
+        if upsampling != "transposed":
+            raise UserError(f"--generator_upsampling: --generator=unet has no {upsampling}, only transposed")
         return build_unet(resolution, channels, depth, norm, dropout)
     depth = depth or DEFAULT_DEPTHS[kind]
     if kind == "resnet":
-        return build_resnet(resolution, channels, depth, norm, dropout)
+        return build_resnet(resolution, channels, depth, norm, dropout, upsampling)
     for flag, value, usual in (("generator_norm", norm, "instance"), ("generator_dropout", dropout, 0.0)):
         if value != usual:
             raise UserError(f"--{flag}: --generator=style has no {value}, only {usual}")
-    return build_style(resolution, channels, depth)
+    return build_style(resolution, channels, depth, upsampling)
 
 
 def default_tap(kind, resolution, depth=0):
@@ -191,7 +204,7 @@ def default_tap(kind, resolution, depth=0):
     return f"down{max(1, min(4, depth - 1, int(math.log2(resolution)) - 1))}"
 
 
-def build_resnet(resolution, channels, blocks, norm="instance", dropout=0.0):
+def build_resnet(resolution, channels, blocks, norm="instance", dropout=0.0, upsampling="transposed"):
     """The residual generator: `resnet_9blocks` and `resnet_6blocks` of CycleGAN's code.
 
     Reflect 3, 7x7 to c; 3x3 by strides of 2 to 2c and 4c, whose ReLU is `encoder`; blocks x + N(K N(K x)+), reflected,
@@ -204,6 +217,7 @@ def build_resnet(resolution, channels, blocks, norm="instance", dropout=0.0):
         blocks: residual blocks.
         norm: of `NORMS`.
         dropout: share dropped within each block.
+        upsampling: of `UPSAMPLINGS`; see `build_generator`.
 
     Returns:
         See `build_generator`.
@@ -225,8 +239,12 @@ def build_resnet(resolution, channels, blocks, norm="instance", dropout=0.0):
     for index in range(1, blocks + 1):
         features = _residual(make, features, f"block{index}", dropout)
     for level in (1, 2):
-        features = make.transposed(features, (4 * channels) >> level, 3, f"up{level}")
-        features = keras.layers.Cropping2D(((1, 0), (1, 0)), name=f"up{level}_crop")(features)
+        width = (4 * channels) >> level
+        if upsampling == "nearest":
+            features = make.upsampled(features, width, f"up{level}")
+        else:
+            features = make.transposed(features, width, 3, f"up{level}")
+            features = keras.layers.Cropping2D(((1, 0), (1, 0)), name=f"up{level}_crop")(features)
         features = keras.layers.ReLU(name=f"up{level}_relu")(make.normalised(features, f"up{level}"))
     features = ReflectionPadding(3, name="rgb_pad")(features)
     image = make.convolution(features, 3, 7, "rgb", use_bias=True, dtype="float32")
@@ -294,7 +312,7 @@ def build_unet(resolution, channels, halvings=0, norm="batch", dropout=0.0):
     return keras.Model({"source": source}, {"image": _shown(image)}, name="unet")
 
 
-def build_style(resolution, channels, blocks):
+def build_style(resolution, channels, blocks, upsampling="transposed"):
     """The style network of ml5.js: Johnson et al.'s, with instance norm, SAME padding and no biases.
 
     9x9 to c; 3x3 by strides of 2 to 2c and 4c, whose ReLU is `encoder`; blocks `block1` to `blockN`; transposed 3x3 to
@@ -305,6 +323,7 @@ def build_style(resolution, channels, blocks):
         resolution: side in pixels, a multiple of 4 of at least 8.
         channels: c; 32 in ml5.js.
         blocks: residual blocks; 5 in ml5.js.
+        upsampling: of `UPSAMPLINGS`; see `build_generator`.
 
     Returns:
         See `build_generator`.
@@ -329,7 +348,11 @@ def build_style(resolution, channels, blocks):
         change = convolved(change, 4 * channels, 3, f"block{index}b")
         features = keras.layers.Add(name=f"block{index}")([features, change])
     for level in (1, 2):
-        features = make.transposed(features, (4 * channels) >> level, 3, f"up{level}", "same")
+        width = (4 * channels) >> level
+        if upsampling == "nearest":
+            features = make.upsampled(features, width, f"up{level}")
+        else:
+            features = make.transposed(features, width, 3, f"up{level}", "same")
         features = keras.layers.ReLU(name=f"up{level}_relu")(make.normalised(features, f"up{level}"))
     image = convolved(features, 3, 9, "rgb")
     return keras.Model({"source": source}, {"image": _shown(image, STYLE_SCALE)}, name="style")

@@ -449,6 +449,7 @@ class SRPKD(System):
             options.generator_depth,
             options.generator_norm,
             options.generator_dropout,
+            options.generator_upsampling,
         )
 
     @functools.cached_property

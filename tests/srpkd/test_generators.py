@@ -221,6 +221,27 @@ def test_a_student_as_wide_as_the_teacher_is_the_teacher(kind, norm, depth):
     np.testing.assert_array_equal(student(source)["image"], teacher(source)["image"])
 
 
+@pytest.mark.parametrize(("kind", "first"), [("style", 0), ("resnet", -1)])
+def test_upsampling_starts_as_the_mean_of_the_transposed_convolution(kind, first):
+    """Its map is the mean of the teacher's over 2x2 places, which begin at the place itself or at the one before."""
+    teacher = randomised(build_generator(kind, 16, 4, 1))
+    student = build_generator(kind, 16, 4, 1, upsampling="nearest")
+    start_from_teacher(student, teacher)
+    source = {"source": make_photos(1, 16, 16)[0][None].astype("float32")}
+    enlarged = "up1" if kind == "style" else "up1_crop"
+    theirs = np.asarray(keras.Model(teacher.input, teacher.get_layer(enlarged).output)(source))
+    ours = np.asarray(keras.Model(student.input, student.get_layer("up1").output)(source))
+    rows = theirs[:, :-1] + theirs[:, 1:]
+    means = (rows[:, :, :-1] + rows[:, :, 1:]) / 4
+    bias = teacher.get_layer("up1").bias
+    if bias is not None:
+        np.testing.assert_array_equal(student.get_layer("up1").bias, bias)
+    inner = slice(1, -1)
+    found = ours[:, 1:-1, 1:-1]
+    expected = means[:, 1:, 1:] if first == 0 else means[:, :-1, :-1]
+    np.testing.assert_allclose(found[:, inner, inner], expected[:, inner, inner], rtol=1e-4, atol=1e-4)
+
+
 @pytest.mark.parametrize(("kind", "norm"), [("resnet", "instance"), ("style", "instance"), ("unet", "batch")])
 def test_channels_that_do_nothing_are_left_out(kind, norm):
     """A teacher whose other channels are zero is kept whole by a student of half its width."""

@@ -75,6 +75,18 @@ def test_the_style_network_has_the_published_count():
     assert build_generator("style", 128, 8, depth=4).count_params() <= 100_000
 
 
+@pytest.mark.parametrize("kind", ["resnet", "style"])
+def test_upsampling_has_the_parameters_of_transposed_convolutions_at_the_larger_side(kind):
+    network = build_generator(kind, 32, 4, 1, upsampling="nearest")
+    other = build_generator(kind, 32, 4, 1)
+    assert network.count_params() == other.count_params()
+    assert network.output["image"].shape == (None, 32, 32, 3)
+    # By hand: 3x3 windows from 16 to 8 channels at 16 px, and from 8 to 4 at 32 px, where transposed ones have a quarter.
+    enlarging = 9 * (16 * 8 * 16**2 + 8 * 4 * 32**2)
+    assert multiply_adds(network) - multiply_adds(other) == enlarging - enlarging // 4
+    assert multiply_adds(network) == multiply_adds(other, "output")
+
+
 def test_discriminators_have_the_published_counts_and_field():
     """2.765 M and 2.769 M parameters, 30 x 30 scores at 256 px; one score sees 70 x 70 pixels."""
     plain, conditional = build_discriminator(256), build_discriminator(256, norm="batch", conditional=True)
@@ -156,6 +168,7 @@ def test_the_map_that_is_compared_where_none_is_named(kind, resolution, depth, t
         (("resnet", 32, 4, -1), "--generator_depth: -1"),
         (("style", 32, 4, 1, "batch"), "--generator_norm: --generator=style has no batch"),
         (("style", 32, 4, 1, "instance", 0.5), "--generator_dropout: --generator=style has no 0.5"),
+        (("unet", 32, 4, 0, "batch", 0.0, "nearest"), "--generator_upsampling: --generator=unet has no nearest"),
     ],
 )
 def test_what_does_not_fit_is_named(arguments, words):
