@@ -124,7 +124,7 @@ class _Layers:
         return layer(features)
 
     def upsampled(self, features, channels, name):
-        """Each place four times, then a 3x3 convolution: in place of a transposed one, whose windows overlap unevenly."""
+        """Each place four times, then a 3x3 convolution: all windows overlap alike, unlike a transposed one's."""
         features = keras.layers.UpSampling2D(2, name=f"{name}_nearest")(features)
         return self.convolution(features, channels, 3, name, padding="same")
 
@@ -152,9 +152,7 @@ def _shown(image, scale=HALF_RANGE):
     return keras.layers.Rescaling([scale] * 3, [HALF_RANGE] * 3, name="image", dtype="float32")(image)
 
 
-def build_generator(
-    kind, resolution, channels=64, depth=0, norm="instance", dropout=0.0, upsampling="transposed"
-):
+def build_generator(kind, resolution, channels=64, depth=0, norm="instance", dropout=0.0, upsampling="transposed"):
     """A generator of images from images.
 
     Args:

@@ -81,7 +81,7 @@ def test_upsampling_has_the_parameters_of_transposed_convolutions_at_the_larger_
     other = build_generator(kind, 32, 4, 1)
     assert network.count_params() == other.count_params()
     assert network.output["image"].shape == (None, 32, 32, 3)
-    # By hand: 3x3 windows from 16 to 8 channels at 16 px, and from 8 to 4 at 32 px, where transposed ones have a quarter.
+    # By hand: 3x3 windows from 16 to 8 channels at 16 px and from 8 to 4 at 32 px; transposed ones count a quarter.
     enlarging = 9 * (16 * 8 * 16**2 + 8 * 4 * 32**2)
     assert multiply_adds(network) - multiply_adds(other) == enlarging - enlarging // 4
     assert multiply_adds(network) == multiply_adds(other, "output")
