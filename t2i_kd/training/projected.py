@@ -111,15 +111,15 @@ def check_projection(options, gan, teacher, side):
 
 
 def refuse_unread(options, reader):
-    """Raises `UserError` for a group of options that has other than its default values where nothing reads it.
+    """Raises `UserError`, naming every flag, for a group of options with other than its default values that nothing reads.
 
     Args:
         options: a dataclass of options.
         reader: what would read it, for the message.
     """
-    for item in dataclasses.fields(options):
-        if getattr(options, item.name) != item.default:
-            raise UserError(f"--{item.name}: only {reader} reads it")
+    unread = [f"--{item.name}" for item in dataclasses.fields(options) if getattr(options, item.name) != item.default]
+    if unread:
+        raise UserError(f"{', '.join(unread)}: only {reader} reads {'it' if len(unread) == 1 else 'them'}")
 
 
 def readable_side(teacher, side):

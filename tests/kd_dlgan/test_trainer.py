@@ -311,8 +311,14 @@ def test_a_recipe_that_cannot_be_trained_is_named(groups, named):
 
 def test_towers_that_nothing_reads_are_named():
     nothing = {"agkd_weight": 0.0, "cgkd_weight": 0.0, "diversity_weight": 0.0}
-    with pytest.raises(UserError, match="--teacher_side: only a term with a weight above 0"):
-        KDDLGAN(dataclasses.replace(changed(kd=nothing), towers=DualEncoderOptions(teacher_side=64)), dataset=data())
+    found = []
+    for given in ({"teacher_side": 64}, {"teacher_side": 64, "sentence_vocabulary": "vocab.txt"}):
+        with pytest.raises(UserError) as error:
+            KDDLGAN(dataclasses.replace(changed(kd=nothing), towers=DualEncoderOptions(**given)), dataset=data())
+        found.append(str(error.value))
+    reader = "only a term with a weight above 0 (AGKD, CGKD or diversity) reads"
+    assert found[0] == f"--teacher_side: {reader} it"
+    assert found[1] in (f"--{one}, --{two}: {reader} them" for one, two in (sorted(given), sorted(given)[::-1]))
 
 
 def test_the_classifier_inside_conse_does_not_measure():
