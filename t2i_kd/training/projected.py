@@ -111,7 +111,7 @@ def check_projection(options, gan, teacher, side):
 
 
 def refuse_unread(options, reader):
-    """Raises `UserError`, naming every flag, for a group of options with other than its default values that nothing reads.
+    """Raises `UserError`, naming each flag, for options that have other than their default values where nothing reads them.
 
     Args:
         options: a dataclass of options.
