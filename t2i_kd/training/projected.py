@@ -111,7 +111,7 @@ def check_projection(options, gan, teacher, side):
 
 
 def refuse_unread(options, reader):
-    """Raises `UserError`, naming each flag, for options that have other than their default values where nothing reads them.
+    """Raises `UserError`, naming each flag, where nothing reads a group of options and some are not at their defaults.
 
     Args:
         options: a dataclass of options.
