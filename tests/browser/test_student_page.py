@@ -76,6 +76,14 @@ def test_many_captions_and_seeds_are_generates_pictures(page, runner):
     assert difference(rgba[..., :3], runner.generate(captions, seeds)) <= 2
 
 
+SIZES = {131_071: "131071 bytes", 131_072: "128 KiB", 407_878: "398 KiB", 2**20: "1.0 MiB", 3_981_168: "3.8 MiB"}
+
+
+def test_sizes_are_said_in_units(page):
+    ask = "async (sizes) => { const { inUnits } = await import('/gallery.js'); return sizes.map(inUnits); }"
+    assert page.evaluate(ask, [*SIZES]) == [*SIZES.values()]
+
+
 def test_sliders_lead_from_seed_to_seed(page, runner, version):
     assert "by a model of " in page.inner_text("#about")
     move(page, "#way", 50)

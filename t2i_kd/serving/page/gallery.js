@@ -58,9 +58,10 @@ export async function start(open) {
   }
 }
 
-/** "9.7 MiB", or bytes where they are less than one. */
+/** "9.7 MiB", "398 KiB" below one, and below 128 of these to the byte. */
 export function inUnits(bytes) {
-  return bytes < 2 ** 20 ? `${bytes} bytes` : `${(bytes / 2 ** 20).toFixed(1)} MiB`;
+  if (bytes < 2 ** 17) return `${bytes} bytes`;
+  return bytes < 2 ** 20 ? `${Math.round(bytes / 2 ** 10)} KiB` : `${(bytes / 2 ** 20).toFixed(1)} MiB`;
 }
 
 function askWithImages() {
