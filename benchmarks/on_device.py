@@ -28,7 +28,7 @@ NAMES = {
     "litert_float16": "LiteRT float16",
     "litert_int8": "LiteRT int8",
     "onnx": "ONNX",
-    "onnx_float16": "ONNX float16",
+    "onnx_int8": "ONNX int8",
 }
 
 # The line that stands for a metric of several, by how it begins.

@@ -253,7 +253,7 @@ with quiet.standard_error_held():
     assert errors_of(code=program) == "held back\nthen\n"
 
 
-@pytest.mark.parametrize("kind", ["litert_float16", "litert_int8", "onnx_float16", "onnx", ""])
+@pytest.mark.parametrize("kind", ["litert_float16", "litert_int8", "onnx_int8", "onnx", ""])
 def test_a_training_ends_with_the_files_that_agree(monkeypatch, capsys, kind):
     asked = []
 

@@ -2,7 +2,7 @@
 
 const FORMAT_VERSION = 2;
 // The files that ONNX Runtime opens, by their artifacts; the first that an export has is taken.
-const ONNX = { onnx: "student.onnx", onnx_float16: "student_float16.onnx" };
+const ONNX = { onnx: "student.onnx", onnx_int8: "student_int8.onnx" };
 
 /**
  * The parts of a manifest that feed the ONNX file.

@@ -13,7 +13,7 @@ from t2i_kd.errors import DISK_REFUSES, UserError
 from t2i_kd.exporting import fidelity, manifest
 from t2i_kd.exporting.litert import convert_litert
 from t2i_kd.exporting.onnx import KINDS as ONNX_KINDS
-from t2i_kd.exporting.onnx import convert_onnx, with_halved_weights
+from t2i_kd.exporting.onnx import convert_onnx, with_int8_weights
 from t2i_kd.exporting.saved_model import write_saved_model
 from t2i_kd.exporting.tf_serving import BATCHING, write_serving_files
 from t2i_kd.files import read_text
@@ -212,8 +212,8 @@ def _write_files(student, folder, calibration, artifacts, recipe, report):
         report(f"Converting to ONNX: {', '.join(kinds)}")
         with quiet_converters():
             contents["onnx"] = convert_onnx(student)
-        if "onnx_float16" in kinds:
-            contents["onnx_float16"] = with_halved_weights(contents["onnx"])
+        if "onnx_int8" in kinds:
+            contents["onnx_int8"] = with_int8_weights(contents["onnx"])
     extra = folder / EXTRA
     for kind in artifacts:
         (extra / manifest.FILES[kind]).write_bytes(contents[kind])

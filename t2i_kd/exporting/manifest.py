@@ -22,7 +22,7 @@ FILES = {
     "litert_float16": "student_float16.tflite",
     "litert_int8": "student_int8.tflite",
     "onnx": "student.onnx",
-    "onnx_float16": "student_float16.onnx",
+    "onnx_int8": "student_int8.onnx",
 }
 
 

@@ -31,7 +31,7 @@ def copied_conversions(version, monkeypatch):
     )
     monkeypatch.setattr(exporter, "convert_litert", lambda *_: {k: v for k, v in contents.items() if "onnx" not in k})
     monkeypatch.setattr(exporter, "convert_onnx", lambda *_: contents["onnx"])
-    monkeypatch.setattr(exporter, "with_halved_weights", lambda _: contents["onnx_float16"])
+    monkeypatch.setattr(exporter, "with_int8_weights", lambda _: contents["onnx_int8"])
     # A proof on all 64 items is in the finished export's manifest.
     monkeypatch.setattr(exporter, "CHECKED_ITEMS", 16)
     return contents
@@ -48,8 +48,8 @@ def test_a_version_holds_all_its_files_and_nothing_else(version):
         "recipe.json",
         "student.onnx",
         "student.tflite",
-        "student_float16.onnx",
         "student_float16.tflite",
+        "student_int8.onnx",
         "student_int8.tflite",
         "tf_serving_warmup_requests",
         "vocabulary.txt",
@@ -94,29 +94,57 @@ def test_manifest_keeps_the_proof(version):
     artifacts = json.loads((version / "assets.extra" / "manifest.json").read_text())["artifacts"]
     largest = {kind: artifact["largest_difference"] for kind, artifact in artifacts.items()}
     assert max(largest[kind] for kind in ("saved_model", "litert", "onnx")) <= 1
-    assert max(largest[kind] for kind in ("litert_float16", "onnx_float16")) <= 2
-    assert 0 < artifacts["litert_int8"]["mean_difference"] < 32
+    assert largest["litert_float16"] <= 2
+    assert 0 < artifacts["onnx_int8"]["mean_difference"] < artifacts["litert_int8"]["mean_difference"] < 32
     assert {artifact["items"] for artifact in artifacts.values()} == {64}
 
 
-def test_halved_weights_are_those_of_the_whole_file(version):
+def onnx_weights(version, kind):
+    """The model of an ONNX artifact, and its weights: {name: array}."""
     import onnx
 
-    def weights(name):
-        model = onnx.load(version / "assets.extra" / name)
-        return {tensor.name: onnx.numpy_helper.to_array(tensor) for tensor in model.graph.initializer}, model
+    model = onnx.load(version / "assets.extra" / manifest.FILES[kind])
+    return model, {tensor.name: onnx.numpy_helper.to_array(tensor) for tensor in model.graph.initializer}
 
-    whole, _ = weights("student.onnx")
-    halved, model = weights("student_float16.onnx")
-    cast = {node.input[0]: node.output[0] for node in model.graph.node if node.output[0] in whole}
-    assert cast.keys() == halved.keys() - whole.keys() and cast
-    for name, values in halved.items():
-        expected = whole[cast.get(name, name)]
-        np.testing.assert_array_equal(values, expected.astype(np.float16) if name in cast else expected)
-        if name in cast:
-            assert values.dtype == np.float16 and values.size >= 1024
-    kept = [values for name, values in halved.items() if name not in cast and values.dtype == np.float32]
-    assert all(values.size < 1024 for values in kept)
+
+def test_int8_weights_are_those_of_the_whole_file_to_half_a_step(version):
+    whole_model, whole = onnx_weights(version, "onnx")
+    model, stored = onnx_weights(version, "onnx_int8")
+    large = {name for name, values in whole.items() if values.dtype == np.float32 and values.size >= 1024}
+    assert large and all(whole[name].ndim >= 2 for name in large)
+    assert stored.keys() == whole.keys() - large | {name + end for name in large for end in ("_int8", "_scale")}
+    for name in whole.keys() - large:
+        np.testing.assert_array_equal(stored[name], whole[name])
+    for name in large:
+        codes, scales, values = stored[f"{name}_int8"], stored[f"{name}_scale"], whole[name]
+        assert codes.dtype == np.int8 and codes.shape == values.shape and np.abs(codes.astype(int)).max() == 127
+        (axis,) = (axis for axis, size in enumerate(scales.shape) if size > 1)
+        assert scales.dtype == np.float32 and scales.size == values.shape[axis]
+        for channel, scale in enumerate(scales.ravel().astype(float)):
+            exact = values.take(channel, axis).astype(float)
+            assert np.abs(exact).max() == pytest.approx(127 * scale, rel=1e-6)
+            np.testing.assert_allclose(codes.take(channel, axis) * scale, exact, rtol=0, atol=scale * 0.50002)
+    # The rest of the graph is the same, with two nodes before it for each of these weights.
+    assert list(model.graph.node)[2 * len(large) :] == list(whole_model.graph.node)
+    sizes = [len(each.SerializeToString()) for each in (whole_model, model)]
+    saved = sum(3 * whole[name].size - stored[f"{name}_scale"].nbytes for name in large)
+    assert sizes[0] - saved < sizes[1] < sizes[0] - saved + 600 * len(large)
+
+
+def test_int8_weights_compute_as_the_same_weights_in_float32(version):
+    import onnx
+    import onnxruntime
+
+    model, stored = onnx_weights(version, "onnx")[0], onnx_weights(version, "onnx_int8")[1]
+    for tensor in model.graph.initializer:
+        if f"{tensor.name}_int8" in stored:
+            values = stored[f"{tensor.name}_int8"] * stored[f"{tensor.name}_scale"]
+            tensor.CopyFrom(onnx.numpy_helper.from_array(values.astype(np.float32), tensor.name))
+    inputs = {"tokens": np.array([[2, 5, 7, 3, 0, 0, 0, 0]], np.int32), "noise": np.ones((1, 3), np.float32)}
+    files = model.SerializeToString(), (version / "assets.extra" / "student_int8.onnx").read_bytes()
+    sessions = [onnxruntime.InferenceSession(each, providers=["CPUExecutionProvider"]) for each in files]
+    expected, found = (session.run(["image"], inputs)[0] for session in sessions)
+    np.testing.assert_allclose(found, expected, rtol=0, atol=1e-3)
 
 
 def test_only_the_artifacts_asked_for_are_written(run_dir, copied_conversions, tmp_path, monkeypatch):
@@ -160,7 +188,7 @@ def test_an_existing_version_is_kept_unless_told(version, run_dir, copied_conver
 
 @pytest.mark.parametrize(
     ("kind", "instead"),
-    [("litert", "litert_int8"), ("litert_float16", "litert_int8"), ("onnx", None), ("onnx_float16", None)],
+    [("litert", "litert_int8"), ("litert_float16", "litert_int8"), ("onnx", None), ("onnx_int8", None)],
 )
 def test_a_conversion_that_draws_something_else_is_not_published(kind, instead, run_dir, copied_conversions, tmp_path):
     copied_conversions[kind] = copied_conversions[instead] if instead else _other_constants(copied_conversions[kind])
