@@ -229,10 +229,19 @@ def _write_manifest(student, folder, description, items, kinds, report):
         expected = KerasRunner(student).generate(items, seeds)
     except NotFiniteError as error:
         raise fidelity.FidelityError(str(error)) from None
+
+    def compared(kind):
+        return fidelity.difference(expected, _open(kind, folder, student.condition, description).generate(items, seeds))
+
     artifacts = {}
     for kind in ("saved_model", *kinds):
-        runner = _open(kind, folder, student.condition, description)
-        found = fidelity.difference(expected, runner.generate(items, seeds))
+        found = compared(kind)
+        if kind == "litert_int8" and found.mean > fidelity.MOST_OF_CALIBRATED:
+            report(f"  {kind}: activations in 8 bits move pixels by {found.mean:.1f}/255 on average; now weights alone")
+            with quiet_converters():
+                content = convert_litert(student, None, (kind,))[kind]
+            (folder / EXTRA / manifest.FILES[kind]).write_bytes(content)
+            found = compared(kind)
         report(f"  {kind}: largest difference {found.largest}/255, mean {found.mean:.4f}/255")
         fidelity.check(kind, found)
         artifacts[kind] = manifest.describe_artifact(folder, _files_of(kind, folder), found)

@@ -38,7 +38,7 @@ def copied_conversions(version, monkeypatch):
 
 
 def export(run_dir, folder, **options):
-    return exporter.export_run(run_dir, folder, report=lambda line: None, **options)
+    return exporter.export_run(run_dir, folder, **{"report": lambda line: None} | options)
 
 
 def test_a_version_holds_all_its_files_and_nothing_else(version):
@@ -172,6 +172,26 @@ def test_int8_is_calibrated_on_the_runs_own_captions(run_dir, copied_conversions
     tokens = given[0]["tokens"]
     assert tokens.shape == (64, 8) and given[0]["noise"].shape == (64, 3)
     assert {tuple(row) for row in tokens} == {tuple(row) for row in student.condition.front_end.tokenizer(captions)}
+
+
+def test_an_int8_file_that_moves_pixels_far_is_made_anew_of_8_bit_weights_alone(
+    run_dir, copied_conversions, tmp_path, monkeypatch
+):
+    asked, lines = [], []
+    files = {True: copied_conversions["litert_int8"], False: copied_conversions["litert_float16"]}
+
+    def convert(student, inputs, kinds):
+        asked.append((inputs is None, tuple(kinds)))
+        return {"litert_int8": files[inputs is not None]}
+
+    monkeypatch.setattr(exporter, "convert_litert", convert)
+    for bound, calls in ((255.0, [False]), (-1.0, [False, True])):
+        asked.clear()
+        monkeypatch.setattr(exporter.fidelity, "MOST_OF_CALIBRATED", bound)
+        folder = export(run_dir, tmp_path / str(len(calls)), artifacts=("litert_int8",), report=lines.append)
+        assert asked == [(anew, ("litert_int8",)) for anew in calls]
+        assert (folder / "assets.extra" / "student_int8.tflite").read_bytes() == files[calls == [False]]
+        assert sum("now weights alone" in line for line in lines) == len(calls) - 1
 
 
 def test_an_existing_version_is_kept_unless_told(version, run_dir, copied_conversions, tmp_path):
