@@ -260,6 +260,7 @@ def next_steps(recipe, run_dir, model, modules=()):
     """
     from t2i_kd.conditions.base import CONDITION_FILE
     from t2i_kd.conditions.catalogue import load_condition
+    from t2i_kd.training.measuring import bystander
 
     if not (Path(run_dir) / CONDITION_FILE).exists():
         return []
@@ -283,7 +284,10 @@ def next_steps(recipe, run_dir, model, modules=()):
             captions = condition.load_items(run_dir)
             known = next((caption for caption in captions if not condition.unread(caption)), captions[0])
             steps["generate"] = [f"--caption={known}", "--out=picture.png"]
-        steps["evaluate"] = ["--metrics=kernel,diversity", "--out=report.json"]
+        # A network of this package that did not teach compares; without one `evaluate` trains its own, for minutes.
+        other = bystander(recipe.teachers)
+        compared = [] if other in recipe.teachers else ["--extractor=teacher", f"--teacher={other}"]
+        steps["evaluate"] = ["--metrics=kernel,diversity", *compared, "--out=report.json"]
     python = "python" if shutil.which("python") == sys.executable else sys.executable
     return [
         " ".join([shlex.quote(python), "-m", f"t2i_kd.{name}", *map(_quoted, (*common, *more))])

@@ -225,7 +225,8 @@ def evaluate(models, dataset, metrics, *, teacher=None, out="", page="", bootstr
             logging.info("%s: %s", candidate.label, name)
             found.add(name, candidate, metric.measure(context), context)
     taught = any(taught_by(model, teacher) for model in models)
-    whole = found.report(getattr(dataset, "name", dataset), options.get("extractor"), taught)
+    references = len(context.split("test").images)
+    whole = found.report(getattr(dataset, "name", dataset), options.get("extractor"), taught, references)
     if out:
         _write("out", out, json.dumps(whole, indent=2) + "\n")
     if page:

@@ -289,7 +289,10 @@ def test_the_next_caption_is_of_words_that_the_student_knows(tmp_path):
     reads_words = CaptionCondition(TokenFrontEnd("gru", Tokenizer("words", ("it's", "red"), 8)))
     steps = next_of(reads_words, ["a red one", "it's red", "red"], tmp_path)
     assert steps["t2i_kd.generate"] == ["--model=model/1", "--caption=it's red", "--out=picture.png"]
-    assert steps["t2i_kd.evaluate"] == ["--model=model/1", "--metrics=kernel,diversity", "--out=report.json"]
+    for teacher, other in (("vgg19_slim", "efficientnet_lite0"), ("efficientnet_lite0", "vgg19_slim")):
+        found = next_of(reads_words, ["red"], tmp_path, f"--teacher={teacher}")["t2i_kd.evaluate"]
+        compared = ["--extractor=teacher", f"--teacher={other}"]
+        assert found == ["--model=model/1", "--metrics=kernel,diversity", *compared, "--out=report.json"]
     steps = next_of(reads_words, ["a blue one", "another"], tmp_path)
     assert "--caption=a blue one" in steps["t2i_kd.generate"]
 

@@ -16,7 +16,7 @@ from t2i_kd.errors import UserError
 from t2i_kd.exporting.exporter import export_student
 from t2i_kd.icsd_gan import IcsdRecipe
 from t2i_kd.metrics import attribute_accuracy, tap_distance
-from t2i_kd.metrics.report import TEACHER_NOTE
+from t2i_kd.metrics.report import FEWEST_REFERENCES, TEACHER_NOTE, Findings, few_references
 from t2i_kd.metrics.tap_errors import TapObjective
 from t2i_kd.options import DataOptions, TeacherOptions, TextOptions
 from t2i_kd.recipe import Recipe, TextToImageStage
@@ -237,6 +237,24 @@ def test_two_runs_are_compared_on_the_same_captions_and_shown_on_a_page(run_dir,
     assert "note: every metric here compares features of the teacher" in capsys.readouterr().out
     assert same["notes"] == [TEACHER_NOTE] and report["notes"] == []
     assert same["comparisons"] == {} and same["metrics"]["tap_distance"]["final student"]["intervals"] == {}
+
+
+@pytest.mark.parametrize(
+    ("metric", "count", "is_told"),
+    [
+        ("kernel", 27, True),
+        ("manifold", 99, True),
+        ("kernel", 100, False),
+        ("ssim", 27, False),
+        ("kernel", None, False),
+    ],
+)
+def test_few_held_out_pictures_are_told(metric, count, is_told):
+    said = []
+    notes = Findings({metric: None}, ["model"], 0, said.append, False).report("mine", "own", False, count)["notes"]
+    assert FEWEST_REFERENCES == 100
+    assert notes == ([few_references(count)] if is_told else []) and said == [f"note: {note}" for note in notes]
+    assert not is_told or notes[0].startswith(f"there are {count} held-out pictures: ")
 
 
 def test_who_taught_a_run_is_known(run_dir):

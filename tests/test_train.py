@@ -93,6 +93,8 @@ def test_it_says_what_to_do_next(whole, tmp_path):
         "t2i_kd.evaluate",
         f"--model={run_dir}",
         "--metrics=kernel,diversity",
+        "--extractor=teacher",
+        "--teacher=efficientnet_lite0",
         "--out=report.json",
     ]
 

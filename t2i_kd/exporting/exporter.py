@@ -181,7 +181,10 @@ def check_export_dir(export_dir, version=1, overwrite=False):
         raise UserError(f"--version: {version} is not a positive number")
     target = Path(export_dir) / str(version)
     if target.exists() and not overwrite:
-        raise UserError(f"--export_dir: {target} exists; give another --version, or --overwrite to replace it")
+        raise UserError(
+            f"--export_dir: {target} exists; --overwrite replaces it, and python -m t2i_kd.export --version=N writes "
+            "another beside it"
+        )
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
     except OSError as error:

@@ -8,6 +8,19 @@ from t2i_kd.metrics.table import format_comparisons, format_table
 
 TEACHER_NOTE = "every metric here compares features of the teacher, which the model is trained on; ask for others too"
 
+# Metrics that compare sets of pictures.
+COMPARE_SETS = {"frechet", "kernel", "manifold", "diversity"}
+# Below it a distance of sets, and whether neighbours lie among so many, is chance.
+FEWEST_REFERENCES = 100
+
+
+def few_references(count):
+    """What to bear in mind of sets of few held-out pictures."""
+    return (
+        f"there are {count} held-out pictures: with fewer than {FEWEST_REFERENCES}, frechet, kernel, manifold and "
+        "diversity say little; hold out more, or look at the pictures"
+    )
+
 
 class Findings:
     """What has been measured so far.
@@ -44,15 +57,18 @@ class Findings:
         self.comparisons[name] = {other: resampling.compare(its_rows, rows, biased) for other, rows in others}
         self.say(format_comparisons(first, self.comparisons[name]))
 
-    def report(self, dataset, extractor, taught=True):
+    def report(self, dataset, extractor, taught=True, references=None):
         """The whole report, see `evaluate`; its notes are said.
 
         Args:
             dataset: its name.
             extractor: whose features were compared.
             taught: whether the teacher among the evaluators taught one of the models.
+            references: how many held-out pictures there are; None: unknown.
         """
         notes = [TEACHER_NOTE] if taught and only_the_teacher_evaluates(self.results, extractor) else []
+        if references is not None and references < FEWEST_REFERENCES and COMPARE_SETS & self.results.keys():
+            notes.append(few_references(references))
         for note in notes:
             self.say(f"note: {note}")
         return {

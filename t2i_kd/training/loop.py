@@ -111,14 +111,21 @@ class _Checkpoints(keras.callbacks.Callback):
 
 
 class _TimeLimit(keras.callbacks.Callback):
-    """Ends the training at the first step after the deadline or a signal that asks for it, with a checkpoint of it."""
+    """Ends the training at the first step after the deadline or a signal that asks for it, with a checkpoint of it.
 
-    def __init__(self, deadline, checkpoint):
+    At the deadline there is a sample sheet of the step, too.
+    """
+
+    def __init__(self, deadline, checkpoint, samples):
         super().__init__()
-        self.deadline, self.checkpoint = deadline, checkpoint
+        self.deadline, self.checkpoint, self.samples = deadline, checkpoint, samples
 
     def on_train_batch_end(self, batch, logs=None):
-        if time.monotonic() >= self.deadline or stopping.asked():
+        late = time.monotonic() >= self.deadline
+        if late or stopping.asked():
+            # Whoever sends a signal may not wait for a sheet.
+            if late:
+                self.samples.show()
             self.checkpoint.write()
             self.model.stop_training = True
 
@@ -150,11 +157,18 @@ class _Samples(keras.callbacks.Callback):
     def __init__(self, plan, done, every, draw):
         super().__init__()
         self.plan, self.step, self.every, self.draw = plan, plan.first_step + done, every, draw
+        self.drawn = None
 
     def on_train_batch_end(self, batch, logs=None):
         self.step += 1
         first = self.step == self.plan.first_step + 1
         if first or self.step % self.every == 0 or self.step == self.plan.last_step:
+            self.show()
+
+    def show(self):
+        """Draws the sheet of the step that has just ended, where it is not drawn yet."""
+        if self.drawn != self.step:
+            self.drawn = self.step
             with self.model.averaged():
                 self.draw(self.plan.stage, self.step)
 
@@ -178,7 +192,7 @@ def _followed(plan, done, training, run_dir, folder, groups, draw_samples, measu
     if measure is not None and training.measure_every:
         # Before the progress log, which writes what is measured.
         callbacks.insert(0, _Measuring(plan, done, training.measure_every, measure, keep_best, progress))
-    callbacks.append(_TimeLimit(deadline, checkpoint))
+    callbacks.append(_TimeLimit(deadline, checkpoint, samples))
     try:
         yield callbacks
     finally:

@@ -231,10 +231,9 @@ class System:
         lines = [f"files, about: {told}"] if self.makes_student else []
         for plan in self.plans:
             rate = self.measured_rate(plan)
-            minutes = plan.steps * self.recipe.training.batch_size / rate / 60
-            lines.append(
-                f"stage {plan.stage.name}: {rate:.3g} images a second here, some {minutes:,.0f} minutes in all"
-            )
+            minutes = round(plan.steps * self.recipe.training.batch_size / rate / 60)
+            told = "less than a minute" if not minutes else f"some {minutes:,} minute{'s' if minutes > 1 else ''}"
+            lines.append(f"stage {plan.stage.name}: {rate:.3g} images a second here, {told} in all")
         return lines
 
     def measured_rate(self, plan):

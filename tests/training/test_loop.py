@@ -8,6 +8,7 @@ import keras
 import numpy as np
 import pytest
 
+from t2i_kd import stopping
 from t2i_kd.errors import UserError
 from t2i_kd.options import TrainingOptions
 from t2i_kd.recipe import Stage
@@ -211,6 +212,18 @@ def test_a_run_whose_time_is_over_goes_on_bit_exactly(train_line, tmp_path):
     again = train_line(**options)
     assert whole.finished == again.finished == [True]
     np.testing.assert_array_equal(whole.trainer.network.get_weights()[0], again.trainer.network.get_weights()[0])
+
+
+def test_the_deadlines_step_has_a_sheet_and_a_signals_has_none(train_line, tmp_path, monkeypatch):
+    sheets = []
+    options = {"steps": 8, "sample_every": 100, "draw": sheets.append}
+    train_line(deadline=time.monotonic(), **options)
+    assert sheets == [1]
+    train_line(deadline=time.monotonic(), **options)
+    assert sheets == [1, 2]
+    monkeypatch.setattr(stopping, "asked", lambda: True)
+    assert train_line(**options).finished == [False] and stored(tmp_path)[-1] == "step-00000003.npz"
+    assert sheets == [1, 2]
 
 
 def test_a_stage_whose_last_step_is_the_deadlines_is_finished(train_line, tmp_path):
