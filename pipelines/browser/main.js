@@ -15,6 +15,7 @@ async function open() {
       ? `Images are read at ${side} × ${side} pixels and answered at ${resolution} × ${resolution}, ${where}`
       : `Pictures of ${resolution} × ${resolution} pixels, generated ${where}`,
     takesNoise: student.noiseDim > 0,
+    unread: student.unread && (async (captions) => captions.map(student.unread)),
     readFile: side ? readFile : undefined,
     readCanvas: (canvas) => canvas.getContext("2d").getImageData(0, 0, canvas.width, canvas.height),
     side,

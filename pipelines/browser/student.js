@@ -46,6 +46,7 @@ async function readCaptions(folder, { tokenizer: kind, length, vocabulary_size: 
     ...{ name: "tokens", type: "int32", shape: [length] },
     check: checkCaption,
     encode: (captions) => tokenizer.encode(captions),
+    unread: (caption) => tokenizer.unread(caption),
   };
 }
 
@@ -113,6 +114,11 @@ class Student {
     const ends = [seed, second].map((end) => noiseFromSeeds([end], dim));
     fractions.forEach((fraction, row) => noise.set(slerp(...ends, fraction), row * dim));
     return this.drawNoise(fractions.map(() => item), noise);
+  }
+
+  /** What of a caption the student cannot read, in words; undefined where it reads images. */
+  get unread() {
+    return this.reader.unread;
   }
 
   async drawNoise(items, noise) {

@@ -3,6 +3,8 @@
 const PADDING = 0, UNKNOWN = 1;
 const SPECIAL_TOKENS = ["[PAD]", "[UNK]"];
 const MAX_CAPTION_CHARACTERS = 2000;
+// What a caption has that is not read is named up to so many.
+const NAMED_TOKENS = 20;
 const WORD = /[a-z0-9'\u0080-\u{10ffff}]+/gu;
 // What Python's str.strip() strips; trim() strips other characters.
 const BLANK = /^[\t-\r\x1c- \x85\xa0\u1680\u2000-\u200a\u2028\u2029\u202f\u205f\u3000]*$/;
@@ -29,6 +31,7 @@ export class Tokenizer {
       throw new Error(`not a vocabulary: it must begin with ${SPECIAL_TOKENS.join(", ")} and end a line`);
     }
     if (kind !== "words" && kind !== "characters") throw new Error(`tokenizer: unknown kind ${kind}`);
+    this.kind = kind;
     this.split = kind === "words" ? splitWords : splitBytes;
     this.length = length;
     /** How many ids there are. */
@@ -47,6 +50,33 @@ export class Tokenizer {
     });
     return ids;
   }
+
+  /** What of a caption the student cannot read, as sentences without a stop; the rule of `CaptionCondition.unread`. */
+  unread(caption) {
+    const isUnknown = (token) => !this.ids.has(token), tokens = this.split(lowerAscii(caption));
+    const byCharacters = () => [
+      [...caption].filter((each) => this.split(lowerAscii(each)).some(isUnknown)),
+      [withoutPieces(new TextEncoder().encode(lowerAscii(caption)).slice(this.length))].filter(Boolean),
+    ];
+    const byWords = () => [tokens.slice(0, this.length).filter(isUnknown), tokens.slice(this.length)];
+    const [unknown, beyond] = this.kind === "words" ? byWords() : byCharacters();
+    const lines = [];
+    if (unknown.length) lines.push(`the student does not know ${named(unknown)}`);
+    if (beyond.length) lines.push(`the student reads ${this.length} ${this.kind}, not ${named(beyond)}`);
+    return lines;
+  }
+}
+
+/** Tokens between quotation marks, each once. */
+function named(tokens) {
+  const each = [...new Set(tokens)], more = each.length - NAMED_TOKENS;
+  return each.slice(0, NAMED_TOKENS).map((token) => `'${token}'`).join(", ") + (more > 0 ? ` and ${more} more` : "");
+}
+
+/** The text of UTF-8 bytes that may begin within a character, whose piece is left out. */
+function withoutPieces(bytes) {
+  const whole = bytes.findIndex((byte) => (byte & 0xc0) !== 0x80);
+  return whole < 0 ? "" : new TextDecoder("utf-8", { ignoreBOM: true }).decode(bytes.slice(whole));
 }
 
 /** toLowerCase() alone would also change letters outside ASCII. */

@@ -7,11 +7,13 @@ import random
 import numpy as np
 import pytest
 
+from t2i_kd.conditions.caption import CaptionCondition
 from t2i_kd.conditions.resizing import resize_square
 from t2i_kd.data.captioned_images import check_caption
 from t2i_kd.errors import UserError
 from t2i_kd.imaging import to_uint8
 from t2i_kd.noise import noise_from_seeds
+from t2i_kd.text.front_end import TokenFrontEnd
 from t2i_kd.text.tokenizer import Tokenizer
 from tests.browser.conftest import PIPELINE
 
@@ -76,6 +78,23 @@ def test_tokenizer_equals_pythons(call, made, tmp_path):
     np.testing.assert_array_equal(np.reshape(ids, expected.shape), expected)
     # Known and unknown tokens, padding, and captions that are cut all occur.
     assert set(range(4)) <= set(expected.ravel().tolist()) and expected[:, -1].any()
+
+
+UNREAD = """({kind, length, vocabulary, captions}) => {
+    const made = new tokenizer.Tokenizer(kind, vocabulary, length);
+    return captions.map((caption) => made.unread(caption));
+}"""
+
+
+@pytest.mark.parametrize("made", [WORDS, CHARACTERS], ids=lambda made: made.kind)
+def test_what_is_not_read_is_said_as_python_says_it(call, made, tmp_path):
+    captions = [*AWKWARD, *random_texts(300), "a red boat " * 40, "\u00e9" * 150]
+    given = {"kind": made.kind, "length": made.length, "captions": captions}
+    found = call(UNREAD, given | {"vocabulary": vocabulary_text(made, tmp_path)})
+    condition = CaptionCondition(TokenFrontEnd("gru" if made.kind == "words" else "char_cnn_rnn", made))
+    assert found == [condition.unread(caption) for caption in captions]
+    assert [] in found and any("does not know" in line for lines in found for line in lines)
+    assert any(f"reads {made.length} {made.kind}, not " in line for lines in found for line in lines)
 
 
 def test_what_is_no_vocabulary_is_refused(call):

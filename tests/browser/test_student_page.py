@@ -76,6 +76,12 @@ def test_many_captions_and_seeds_are_generates_pictures(page, runner):
     assert difference(rgba[..., :3], runner.generate(captions, seeds)) <= 2
 
 
+def test_words_that_the_student_does_not_know_are_said(page, runner):
+    draw(page, "ein rotes square")
+    told = "; ".join(runner.condition.unread("ein rotes square"))
+    assert "'ein', 'rotes'" in told and page.inner_text("#status").endswith(f" ms. Note: {told}.")
+
+
 SIZES = {131_071: "131071 bytes", 131_072: "128 KiB", 407_878: "398 KiB", 2**20: "1.0 MiB", 3_981_168: "3.8 MiB"}
 
 
