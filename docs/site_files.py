@@ -20,10 +20,12 @@ OTHERS = (
     "LICENSE",
     "CITATION.cff",
     "docs/images/*.png",
+    "docs/images/*.jpg",
     "docs/notebooks/*.ipynb",
     "pipelines/on_device/raspberry_pi.py",
     "t2i_kd/data/*.py",
     "t2i_kd/data/NOTICE",
+    "saved_models/*/NOTICE",
     "t2i_kd/teachers/weights/NOTICE",
 )
 

@@ -247,8 +247,9 @@ def train_stage(
     # On JAX a step is either compiled or run operation by operation, many times slower.
     compiled = training.jit_compile or keras.backend.backend() == "jax"
     trainer.compile(optimizer=trainer.make_optimizer(stage, plan.steps, training), jit_compile=compiled)
-    # What Keras made of the request: it may fall back.
-    logging.info("stage %s: jit_compile is %s", stage.name, trainer.jit_compile)
+    # Keras may fall back.
+    if trainer.jit_compile != compiled:
+        logging.warning("stage %s: Keras makes jit_compile %s, not %s", stage.name, trainer.jit_compile, compiled)
     trainer.optimizer.build(trainer.trainable_variables)
     groups = {**weights, "optimizer": trainer.optimizer.variables}
     done, path = checkpoints.newest(folder)

@@ -111,8 +111,8 @@ def assert_same_curve(run_dir, other):
         (line.pop("stage"), line.pop("step")) for line in theirs
     ]
     for mine, line in zip(ours, theirs, strict=True):
-        # Where rounding takes a ReLU across its kink, a gradient jumps and the loss does not.
-        assert mine.pop("gradient_norm") == pytest.approx(line.pop("gradient_norm"), rel=1e-3)
+        # Where rounding takes a ReLU across its kink, a gradient jumps and the loss does not: by .2 % with AVX512.
+        assert mine.pop("gradient_norm") == pytest.approx(line.pop("gradient_norm"), rel=1e-2)
         assert mine == pytest.approx(line, rel=1e-5)
 
 
