@@ -21,7 +21,7 @@ from t2i_kd.loading import load_artifact
 from t2i_kd.metrics.catalogue import EXTRACTORS, PICTURE_METRICS, may_rate_pictures, resolve_metrics
 from t2i_kd.metrics.context import EvaluationContext
 from t2i_kd.metrics.page import render_page
-from t2i_kd.metrics.report import Findings
+from t2i_kd.metrics.report import COMPARE_SETS, Findings
 from t2i_kd.metrics.translation import TranslationContext
 from t2i_kd.options import TeacherOptions
 from t2i_kd.plugins import check_imported
@@ -225,7 +225,8 @@ def evaluate(models, dataset, metrics, *, teacher=None, out="", page="", bootstr
             logging.info("%s: %s", candidate.label, name)
             found.add(name, candidate, metric.measure(context), context)
     taught = any(taught_by(model, teacher) for model in models)
-    references = len(context.split("test").images)
+    # Sources may have no targets, and are then compared with none.
+    references = len(context.split("test").images) if COMPARE_SETS & measures.keys() else None
     whole = found.report(getattr(dataset, "name", dataset), options.get("extractor"), taught, references)
     if out:
         _write("out", out, json.dumps(whole, indent=2) + "\n")
