@@ -11,7 +11,7 @@ import keras
 
 from t2i_kd.errors import DISK_REFUSES, UserError
 from t2i_kd.exporting import fidelity, manifest
-from t2i_kd.exporting.litert import convert_litert
+from t2i_kd.exporting.litert import convert_litert, takes_8_bit_activations
 from t2i_kd.exporting.onnx import KINDS as ONNX_KINDS
 from t2i_kd.exporting.onnx import convert_onnx, with_int8_weights
 from t2i_kd.exporting.saved_model import write_saved_model
@@ -239,7 +239,7 @@ def _write_manifest(student, folder, description, items, kinds, report):
     artifacts = {}
     for kind in ("saved_model", *kinds):
         found = compared(kind)
-        if kind == "litert_int8" and found.mean > fidelity.MOST_OF_CALIBRATED:
+        if kind == "litert_int8" and found.mean > fidelity.MOST_OF_CALIBRATED and takes_8_bit_activations(student):
             report(f"  {kind}: activations in 8 bits move pixels by {found.mean:.1f}/255 on average; now weights alone")
             with quiet_converters():
                 content = convert_litert(student, None, (kind,))[kind]

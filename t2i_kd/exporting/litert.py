@@ -34,7 +34,7 @@ def convert_litert(student, calibration_inputs, kinds=KINDS):
     Raises:
         RuntimeError: when a file would need TensorFlow's own ("Flex") operations, which devices do not have.
     """
-    if any(getattr(layer, "needs_float_activations", False) for layer in student.network._flatten_layers()):
+    if not takes_8_bit_activations(student):
         calibration_inputs = None
     prepared = {"litert_float16": halved_whitening}
     if calibration_inputs is None:
@@ -48,6 +48,11 @@ def convert_litert(student, calibration_inputs, kinds=KINDS):
             else:
                 found |= _convert_student(other, [kind], calibration_inputs)
     return found | (_convert_student(student, plain, calibration_inputs) if plain else {})
+
+
+def takes_8_bit_activations(student):
+    """Whether no layer of a student's says `needs_float_activations`."""
+    return not any(getattr(layer, "needs_float_activations", False) for layer in student.network._flatten_layers())
 
 
 def halved_whitening(student):

@@ -185,10 +185,13 @@ def test_an_int8_file_that_moves_pixels_far_is_made_anew_of_8_bit_weights_alone(
         return {"litert_int8": files[inputs is not None]}
 
     monkeypatch.setattr(exporter, "convert_litert", convert)
-    for bound, calls in ((255.0, [False]), (-1.0, [False, True])):
+    cases = ((255.0, True, [False]), (-1.0, True, [False, True]), (-1.0, False, [False]))
+    for number, (bound, takes, calls) in enumerate(cases):
         asked.clear()
+        lines.clear()
         monkeypatch.setattr(exporter.fidelity, "MOST_OF_CALIBRATED", bound)
-        folder = export(run_dir, tmp_path / str(len(calls)), artifacts=("litert_int8",), report=lines.append)
+        monkeypatch.setattr(exporter, "takes_8_bit_activations", lambda _, takes=takes: takes)
+        folder = export(run_dir, tmp_path / str(number), artifacts=("litert_int8",), report=lines.append)
         assert asked == [(anew, ("litert_int8",)) for anew in calls]
         assert (folder / "assets.extra" / "student_int8.tflite").read_bytes() == files[calls == [False]]
         assert sum("now weights alone" in line for line in lines) == len(calls) - 1
