@@ -41,7 +41,9 @@ def test_every_card_of_the_repository_belongs_to_a_model():
     assert "shapes32" in models
     for name, folder in models.items():
         assert folder == ROOT / "saved_models" / name
-        assert read_manifest(shipped.model_path(name) / EXTRA / MANIFEST)["artifacts"]
+        artifacts = read_manifest(shipped.model_path(name) / EXTRA / MANIFEST)["artifacts"]
+        # What a phone and the page without a server take.
+        assert {"litert_int8", "onnx_int8"} <= artifacts.keys()
 
 
 def test_what_comes_along_is_light():
