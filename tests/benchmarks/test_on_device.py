@@ -21,7 +21,7 @@ CAPTIONS = ["a small red circle in the top left on a white background", "ein Fü
 
 def test_a_worker_draws_and_times_its_artifact_alone(tmp_path):
     paths, manifest = on_device.artifacts_of(VERSION)
-    assert list(paths) == ["saved_model", "litert_int8"]
+    assert list(paths) == ["saved_model", "litert_int8", "onnx_int8"]
     path = paths["litert_int8"]
     worker = workers.Worker(path, CAPTIONS, tmp_path, "int8", threads=2)
     np.testing.assert_array_equal(worker.pictures, load_artifact(path).generate(CAPTIONS, [0, 0]))
