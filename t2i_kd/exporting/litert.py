@@ -39,15 +39,12 @@ def convert_litert(student, calibration_inputs, kinds=KINDS):
     prepared = {"litert_float16": halved_whitening}
     if calibration_inputs is None:
         prepared["litert_int8"] = whole_whitening
-    found, plain = {}, [kind for kind in kinds if kind not in prepared]
-    for kind in kinds:
-        if kind in prepared:
-            other = prepared[kind](student)
-            if other is student:
-                plain.append(kind)
-            else:
-                found |= _convert_student(other, [kind], calibration_inputs)
-    return found | (_convert_student(student, plain, calibration_inputs) if plain else {})
+    students = {kind: prepared[kind](student) if kind in prepared else student for kind in kinds}
+    plain = [kind for kind, each in students.items() if each is student]
+    found = _convert_student(student, plain, calibration_inputs) if plain else {}
+    for kind in students.keys() - plain:
+        found |= _convert_student(students[kind], [kind], calibration_inputs)
+    return found
 
 
 def takes_8_bit_activations(student):
