@@ -123,10 +123,23 @@ class _Layers:
         )
         return layer(features)
 
-    def upsampled(self, features, channels, name):
-        """Each place four times, then a 3x3 convolution: all windows overlap alike, unlike a transposed one's."""
-        features = keras.layers.UpSampling2D(2, name=f"{name}_nearest")(features)
-        return self.convolution(features, channels, 3, name, padding="same")
+    def doubled(self, features, channels, name, upsampling, padding):
+        """The map at twice its side: by 3x3 kernels, a norm and a ReLU.
+
+        Args:
+            features, channels, name: the map, how many it then has, and what its layers' names begin with.
+            upsampling: of `UPSAMPLINGS`. `nearest`: each place four times, then a convolution, whose windows overlap
+                alike everywhere, unlike those of a transposed one.
+            padding: of a transposed convolution: `same`, or `valid`, then cropped as PyTorch's output is.
+        """
+        if upsampling == "nearest":
+            features = keras.layers.UpSampling2D(2, name=f"{name}_nearest")(features)
+            features = self.convolution(features, channels, 3, name, padding="same")
+        else:
+            features = self.transposed(features, channels, 3, name, padding)
+            if padding == "valid":
+                features = keras.layers.Cropping2D(((1, 0), (1, 0)), name=f"{name}_crop")(features)
+        return keras.layers.ReLU(name=f"{name}_relu")(self.normalised(features, name))
 
     def normalised(self, features, name):
         if self.norm != "batch":
@@ -237,13 +250,7 @@ def build_resnet(resolution, channels, blocks, norm="instance", dropout=0.0, ups
     for index in range(1, blocks + 1):
         features = _residual(make, features, f"block{index}", dropout)
     for level in (1, 2):
-        width = (4 * channels) >> level
-        if upsampling == "nearest":
-            features = make.upsampled(features, width, f"up{level}")
-        else:
-            features = make.transposed(features, width, 3, f"up{level}")
-            features = keras.layers.Cropping2D(((1, 0), (1, 0)), name=f"up{level}_crop")(features)
-        features = keras.layers.ReLU(name=f"up{level}_relu")(make.normalised(features, f"up{level}"))
+        features = make.doubled(features, (4 * channels) >> level, f"up{level}", upsampling, "valid")
     features = ReflectionPadding(3, name="rgb_pad")(features)
     image = make.convolution(features, 3, 7, "rgb", use_bias=True, dtype="float32")
     return keras.Model({"source": source}, {"image": _shown(image)}, name="resnet")
@@ -346,12 +353,7 @@ def build_style(resolution, channels, blocks, upsampling="transposed"):
         change = convolved(change, 4 * channels, 3, f"block{index}b")
         features = keras.layers.Add(name=f"block{index}")([features, change])
     for level in (1, 2):
-        width = (4 * channels) >> level
-        if upsampling == "nearest":
-            features = make.upsampled(features, width, f"up{level}")
-        else:
-            features = make.transposed(features, width, 3, f"up{level}", "same")
-        features = keras.layers.ReLU(name=f"up{level}_relu")(make.normalised(features, f"up{level}"))
+        features = make.doubled(features, (4 * channels) >> level, f"up{level}", upsampling, "same")
     image = convolved(features, 3, 9, "rgb")
     return keras.Model({"source": source}, {"image": _shown(image, STYLE_SCALE)}, name="style")
 
