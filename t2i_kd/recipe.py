@@ -59,6 +59,19 @@ class TextToImageStage(Stage):
 
 
 @dataclass(frozen=True)
+class SeedDiversityStage(TextToImageStage):
+    """A stage that may keep one caption's images apart.
+
+    Attributes:
+        seed_diversity_weight: of that term in an adversarial stage through a teacher's taps; 0: none.
+        seed_diversity_target: how different they shall be, as a share of real images of different captions.
+    """
+
+    seed_diversity_weight: float = 0.0
+    seed_diversity_target: float = 0.7
+
+
+@dataclass(frozen=True)
 class Recipe:
     """A whole experiment. A system's recipe derives from it and has these fields, its option groups between them.
 

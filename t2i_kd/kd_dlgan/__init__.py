@@ -18,7 +18,7 @@ from t2i_kd.options import (
     TrainingOptions,
     option,
 )
-from t2i_kd.recipe import Recipe, TextToImageStage
+from t2i_kd.recipe import Recipe, SeedDiversityStage
 
 
 @dataclass(frozen=True)
@@ -94,7 +94,7 @@ class KDDLGANRecipe(Recipe):
     gan: GanOptions = GanOptions()
     projection: ProjectionOptions = ProjectionOptions()
     training: TrainingOptions = TrainingOptions()
-    stages: tuple[TextToImageStage, ...] = ()
+    stages: tuple[SeedDiversityStage, ...] = ()
 
     @property
     def teachers(self):

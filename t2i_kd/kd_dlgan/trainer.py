@@ -23,6 +23,7 @@ from t2i_kd.training.projected import (
     refuse_unread,
     share_above_zero,
 )
+from t2i_kd.training.seed_diversity import check_seed_diversity, second_images, seed_diversity_of
 from t2i_kd.training.system import evenly
 from t2i_kd.training.text_to_image import TextToImageSystem, text_network
 
@@ -211,15 +212,37 @@ class ProjectedKDDLGANTrainer(KDDLGANTrainer):
 
     In place of the plain discriminator's loss stands theirs, in which an image with another's caption counts as
     generated, too. The features that the head reads are the heads' last maps, averaged over their places, side by side.
+    L_G may have w_s L_S beside its other terms, see `training.seed_diversity`: what keeps a hundred pictures of one
+    caption from ending as one image.
 
     Args:
         network, text, teaching, recipe: as `KDDLGANTrainer` has them.
         discriminator: `ProjectedDiscriminators`.
+        seed_diversity: `SeedDiversity`, whose weighted loss is a part of L_G; None: none.
     """
+
+    def __init__(self, network, text, discriminator, teaching, recipe, seed_diversity=None):
+        super().__init__(network, text, discriminator, teaching, recipe)
+        self.seed_diversity = seed_diversity
 
     @staticmethod
     def layers_of(discriminator):
         return discriminator.heads
+
+    def generate(self, batch):
+        """As `KDDLGANTrainer`'s; with a `seed_diversity` also `second`, see `second_images`."""
+        generated = super().generate(batch)
+        if self.seed_diversity is not None:
+            generated |= second_images(self.generator, batch)
+        return generated
+
+    def generator_terms(self, batch, generated):
+        """As `KDDLGANTrainer`'s; with a `seed_diversity` its hinge and its share are terms of their own, unweighted."""
+        loss, terms = super().generator_terms(batch, generated)
+        if self.seed_diversity is not None:
+            apart, own = self.seed_diversity.weighted(generated)
+            loss, terms = loss + apart, terms | own
+        return loss, terms
 
     def seen(self, images):
         return {f"projected_{tap}": values for tap, values in self.discriminator.features(images).items()}
@@ -264,6 +287,12 @@ class KDDLGAN(TextToImageSystem):
         if recipe.student.noise_dim < 1:
             raise UserError("--noise_dim: a GAN of few captions draws from noise; give its width, such as 128")
         self.check_networks()
+        for stage in recipe.stages:
+            check_seed_diversity(stage, recipe.student.noise_dim)
+            if stage.seed_diversity_weight and stage.objective != OBJECTIVE:
+                raise UserError(f"--stage {stage.name}: seed_diversity_weight is only for objective={OBJECTIVE}")
+            if stage.seed_diversity_weight and kd.discriminator != "teacher":
+                raise UserError(f"--stage {stage.name}: seed_diversity_weight needs --discriminator=teacher")
         if self.is_taught:
             check_dual_encoder(recipe.teacher)
         else:
@@ -340,7 +369,8 @@ class KDDLGAN(TextToImageSystem):
         projection = projection_at(side, recipe.projection, recipe.teacher, self.dataset.images, recipe.training.seed)
         heads = ProjectedDiscriminators(projection, text_dim, channels)
         teaching = self.teaching(sum(head.trunk.output["mean"].shape[-1] for head in heads.heads))
-        return ProjectedKDDLGANTrainer(self.network, text, heads, teaching, recipe)
+        diversity = seed_diversity_of(plan.stage, projection, self.dataset.images)
+        return ProjectedKDDLGANTrainer(self.network, text, heads, teaching, recipe, diversity)
 
     def teaching(self, features):
         """The `Teaching` of a discriminator with so many features; None where nothing teaches."""

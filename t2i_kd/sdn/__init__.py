@@ -15,7 +15,7 @@ from t2i_kd.options import (
     TextOptions,
     TrainingOptions,
 )
-from t2i_kd.recipe import Recipe, TextToImageStage
+from t2i_kd.recipe import Recipe, SeedDiversityStage
 
 
 @dataclass(frozen=True)
@@ -24,23 +24,19 @@ class SDNOptions(MirroredOptions):
 
 
 @dataclass(frozen=True)
-class SDNStage(TextToImageStage):
+class SDNStage(SeedDiversityStage):
     """A stage with `objective` mirrored, perceptual, adversarial or ds_sje.
 
     Attributes:
         error, scaling: how taps are compared; see `t2i_kd.metrics.tap_errors`.
         distance_weight: of Stage II's distance in an adversarial stage; 0: none.
         caption_weight: of the contrastive loss of images and captions in an adversarial stage; 0: none.
-        seed_diversity_weight: of the term that keeps one caption's images apart in an adversarial stage; 0: none.
-        seed_diversity_target: how different they shall be, as a share of real images of different captions.
     """
 
     error: str = "l1"
     scaling: str = "raw"
     distance_weight: float = 0.0
     caption_weight: float = 0.0
-    seed_diversity_weight: float = 0.0
-    seed_diversity_target: float = 0.7
 
 
 @dataclass(frozen=True)

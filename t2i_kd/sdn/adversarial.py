@@ -14,7 +14,7 @@ from keras import ops
 
 from t2i_kd.metrics.tap_errors import tap_errors
 from t2i_kd.training.adversarial import AdversarialTrainer, as_arrays, next_differs
-from t2i_kd.training.seed_diversity import first_images, pairs_of
+from t2i_kd.training.seed_diversity import second_images
 
 ADVERSARIAL = "adversarial"
 
@@ -52,7 +52,7 @@ class SDNAdversarialTrainer(AdversarialTrainer):
     def generate(self, batch):
         """The generated image, its projected features, and the text vector, which has no gradient.
 
-        With a `seed_diversity` also `second`, second images of some captions; see `pairs_of`.
+        With a `seed_diversity` also `second`; see `second_images`.
         """
         image = self.generator({name: batch[name] for name in self.generator.input}, training=True)["image"]
         text = self.text_network({name: batch[name] for name in self.text_network.input}, training=False)
@@ -60,7 +60,7 @@ class SDNAdversarialTrainer(AdversarialTrainer):
         features = {f"projected_{tap}": values for tap, values in projected.items()}
         generated = {"image": image, "text": ops.stop_gradient(text), **features}
         if self.seed_diversity is not None:
-            generated["second"] = self.generator(pairs_of(batch, self.generator.input), training=True)["image"]
+            generated |= second_images(self.generator, batch)
         return generated
 
     def _features(self, generated):
@@ -106,8 +106,6 @@ class SDNAdversarialTrainer(AdversarialTrainer):
             terms["distance"] = sum(self.weights_of_taps[tap] * error for tap, error in errors.items())
             loss = loss + self.stage.distance_weight * terms["distance"]
         if self.seed_diversity is not None:
-            second = generated["second"]
-            first = first_images(generated["image"], second)
-            terms["same_seeds"], terms["seed_diversity"] = self.seed_diversity.loss(first, second)
-            loss = loss + self.stage.seed_diversity_weight * terms["same_seeds"]
+            apart, own = self.seed_diversity.weighted(generated)
+            loss, terms = loss + apart, terms | own
         return loss, terms

@@ -17,14 +17,15 @@ from t2i_kd.training.adversarial import augmentation_numbers, check_gan
 from t2i_kd.training.feature_cache import features_worth_caching
 from t2i_kd.training.mirrored_generator import from_options
 from t2i_kd.training.projected import ProjectedDiscriminators, check_projection, projection_at, refuse_unread
-from t2i_kd.training.seed_diversity import SeedDiversity
+from t2i_kd.training.seed_diversity import check_seed_diversity, seed_diversity_of
 from t2i_kd.training.text_to_image import TextToImageSystem, text_network
 from t2i_kd.training.trainer import Trainer
 
 # What the fields of SDN's own stages may say.
 KNOWN = {"error": tuple(ERRORS), "scaling": SCALINGS}
 # Of an adversarial stage alone.
-WEIGHTS = ("distance_weight", "caption_weight", "seed_diversity_weight")
+OWN_WEIGHTS = ("distance_weight", "caption_weight")
+WEIGHTS = (*OWN_WEIGHTS, "seed_diversity_weight")
 
 
 class SDNTrainer(Trainer):
@@ -109,17 +110,10 @@ def check_adversarial(stage, recipe):
     check_projection(recipe.projection, recipe.gan, recipe.teacher, recipe.data.resolution)
     if stage.error == "annealed":
         raise UserError(f"--stage {stage.name}: error=annealed is not for an adversarial stage")
-    for field in WEIGHTS:
+    for field in OWN_WEIGHTS:
         if not 0 <= getattr(stage, field) < float("inf"):
             raise UserError(f"--stage {stage.name}: {field} is {getattr(stage, field)}, negative or not finite")
-    if stage.seed_diversity_weight and not 0 < stage.seed_diversity_target <= 1:
-        raise UserError(
-            f"--stage {stage.name}: seed_diversity_target is {stage.seed_diversity_target}, not above 0 and up to 1"
-        )
-    if stage.seed_diversity_weight and not recipe.student.noise_dim:
-        raise UserError(
-            f"--stage {stage.name}: seed_diversity_weight needs --noise_dim, without it a caption has one image"
-        )
+    check_seed_diversity(stage, recipe.student.noise_dim)
 
 
 def check_mirrored(stage, recipe, shapes):
@@ -210,9 +204,6 @@ class SDN(TextToImageSystem):
         normalised = plan.stage.scaling == "normalised"
         scales = {name: self.measured_scales[name] if normalised else 1.0 for name in weights}
         heads = ProjectedDiscriminators(self.projection, recipe.text.text_dim, recipe.gan.discriminator_channels)
-        diversity = None
-        if plan.stage.seed_diversity_weight:
-            diversity = SeedDiversity(self.projection, self.dataset.images, plan.stage.seed_diversity_target)
         return SDNAdversarialTrainer(
             self.network,
             text_network(self.network),
@@ -223,7 +214,7 @@ class SDN(TextToImageSystem):
             weights,
             recipe.gan,
             recipe.training.ema,
-            diversity,
+            seed_diversity_of(plan.stage, self.projection, self.dataset.images),
         )
 
     def objective_trainer(self, plan):

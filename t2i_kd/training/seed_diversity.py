@@ -12,6 +12,7 @@ it ends at a target.
 import numpy as np
 from keras import ops
 
+from t2i_kd.errors import UserError
 from t2i_kd.metrics.diversity import mean_pair_distance
 from t2i_kd.metrics.tap_errors import SCALE_BATCH, SCALE_IMAGES
 from t2i_kd.training.distribution import gathered
@@ -34,10 +35,11 @@ class SeedDiversity:
         projection: of `training.projected.build_projection`.
         images: the training images, uint8 [n, side, side, 3], an array or a reader; 128 of them are looked at.
         target: the share, 0 to 1.
+        weight: of L in the generator's loss.
     """
 
-    def __init__(self, projection, images, target):
-        self.projection, self.target = projection, target
+    def __init__(self, projection, images, target, weight=1.0):
+        self.projection, self.target, self.weight = projection, target, weight
         chosen = np.stack(evenly(images, SCALE_IMAGES))
         self.distances = {
             tap: max(float(mean_pair_distance(vectors, np.ones((1, len(vectors))))[0]), SMALLEST_DISTANCE)
@@ -66,6 +68,51 @@ class SeedDiversity:
         # Of all replicas: the hinge is no mean over a batch.
         share = ops.mean(gathered(ops.reshape(sum(shares) / len(shares), (1,))))
         return ops.relu(self.target - share), share
+
+    def weighted(self, generated):
+        """(`weight` L, {"same_seeds": L, "seed_diversity": rho}).
+
+        Args:
+            generated: {"image": float [batch, side, side, 3] in 0-255, "second": what `second_images` gives}.
+        """
+        second = generated["second"]
+        loss, share = self.loss(first_images(generated["image"], second), second)
+        return self.weight * loss, {"same_seeds": loss, "seed_diversity": share}
+
+
+def seed_diversity_of(stage, projection, images):
+    """The `SeedDiversity` of a stage; None where its `seed_diversity_weight` is 0.
+
+    Args:
+        stage: `SeedDiversityStage`.
+        projection, images: as `SeedDiversity` has them.
+    """
+    if not stage.seed_diversity_weight:
+        return None
+    return SeedDiversity(projection, images, stage.seed_diversity_target, stage.seed_diversity_weight)
+
+
+def check_seed_diversity(stage, noise_dim):
+    """Raises `UserError` for a `SeedDiversityStage` that cannot be trained with noise of `noise_dim` numbers."""
+    weight, target = stage.seed_diversity_weight, stage.seed_diversity_target
+    if not 0 <= weight < float("inf"):
+        raise UserError(f"--stage {stage.name}: seed_diversity_weight is {weight}, negative or not finite")
+    if weight and not 0 < target <= 1:
+        raise UserError(f"--stage {stage.name}: seed_diversity_target is {target}, not above 0 and up to 1")
+    if weight and not noise_dim:
+        raise UserError(
+            f"--stage {stage.name}: seed_diversity_weight needs --noise_dim, without it a caption has one image"
+        )
+
+
+def second_images(generator, batch):
+    """{"second": float [m, side, side, 3] in 0-255}: second images of some of a batch's captions; see `pairs_of`.
+
+    Args:
+        generator: `keras.Model` from what it reads, `noise` among it, to {"image"}.
+        batch: {name: tensor [batch, ...]}, at least two rows.
+    """
+    return {"second": generator(pairs_of(batch, generator.input), training=True)["image"]}
 
 
 def pairs_of(batch, names):

@@ -22,7 +22,7 @@ from t2i_kd.options import (
     TextOptions,
     TrainingOptions,
 )
-from t2i_kd.recipe import TextToImageStage
+from t2i_kd.recipe import SeedDiversityStage
 
 tf = pytest.importorskip("tensorflow")
 SIDE, BATCH = 32, 4
@@ -41,7 +41,7 @@ RECIPE = KDDLGANRecipe(
         lecam_weight=0.3,
         lecam_start=0,
     ),
-    stages=(TextToImageStage("gan", "kd_dlgan", steps=4, learning_rate=2e-3, frozen=("text_*",)),),
+    stages=(SeedDiversityStage("gan", "kd_dlgan", steps=4, learning_rate=2e-3, frozen=("text_*",)),),
 )
 THROUGH_A_TEACHER = {"discriminator": "teacher", "generator": "mirrored", "lecam_weight": 0.0}
 
@@ -184,6 +184,55 @@ def test_the_distillation_is_of_what_teacher_and_head_see(plain):
     assert 0 < kept.mean() < 1
     assert float(terms["agkd"]) == pytest.approx(float(aggregated_loss(r, f, d_r, d_f, kept)), rel=1e-4)
     assert float(terms["cgkd"]) == pytest.approx(float(correlated_loss(r, f, d_r, d_f, trainer.prompts)), rel=1e-4)
+
+
+def test_one_captions_images_are_kept_apart_through_a_teachers_taps():
+    """L_G has w_s max(0, target - rho), rho the share that two images of a caption differ by, by hand."""
+    recipe = changed(
+        kd=THROUGH_A_TEACHER,
+        mirrored={"width": 1 / 32, "initializer": "he"},
+        projection={"discriminator_taps": "half"},
+    )
+    stage = dataclasses.replace(recipe.stages[0], seed_diversity_weight=2.0, seed_diversity_target=0.9)
+    system, trainer = trainer_of(dataclasses.replace(recipe, stages=(stage,)))
+    batch = tensors(system.batches(system.plans[0], 0, 1)[0])
+    generated = trainer.generate(batch)
+    assert generated["second"].shape[0] == BATCH // 4
+    loss, terms = trainer.generator_terms(batch, generated)
+
+    def pooled(images):
+        return np.asarray(trainer.discriminator.features(images)["half"], "float64").mean((1, 2))
+
+    first, second = (pooled(each)[0] for each in (generated["image"][:1], generated["second"]))
+    real = pooled(np.stack(system.dataset.images).astype("float32"))
+    spread = np.mean([np.linalg.norm(a - b) for i, a in enumerate(real) for b in real[i + 1 :]])
+    share = np.linalg.norm(first - second) / spread
+    assert float(terms["seed_diversity"]) == pytest.approx(share, rel=1e-3)
+    assert float(terms["same_seeds"]) == pytest.approx(0.9 - share, rel=1e-3)
+    own = float(terms["generator_half"]) + 0.3 * float(terms["diversity"])
+    assert float(loss) == pytest.approx(own + 2 * (0.9 - share), rel=1e-4)
+    moved = reached(trainer, batch, "generator")
+    assert "generator" in moved["same_seeds"] and not moved["same_seeds"] & {"head", "score", "trunk"}
+
+
+@pytest.mark.parametrize(
+    ("stage", "kd", "named"),
+    [
+        ({"seed_diversity_weight": -1.0}, {}, "--stage gan: seed_diversity_weight is -1.0"),
+        ({"seed_diversity_weight": 1.0, "seed_diversity_target": 0.0}, {}, "--stage gan: seed_diversity_target is 0.0"),
+        ({"seed_diversity_weight": 1.0}, {"discriminator": "plain"}, "--stage gan: .* needs --discriminator=teacher"),
+        (
+            {"seed_diversity_weight": 1.0, "objective": "ds_sje", "tap_weights": (("half", 1.0),)},
+            {},
+            "--stage gan: seed_diversity_weight is only for objective=kd_dlgan",
+        ),
+    ],
+)
+def test_a_stage_that_cannot_keep_images_apart_is_named(stage, kd, named):
+    recipe = changed(kd={**THROUGH_A_TEACHER, **kd, "generator": "biggan"}, projection={})
+    recipe = dataclasses.replace(recipe, stages=(dataclasses.replace(recipe.stages[0], **stage),))
+    with pytest.raises(UserError, match=named):
+        KDDLGAN(recipe, dataset=data())
 
 
 def test_kernels_have_spectral_norm_1(plain):
