@@ -83,6 +83,31 @@ def test_what_is_missing_is_named(tmp_path):
         load_dual_encoder(TeacherOptions("vgg19_slim"), DualEncoderOptions(), 32)
 
 
+@pytest.mark.slow
+def test_a_tf_hub_module_is_its_sentence_encoder(files, tmp_path):
+    tf = pytest.importorskip("tensorflow")
+
+    class Letters(tf.Module):
+        """`letters`, as a module that is saved."""
+
+        @tf.function(input_signature=[tf.TensorSpec([None], tf.string)])
+        def __call__(self, text):
+            without = [tf.strings.regex_replace(text, each, "") for each in "aeiou"]
+            counts = [tf.strings.length(text) - tf.strings.length(each) for each in without]
+            return tf.cast(tf.stack(counts, axis=1), tf.float32)
+
+    tf.saved_model.save(Letters(), tmp_path / "letters")
+    teacher = load_dual_encoder(*options_of(files, sentence_encoder=str(tmp_path / "letters")), 64)
+    names = letters((files / "names.txt").read_text().split("\n")).astype("float64")
+    text = letters(["a cat", "two mice"]) - names.mean(0)
+    expected = text / np.linalg.norm(text, axis=1, keepdims=True)
+    np.testing.assert_allclose(teacher.prompts(["a cat", "two mice"]), expected, atol=1e-5)
+    image = np.asarray(teacher.image(np.zeros((1, 64, 64, 3), "float32")))
+    np.testing.assert_allclose(np.linalg.norm(image), 1, atol=1e-5)
+    with pytest.raises(UserError, match="--sentence_encoder"):
+        load_dual_encoder(*options_of(files, sentence_encoder=str(tmp_path / "none")), 64)
+
+
 def test_sentence_encoders_that_cannot_be_had_are_named():
     for name, vocabulary, message in (
         ("none.onnx", "", "--sentence_encoder: no file none.onnx"),
