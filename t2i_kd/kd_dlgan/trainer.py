@@ -8,7 +8,13 @@ from keras import ops
 from t2i_kd.data.captioned_images import digest_of
 from t2i_kd.errors import UserError
 from t2i_kd.kd_dlgan.networks import Discriminator, FeatureHead, build_generator, check_side
-from t2i_kd.kd_dlgan.objective import aggregated_loss, correlated_loss, lecam_penalty, pairwise_similarity
+from t2i_kd.kd_dlgan.objective import (
+    aggregated_loss,
+    correlated_loss,
+    lecam_averages,
+    lecam_penalty,
+    pairwise_similarity,
+)
 from t2i_kd.teachers.catalogue import check_dual_encoder, load_dual_encoder
 from t2i_kd.training import mirrored_generator
 from t2i_kd.training.adversarial import AdversarialTrainer, as_arrays, augmentation_numbers, check_gan, next_differs
@@ -181,9 +187,7 @@ class KDDLGANTrainer(AdversarialTrainer):
         The averages move first, as in the code.
         """
         started = ops.cast(self.optimizer.generator.iterations >= self.kd.lecam_start, "float32")
-        now = ops.stack([ops.mean(right), ops.mean(fake)])
-        averages = ops.convert_to_tensor(self.score_averages)
-        averages = averages + (1 - LECAM_DECAY * started) * (ops.stop_gradient(now) - averages)
+        averages = lecam_averages(ops.convert_to_tensor(self.score_averages), right, fake, LECAM_DECAY * started)
         self.score_averages.assign(averages)
         return started * lecam_penalty(right, fake, averages[0], averages[1])
 

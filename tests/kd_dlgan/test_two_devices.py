@@ -15,7 +15,7 @@ import json, sys
 import tensorflow as tf
 (cpu,) = tf.config.list_physical_devices("CPU")
 tf.config.set_logical_device_configuration(cpu, [tf.config.LogicalDeviceConfiguration()] * 2)
-from t2i_kd.kd_dlgan.objective import correlated_loss, pairwise_similarity
+from t2i_kd.kd_dlgan.objective import correlated_loss, lecam_averages, lecam_penalty, pairwise_similarity
 from t2i_kd.training.distribution import gathered
 
 vectors, prompts = (tf.constant(each) for each in json.loads(sys.argv[1]))
@@ -29,9 +29,15 @@ def step(*own):
         loss = correlated_loss(*map(gathered, own), prompts) + pairwise_similarity(gathered(own[1]), prompts)
     return loss, tape.gradient(loss, own[1:])
 
+def judge(right, fake, *_):
+    averages = lecam_averages(tf.constant([0.3, -0.2]), right, fake, 0.6)
+    return averages, lecam_penalty(right, fake, averages[0], averages[1])
+
 losses, gradients = strategy.run(tf.function(step), halves)
+averages, penalties = map(strategy.experimental_local_results, strategy.run(tf.function(judge), halves))
 both = [tf.concat(strategy.experimental_local_results(each), 0).numpy().tolist() for each in gradients]
-print(json.dumps([[float(each) for each in strategy.experimental_local_results(losses)], both]))
+losses = [float(each) for each in strategy.experimental_local_results(losses)]
+print(json.dumps([losses, both, [each.numpy().tolist() for each in averages], [float(each) for each in penalties]]))
 """
 
 
@@ -40,7 +46,7 @@ def test_two_devices_give_the_value_of_one():
     import tensorflow as tf
 
     given = json.dumps([VECTORS.tolist(), PROMPTS.tolist()])
-    losses, gradients = json.loads(finish(start(given, code=TWO_DEVICES)).splitlines()[-1])
+    losses, gradients, averages, penalties = json.loads(finish(start(given, code=TWO_DEVICES)).splitlines()[-1])
     vectors = tf.unstack(tf.constant(VECTORS))
     with tf.GradientTape() as tape:
         tape.watch(vectors)
@@ -49,3 +55,8 @@ def test_two_devices_give_the_value_of_one():
     # Each device's loss is the whole batch's, so that the mean of the devices' gradients is one device's.
     for found, expected in zip(gradients, tape.gradient(loss, vectors[1:]), strict=True):
         np.testing.assert_allclose(found, 2 * np.asarray(expected), rtol=1e-4, atol=1e-5)
+    right, fake = VECTORS[:2].astype("float64")
+    expected = 0.6 * np.array([0.3, -0.2]) + 0.4 * np.array([right.mean(), fake.mean()])
+    np.testing.assert_allclose(averages, [expected] * 2, rtol=1e-5)
+    above, below = np.maximum(right - expected[1], 0), np.maximum(expected[0] - fake, 0)
+    assert np.mean(penalties) == pytest.approx((above**2).mean() + (below**2).mean(), rel=1e-5)
