@@ -65,10 +65,13 @@ class SeedDiversityStage(TextToImageStage):
     Attributes:
         seed_diversity_weight: of that term in an adversarial stage through a teacher's taps; 0: none.
         seed_diversity_target: how different they shall be, as a share of real images of different captions.
+        seed_diversity_side: 1, 2 or 4: images are compared by the means of so many by so many parts of them. With 1 a
+            tint can make them differ, with 4 hardly.
     """
 
     seed_diversity_weight: float = 0.0
     seed_diversity_target: float = 0.7
+    seed_diversity_side: int = 1
 
 
 @dataclass(frozen=True)

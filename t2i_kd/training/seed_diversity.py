@@ -21,13 +21,15 @@ from t2i_kd.training.system import evenly
 # One in so many captions of a batch is drawn a second time.
 DRAWN_AGAIN = 4
 SMALLEST_DISTANCE = 1e-6
+# Of the parts that images are compared by; the coarsest tap that discriminators look through has 4 x 4 places.
+SIDES = (1, 2, 4)
 
 
 class SeedDiversity:
     """The distance between two images of one caption, and the loss where it is too small.
 
-    With p_l(x) the mean of tap l over its places, D_l the mean distance |p_l(x) - p_l(x')| of two training images, and
-    G(t, z), G(t, z') two images of each of m captions,
+    With p_l(x) the means of tap l over `side` by `side` equal parts of its places, D_l the mean distance
+    |p_l(x) - p_l(x')| of two training images, and G(t, z), G(t, z') two images of each of m captions,
 
         rho = mean_l (1 / (m D_l)) sum_i |p_l(G(t_i, z_i)) - p_l(G(t_i, z'_i))|,      L = max(0, target - rho).
 
@@ -36,10 +38,11 @@ class SeedDiversity:
         images: the training images, uint8 [n, side, side, 3], an array or a reader; 128 of them are looked at.
         target: the share, 0 to 1.
         weight: of L in the generator's loss.
+        side: of `SIDES`.
     """
 
-    def __init__(self, projection, images, target, weight=1.0):
-        self.projection, self.target, self.weight = projection, target, weight
+    def __init__(self, projection, images, target, weight=1.0, side=1):
+        self.projection, self.target, self.weight, self.side = projection, target, weight, side
         chosen = np.stack(evenly(images, SCALE_IMAGES))
         self.distances = {
             tap: max(float(mean_pair_distance(vectors, np.ones((1, len(vectors))))[0]), SMALLEST_DISTANCE)
@@ -52,9 +55,14 @@ class SeedDiversity:
         return {tap: np.concatenate([ops.convert_to_numpy(part[tap]) for part in parts]) for tap in parts[0]}
 
     def pooled(self, images):
-        """{tap: p_l, float32 [batch, channels]} of images, float [batch, side, side, 3] in 0-255."""
+        """{tap: p_l, float32 [batch, parts x channels]} of images, float [batch, height, width, 3] in 0-255."""
         features = self.projection(images, training=False)
-        return {tap: ops.mean(ops.cast(values, "float32"), axis=(1, 2)) for tap, values in features.items()}
+        return {tap: self._means(ops.cast(values, "float32")) for tap, values in features.items()}
+
+    def _means(self, features):
+        parts, (length, channels) = self.side, features.shape[-2:]
+        rows = ops.reshape(features, (-1, parts, length // parts, parts, length // parts, channels))
+        return ops.reshape(ops.mean(rows, axis=(2, 4)), (-1, parts * parts * channels))
 
     def loss(self, first, second):
         """(L, rho), float32 scalars, of two images of each caption, float [m, side, side, 3] in 0-255 each."""
@@ -89,7 +97,8 @@ def seed_diversity_of(stage, projection, images):
     """
     if not stage.seed_diversity_weight:
         return None
-    return SeedDiversity(projection, images, stage.seed_diversity_target, stage.seed_diversity_weight)
+    weight, target = stage.seed_diversity_weight, stage.seed_diversity_target
+    return SeedDiversity(projection, images, target, weight, stage.seed_diversity_side)
 
 
 def check_seed_diversity(stage, noise_dim):
@@ -99,6 +108,8 @@ def check_seed_diversity(stage, noise_dim):
         raise UserError(f"--stage {stage.name}: seed_diversity_weight is {weight}, negative or not finite")
     if weight and not 0 < target <= 1:
         raise UserError(f"--stage {stage.name}: seed_diversity_target is {target}, not above 0 and up to 1")
+    if stage.seed_diversity_side not in SIDES:
+        raise UserError(f"--stage {stage.name}: seed_diversity_side is {stage.seed_diversity_side}, not 1, 2 or 4")
     if weight and not noise_dim:
         raise UserError(
             f"--stage {stage.name}: seed_diversity_weight needs --noise_dim, without it a caption has one image"
