@@ -16,8 +16,6 @@ vectors have length 1 here; in the authors' code those of images have the length
 
 from keras import ops
 
-from t2i_kd.training.distribution import gathered
-
 CGKD_TERMS = ("code", "paper")
 # A shorter row counts as 0 and is not divided by its length; a distance below it has no gradient.
 SMALLEST = 1e-12
@@ -117,20 +115,20 @@ def pairwise_similarity(generated, prompts):
 
 
 def lecam_averages(averages, real_scores, generated_scores, decay):
-    """[a_r, a_f] after a step: a + (1 - decay) (m - a), m the mean scores of the batch of all replicas.
+    """[a_r, a_f] after a step: a + (1 - decay) (m - a), m the mean scores of a batch.
 
     Source: Tseng et al., "Regularizing Generative Adversarial Networks under Limited Data" (CVPR 2021), as their code.
 
     Args:
         averages: [a_r, a_f] before it, float32 [2].
-        real_scores, generated_scores: s, float32 [batch, ...] of this replica.
+        real_scores, generated_scores: s, float32 [batch, ...], of all replicas.
         decay: 0 to 1, a number or a float32 scalar.
 
     Returns:
-        float32 [2], without a gradient, the same on every replica.
+        float32 [2], without a gradient.
     """
-    means = ops.stack([ops.mean(gathered(ops.stop_gradient(each))) for each in (real_scores, generated_scores)])
-    return averages + (1 - decay) * (means - averages)
+    means = ops.stack([ops.mean(real_scores), ops.mean(generated_scores)])
+    return averages + (1 - decay) * (ops.stop_gradient(means) - averages)
 
 
 def lecam_penalty(real_scores, generated_scores, real_average, generated_average):

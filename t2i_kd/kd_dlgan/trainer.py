@@ -187,7 +187,8 @@ class KDDLGANTrainer(AdversarialTrainer):
         The averages move first, as in the code.
         """
         started = ops.cast(self.optimizer.generator.iterations >= self.kd.lecam_start, "float32")
-        averages = lecam_averages(ops.convert_to_tensor(self.score_averages), right, fake, LECAM_DECAY * started)
+        averages, everyones = ops.convert_to_tensor(self.score_averages), (gathered(right), gathered(fake))
+        averages = lecam_averages(averages, *everyones, LECAM_DECAY * started)
         self.score_averages.assign(averages)
         return started * lecam_penalty(right, fake, averages[0], averages[1])
 

@@ -52,6 +52,13 @@ def changed(recipe=RECIPE, **groups):
     )
 
 
+PROJECTED = changed(
+    kd=THROUGH_A_TEACHER,
+    mirrored={"width": 1 / 32, "initializer": "he"},
+    projection={"discriminator_taps": "half"},
+)
+
+
 def data():
     rng = np.random.default_rng(0)
     images = rng.integers(0, 256, (8, SIDE, SIDE, 3), np.uint8)
@@ -83,12 +90,7 @@ def plain():
 
 @pytest.fixture(scope="module")
 def projected():
-    recipe = changed(
-        kd=THROUGH_A_TEACHER,
-        mirrored={"width": 1 / 32, "initializer": "he"},
-        projection={"discriminator_taps": "half"},
-    )
-    system, trainer = trainer_of(recipe)
+    system, trainer = trainer_of(PROJECTED)
     return trainer, tensors(system.batches(system.plans[0], 0, 1)[0])
 
 
@@ -189,15 +191,10 @@ def test_the_distillation_is_of_what_teacher_and_head_see(plain):
 @pytest.mark.parametrize("side", [1, 2])
 def test_one_captions_images_are_kept_apart_through_a_teachers_taps(side):
     """L_G has w_s max(0, target - rho), rho the share that two images of a caption differ by, by hand."""
-    recipe = changed(
-        kd=THROUGH_A_TEACHER,
-        mirrored={"width": 1 / 32, "initializer": "he"},
-        projection={"discriminator_taps": "half"},
-    )
     stage = dataclasses.replace(
-        recipe.stages[0], seed_diversity_weight=2.0, seed_diversity_target=0.9, seed_diversity_side=side
+        PROJECTED.stages[0], seed_diversity_weight=2.0, seed_diversity_target=0.9, seed_diversity_side=side
     )
-    system, trainer = trainer_of(dataclasses.replace(recipe, stages=(stage,)))
+    system, trainer = trainer_of(dataclasses.replace(PROJECTED, stages=(stage,)))
     batch = tensors(system.batches(system.plans[0], 0, 1)[0])
     generated = trainer.generate(batch)
     assert generated["second"].shape[0] == BATCH // 4
@@ -237,7 +234,7 @@ def test_one_captions_images_are_kept_apart_through_a_teachers_taps(side):
     ],
 )
 def test_a_stage_that_cannot_keep_images_apart_is_named(stage, kd, named):
-    recipe = changed(kd={**THROUGH_A_TEACHER, **kd, "generator": "biggan"}, projection={})
+    recipe = changed(kd={**THROUGH_A_TEACHER, **kd, "generator": "biggan"})
     recipe = dataclasses.replace(recipe, stages=(dataclasses.replace(recipe.stages[0], **stage),))
     with pytest.raises(UserError, match=named):
         KDDLGAN(recipe, dataset=data())

@@ -30,7 +30,7 @@ def step(*own):
     return loss, tape.gradient(loss, own[1:])
 
 def judge(right, fake, *_):
-    averages = lecam_averages(tf.constant([0.3, -0.2]), right, fake, 0.6)
+    averages = lecam_averages(tf.constant([0.3, -0.2]), gathered(right), gathered(fake), 0.6)
     return averages, lecam_penalty(right, fake, averages[0], averages[1])
 
 losses, gradients = strategy.run(tf.function(step), halves)
