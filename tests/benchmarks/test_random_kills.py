@@ -1,6 +1,7 @@
 """Trainings that are killed at random moments: what is compared, and one that is."""
 
 import json
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -42,4 +43,5 @@ def test_a_killed_training_ends_as_an_undisturbed_one():
     command = [sys.executable, "-m", "benchmarks.random_kills", "--kills=1", "--systems=icsd_gan"]
     done = subprocess.run(command, capture_output=True, text=True, cwd=ROOT, timeout=500)
     assert done.returncode == 0, done.stderr
-    assert done.stdout.splitlines()[-1] == "icsd_gan: 1 kills in 1 runs, bit-identical"
+    # A training that ends before its moment came was not killed, and another is begun.
+    assert re.fullmatch(r"icsd_gan: 1 kills in \d+ runs, bit-identical", done.stdout.splitlines()[-1])

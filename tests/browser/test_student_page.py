@@ -1,6 +1,7 @@
 """The page without a server: built by its npm script, served as plain files."""
 
 import base64
+import contextlib
 import json
 import shutil
 
@@ -31,6 +32,28 @@ def site(build, version, tmp_path_factory):
 def address(site, served):
     with served(site) as address:
         yield address
+
+
+@pytest.fixture
+def changed(site, served, tmp_path):
+    """A context manager from {file: bytes, or None for no such file} to the address of a page changed so.
+
+    The requests of a page that its service worker has taken over do not come by `page.route`.
+    """
+
+    @contextlib.contextmanager
+    def changed(files):
+        copy = tmp_path / "changed"
+        shutil.copytree(site, copy)
+        for name, content in files.items():
+            if content is None:
+                (copy / name).unlink()
+            else:
+                (copy / name).write_bytes(content)
+        with served(copy) as address:
+            yield address
+
+    return changed
 
 
 @pytest.fixture
@@ -131,12 +154,12 @@ def test_sliders_lead_from_seed_to_seed(page, runner, version):
         assert [page.input_value(field) for field in ("#seed", "#way")] == expected
 
 
-def test_a_student_without_noise_has_no_sliders(tab, address, version):
+def test_a_student_without_noise_has_no_sliders(tab, changed, version):
     manifest = json.loads((version / "assets.extra" / "manifest.json").read_text()) | {"noise_dim": 0}
-    tab.route("**/model/manifest.json", lambda route: route.fulfill(json=manifest))
-    tab.goto(address)
-    tab.locator("#seed-note", has_text="This model takes no noise").wait_for()
-    assert tab.locator("input[type=range]:visible, #second-seed:visible").count() == 0
+    with changed({"model/manifest.json": json.dumps(manifest).encode()}) as address:
+        tab.goto(address)
+        tab.locator("#seed-note", has_text="This model takes no noise").wait_for()
+        assert tab.locator("input[type=range]:visible, #second-seed:visible").count() == 0
 
 
 def test_the_page_opens_without_its_server(tab, site, served, runner):
@@ -196,12 +219,12 @@ BAD_MANIFESTS = [
 
 
 @pytest.mark.parametrize(("change", "words"), BAD_MANIFESTS, ids=[words for _, words in BAD_MANIFESTS])
-def test_a_manifest_that_does_not_fit_is_told_by_page_and_build(tab, address, build, version, tmp_path, change, words):
+def test_a_manifest_that_does_not_fit_is_told_by_page_and_build(tab, changed, build, version, tmp_path, change, words):
     manifest = json.loads((version / "assets.extra" / "manifest.json").read_text())
     change(manifest)
-    tab.route("**/model/manifest.json", lambda route: route.fulfill(json=manifest))
-    tab.goto(address)
-    error(tab, f"model/manifest.json: {words}")
+    with changed({"model/manifest.json": json.dumps(manifest).encode()}) as address:
+        tab.goto(address)
+        error(tab, f"model/manifest.json: {words}")
     extra = tmp_path / "1" / "assets.extra"
     extra.mkdir(parents=True)
     (extra / "manifest.json").write_text(json.dumps(manifest))
@@ -221,27 +244,23 @@ def test_a_manifest_that_does_not_fit_is_told_by_page_and_build(tab, address, bu
         ("ort/ort-wasm-simd-threaded.wasm", "ort/ort-wasm-simd-threaded.wasm: missing"),
     ],
 )
-def test_a_missing_file_is_named(tab, address, file, words):
-    tab.route(f"**/{file}", lambda route: route.fulfill(status=404))
-    tab.goto(address)
-    error(tab, words)
-    assert tab.locator("#generate").is_disabled()
+def test_a_missing_file_is_named(tab, changed, file, words):
+    with changed({file: None}) as address:
+        tab.goto(address)
+        error(tab, words)
+        assert tab.locator("#generate").is_disabled()
 
 
-def test_a_damaged_model_is_named(tab, site, served, tmp_path):
-    damaged = tmp_path / "page"
-    shutil.copytree(site, damaged)
-    model = damaged / "model" / "student.onnx"
-    model.write_bytes(model.read_bytes()[:-3])
-    with served(damaged) as address:
+def test_a_damaged_model_is_named(tab, changed, site):
+    with changed({"model/student.onnx": (site / "model" / "student.onnx").read_bytes()[:-3]}) as address:
         tab.goto(address)
         error(tab, "model/student.onnx: ")
 
 
-def test_a_vocabulary_of_another_export_is_named(tab, address):
-    tab.route("**/model/vocabulary.txt", lambda route: route.fulfill(body="[PAD]\n[UNK]\na\n"))
-    tab.goto(address)
-    error(tab, "model/vocabulary.txt: 3 tokens, but ")
+def test_a_vocabulary_of_another_export_is_named(tab, changed):
+    with changed({"model/vocabulary.txt": b"[PAD]\n[UNK]\na\n"}) as address:
+        tab.goto(address)
+        error(tab, "model/vocabulary.txt: 3 tokens, but ")
 
 
 def test_the_build_makes_all_or_nothing(build, checkout, site, version, tmp_path):
