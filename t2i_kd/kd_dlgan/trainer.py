@@ -293,9 +293,7 @@ class KDDLGAN(TextToImageSystem):
             raise UserError("--noise_dim: a GAN of few captions draws from noise; give its width, such as 128")
         self.check_networks()
         for stage in recipe.stages:
-            check_seed_diversity(stage, recipe.student.noise_dim)
-            if stage.seed_diversity_weight and stage.objective != OBJECTIVE:
-                raise UserError(f"--stage {stage.name}: seed_diversity_weight is only for objective={OBJECTIVE}")
+            check_seed_diversity(stage, recipe.student.noise_dim, OBJECTIVE)
             if stage.seed_diversity_weight and kd.discriminator != "teacher":
                 raise UserError(f"--stage {stage.name}: seed_diversity_weight needs --discriminator=teacher")
         if self.is_taught:

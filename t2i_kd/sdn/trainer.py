@@ -25,7 +25,6 @@ from t2i_kd.training.trainer import Trainer
 KNOWN = {"error": tuple(ERRORS), "scaling": SCALINGS}
 # Of an adversarial stage alone.
 OWN_WEIGHTS = ("distance_weight", "caption_weight")
-WEIGHTS = (*OWN_WEIGHTS, "seed_diversity_weight")
 
 
 class SDNTrainer(Trainer):
@@ -113,7 +112,6 @@ def check_adversarial(stage, recipe):
     for field in OWN_WEIGHTS:
         if not 0 <= getattr(stage, field) < float("inf"):
             raise UserError(f"--stage {stage.name}: {field} is {getattr(stage, field)}, negative or not finite")
-    check_seed_diversity(stage, recipe.student.noise_dim)
 
 
 def check_mirrored(stage, recipe, shapes):
@@ -148,7 +146,8 @@ class SDN(TextToImageSystem):
     def check_recipe(self):
         super().check_recipe()
         for stage in self.recipe.stages:
-            for field in WEIGHTS:
+            check_seed_diversity(stage, self.recipe.student.noise_dim, ADVERSARIAL)
+            for field in OWN_WEIGHTS:
                 if stage.objective != ADVERSARIAL and getattr(stage, field):
                     raise UserError(f"--stage {stage.name}: {field} is only for objective={ADVERSARIAL}")
         if not any(stage.objective == ADVERSARIAL for stage in self.recipe.stages):

@@ -15,6 +15,7 @@ from keras import ops
 from t2i_kd.errors import UserError
 from t2i_kd.metrics.diversity import mean_pair_distance
 from t2i_kd.metrics.tap_errors import SCALE_BATCH, SCALE_IMAGES
+from t2i_kd.recipe import SeedDiversityStage
 from t2i_kd.training.distribution import gathered
 from t2i_kd.training.system import evenly
 
@@ -101,19 +102,31 @@ def seed_diversity_of(stage, projection, images):
     return SeedDiversity(projection, images, target, weight, stage.seed_diversity_side)
 
 
-def check_seed_diversity(stage, noise_dim):
-    """Raises `UserError` for a `SeedDiversityStage` that cannot be trained with noise of `noise_dim` numbers."""
-    weight, target = stage.seed_diversity_weight, stage.seed_diversity_target
+def check_seed_diversity(stage, noise_dim, objective):
+    """Raises `UserError` for what a stage says of this term and cannot have, or for what nothing reads.
+
+    Args:
+        stage: `SeedDiversityStage`.
+        noise_dim: of the student.
+        objective: the one that can have the term.
+    """
+    named = f"--stage {stage.name}: "
+    weight, target, side = stage.seed_diversity_weight, stage.seed_diversity_target, stage.seed_diversity_side
     if not 0 <= weight < float("inf"):
-        raise UserError(f"--stage {stage.name}: seed_diversity_weight is {weight}, negative or not finite")
-    if weight and not 0 < target <= 1:
-        raise UserError(f"--stage {stage.name}: seed_diversity_target is {target}, not above 0 and up to 1")
-    if stage.seed_diversity_side not in SIDES:
-        raise UserError(f"--stage {stage.name}: seed_diversity_side is {stage.seed_diversity_side}, not 1, 2 or 4")
-    if weight and not noise_dim:
-        raise UserError(
-            f"--stage {stage.name}: seed_diversity_weight needs --noise_dim, without it a caption has one image"
-        )
+        raise UserError(f"{named}seed_diversity_weight is {weight}, negative or not finite")
+    if not weight:
+        for field in ("seed_diversity_target", "seed_diversity_side"):
+            if getattr(stage, field) != getattr(SeedDiversityStage, field):
+                raise UserError(f"{named}{field} is read only with a seed_diversity_weight above 0")
+        return
+    if stage.objective != objective:
+        raise UserError(f"{named}seed_diversity_weight is only for objective={objective}")
+    if not 0 < target <= 1:
+        raise UserError(f"{named}seed_diversity_target is {target}, not above 0 and up to 1")
+    if side not in SIDES:
+        raise UserError(f"{named}seed_diversity_side is {side}, not 1, 2 or 4")
+    if not noise_dim:
+        raise UserError(f"{named}seed_diversity_weight needs --noise_dim, without it a caption has one image")
 
 
 def second_images(generator, batch):

@@ -224,7 +224,8 @@ def test_one_captions_images_are_kept_apart_through_a_teachers_taps(side):
     [
         ({"seed_diversity_weight": -1.0}, {}, "--stage gan: seed_diversity_weight is -1.0"),
         ({"seed_diversity_weight": 1.0, "seed_diversity_target": 0.0}, {}, "--stage gan: seed_diversity_target is 0.0"),
-        ({"seed_diversity_side": 3}, {}, "--stage gan: seed_diversity_side is 3, not 1, 2 or 4"),
+        ({"seed_diversity_weight": 1.0, "seed_diversity_side": 3}, {}, "--stage gan: seed_diversity_side is 3, not 1,"),
+        ({"seed_diversity_side": 4}, {}, "--stage gan: seed_diversity_side is read only with a seed_diversity_weight"),
         ({"seed_diversity_weight": 1.0}, {"discriminator": "plain"}, "--stage gan: .* needs --discriminator=teacher"),
         (
             {"seed_diversity_weight": 1.0, "objective": "ds_sje", "tap_weights": (("half", 1.0),)},

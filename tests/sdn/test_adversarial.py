@@ -121,6 +121,10 @@ def test_health_scores_are_the_steps(recipe):
         (changed("seed_diversity_weight=-1"), "--stage gan: seed_diversity_weight is -1.0"),
         (changed("seed_diversity_weight=1 seed_diversity_target=0"), "--stage gan: seed_diversity_target is 0.0"),
         (
+            changed("seed_diversity_target=0.9"),
+            "--stage gan: seed_diversity_target is read only with a seed_diversity_w",
+        ),
+        (
             changed("seed_diversity_weight=1", student={"noise_dim": 0}),
             "--stage gan: seed_diversity_weight needs --noise_dim",
         ),
