@@ -59,6 +59,17 @@ class TextToImageStage(Stage):
 
 
 @dataclass(frozen=True)
+class ContrastiveStage(TextToImageStage):
+    """A stage whose discriminators through a teacher may tell a batch's captions apart.
+
+    Attributes:
+        caption_weight: of the contrastive loss of images and captions in an adversarial stage; 0: none.
+    """
+
+    caption_weight: float = 0.0
+
+
+@dataclass(frozen=True)
 class SeedDiversityStage(TextToImageStage):
     """A stage that may keep one caption's images apart.
 

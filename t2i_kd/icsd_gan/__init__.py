@@ -17,7 +17,7 @@ from t2i_kd.options import (
     TrainingOptions,
     option,
 )
-from t2i_kd.recipe import Recipe, TextToImageStage
+from t2i_kd.recipe import ContrastiveStage, Recipe
 
 
 @dataclass(frozen=True)
@@ -60,7 +60,7 @@ class IcsdRecipe(Recipe):
     gan: GanOptions = GanOptions()
     projection: ProjectionOptions = ProjectionOptions()
     training: TrainingOptions = TrainingOptions()
-    stages: tuple[TextToImageStage, ...] = ()
+    stages: tuple[ContrastiveStage, ...] = ()
 
     def follows_length(self, stage):
         return "--icsd_warmup" if self.icsd.icsd_warmup else super().follows_length(stage)

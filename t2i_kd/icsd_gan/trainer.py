@@ -12,6 +12,7 @@ from t2i_kd.training.adversarial import (
     as_arrays,
     augmentation_numbers,
     check_gan,
+    check_stage_weights,
     mean_where,
     next_differs,
     next_rows,
@@ -40,6 +41,9 @@ class ICSDTrainer(AdversarialTrainer):
         steps: of the stage; lambda grows over the first `icsd_warmup` of them.
         discriminators: layers; None: a `Discriminator` for every stage.
     """
+
+    # Of the contrastive loss of images and captions, which discriminators on the image do not have.
+    caption_weight = 0.0
 
     def __init__(self, network, input_name, recipe, steps, discriminators=None):
         found = sides_of(recipe)
@@ -95,9 +99,9 @@ class ICSDTrainer(AdversarialTrainer):
 
     def generator_terms(self, batch, generated):
         """L_G; the stages' adversarial losses, `kl` and `icsd`, both unweighted, are terms of their own."""
-        losses, features = self.scores_of_generated(batch, generated, ops.stop_gradient(generated["text"]))
-        terms = {f"generator_{side}": loss for side, loss in zip(self.sides, losses, strict=True)}
-        loss = sum(losses)
+        losses, features, contrastive = self.scores_of_generated(batch, generated, ops.stop_gradient(generated["text"]))
+        terms = {f"generator_{side}": loss for side, loss in zip(self.sides, losses, strict=True)} | contrastive
+        loss = sum(losses) + self.caption_weight * sum(contrastive.values())
         if self.icsd.icsd_features == "generator":
             features = [generated[f"features_{side}"] for side in self.sides]
         terms["kl"] = kl_divergence(generated["mean"], generated["log_sigma"])
@@ -105,14 +109,19 @@ class ICSDTrainer(AdversarialTrainer):
         return loss + self.icsd.kl_weight * terms["kl"] + self._weight() * terms["icsd"], terms
 
     def scores_of_generated(self, batch, generated, text):
-        """(each stage's adversarial loss, each discriminator's features [batch, dim]) of the generated images."""
+        """What the discriminators say of the generated images.
+
+        Returns:
+            (each stage's adversarial loss, each discriminator's features [batch, dim], {term: contrastive loss of
+            images and captions, unweighted}).
+        """
         losses, features, kind = [], [], self.gan.gan_loss
         for name, discriminator in zip(self.images, self.discriminators, strict=True):
             fake = discriminator.trunk(self.augmented(generated[name], batch, real=False))
             scores = (discriminator.unconditional(fake), discriminator.conditional([fake, text]))
             losses.append(sum(ops.mean(generator_loss(kind, score)) for score in scores))
             features.append(ops.mean(fake, axis=(1, 2)))
-        return losses, features
+        return losses, features, {}
 
     def scores(self, batch):
         generated, found = self.generate(batch), ({}, {})
@@ -136,15 +145,17 @@ class ProjectedICSDTrainer(ICSDTrainer):
     """The step of ICSD-GAN whose discriminators see each stage's image through the teacher.
 
     In place of each stage's two scores stand those of `t2i_kd.training.projected`, with the same weights for all
-    stages. The features that `icsd_features=discriminator` compares are the heads' last maps, averaged over their
-    places, side by side.
+    stages. Both sides also minimise w_c times the heads' contrastive loss of images and captions, the heads that of
+    real images, the generator that of its own. The features that `icsd_features=discriminator` compares are the heads'
+    last maps, averaged over their places, side by side.
 
     Args:
         network, input_name, recipe, steps: as `ICSDTrainer` has them.
         projections: of every stage, `keras.Model`s of `build_projection`.
+        caption_weight: w_c; see `t2i_kd.training.projected.contrastive_loss`.
     """
 
-    def __init__(self, network, input_name, recipe, steps, projections):
+    def __init__(self, network, input_name, recipe, steps, projections, caption_weight=0.0):
         text_dim, channels = recipe.text.text_dim, recipe.gan.discriminator_channels
         stages = [
             ProjectedDiscriminators(projection, text_dim, channels, f"{side}_")
@@ -152,7 +163,7 @@ class ProjectedICSDTrainer(ICSDTrainer):
         ]
         heads = [head for stage in stages for head in stage.heads]
         super().__init__(network, input_name, recipe, steps, heads)
-        self.stages = stages
+        self.stages, self.caption_weight = stages, caption_weight
 
     def prepare_discriminators(self):
         for stage in self.stages:
@@ -178,27 +189,30 @@ class ProjectedICSDTrainer(ICSDTrainer):
         return [as_arrays(scores) for scores in (real, fake)]
 
     def discriminator_terms(self, batch, generated):
-        """The sum of the stages' losses; each head's, and the shares that it takes for real, are terms of their own."""
-        loss, terms, differs = 0.0, {}, next_differs(batch[self.input_name])
+        """The sum of the stages' losses; each head's, and the shares that it takes for real, are terms of their own.
+
+        So is each stage's contrastive loss of real images and captions, unweighted.
+        """
+        captions, text = batch[self.input_name], generated["text"]
+        loss, terms, differs = 0.0, {}, next_differs(captions)
         for stage, name, side in zip(self.stages, self.images, self.sides, strict=True):
-            own, found = stage.discriminator_loss(
-                self.gan.gan_loss,
-                self._real_seen(stage, side, batch),
-                self._seen(stage, name, generated),
-                generated["text"],
-                differs,
-            )
+            real, fake = stage.views(self._real_seen(stage, side, batch), self._seen(stage, name, generated))
+            own, found = stage.discriminator_loss(self.gan.gan_loss, real, fake, text, differs)
             loss, terms = loss + own, terms | found
+            if self.caption_weight:
+                terms[f"caption_of_real_{side}"] = stage.caption_loss(real, text, captions)
+                loss = loss + self.caption_weight * terms[f"caption_of_real_{side}"]
         return loss, terms
 
     def scores_of_generated(self, batch, generated, text):
-        """(each stage's adversarial loss, each stage's heads' features [batch, dim]) of the generated images."""
-        losses, features = [], []
-        for stage, name in zip(self.stages, self.images, strict=True):
+        losses, features, contrastive = [], [], {}
+        for stage, name, side in zip(self.stages, self.images, self.sides, strict=True):
             view = stage.view(self._seen(stage, name, generated))
+            if self.caption_weight:
+                contrastive[f"caption_of_generated_{side}"] = stage.caption_loss(view, text, batch[self.input_name])
             losses.append(stage.generator_loss(self.gan.gan_loss, view, text)[0])
             features.append(ops.concatenate([seen["mean"] for seen in view], axis=-1))
-        return losses, features
+        return losses, features, contrastive
 
     @staticmethod
     def _seen(stage, name, generated):
@@ -236,6 +250,10 @@ class ICSDGAN(TextToImageSystem):
                 check_projection(recipe.projection, recipe.gan, recipe.teacher, side)
         else:
             refuse_unread(recipe.projection, "--discriminator=teacher")
+        for stage in recipe.stages:
+            check_stage_weights(stage, ("caption_weight",), OBJECTIVE)
+            if stage.caption_weight and recipe.icsd.discriminator != "teacher":
+                raise UserError(f"--stage {stage.name}: caption_weight needs --discriminator=teacher")
         for name in ("icsd_weight", "kl_weight"):
             if not 0 <= getattr(recipe.icsd, name) < float("inf"):
                 raise UserError(f"--{name}: {getattr(recipe.icsd, name)} is negative or not finite")
@@ -259,4 +277,6 @@ class ICSDGAN(TextToImageSystem):
         (input_name,) = self.condition.inputs
         if self.recipe.icsd.discriminator == "plain":
             return ICSDTrainer(self.network, input_name, self.recipe, plan.steps)
-        return ProjectedICSDTrainer(self.network, input_name, self.recipe, plan.steps, self.projections)
+        return ProjectedICSDTrainer(
+            self.network, input_name, self.recipe, plan.steps, self.projections, plan.stage.caption_weight
+        )

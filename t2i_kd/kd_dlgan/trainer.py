@@ -258,7 +258,7 @@ class ProjectedKDDLGANTrainer(KDDLGANTrainer):
     def adversarial_terms(self, seen, generated, batch):
         views = self.discriminator.views(self._projected(seen), self._projected(generated))
         (name,) = self.text_network.input
-        loss, terms = self.discriminator.loss_of_views(
+        loss, terms = self.discriminator.discriminator_loss(
             self.gan.gan_loss, *views, generated["text"], next_differs(batch[name])
         )
         return loss, terms, [ops.concatenate([view["mean"] for view in kind], axis=-1) for kind in views]

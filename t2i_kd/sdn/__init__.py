@@ -15,7 +15,7 @@ from t2i_kd.options import (
     TextOptions,
     TrainingOptions,
 )
-from t2i_kd.recipe import Recipe, SeedDiversityStage
+from t2i_kd.recipe import ContrastiveStage, Recipe, SeedDiversityStage
 
 
 @dataclass(frozen=True)
@@ -24,19 +24,17 @@ class SDNOptions(MirroredOptions):
 
 
 @dataclass(frozen=True)
-class SDNStage(SeedDiversityStage):
+class SDNStage(SeedDiversityStage, ContrastiveStage):
     """A stage with `objective` mirrored, perceptual, adversarial or ds_sje.
 
     Attributes:
         error, scaling: how taps are compared; see `t2i_kd.metrics.tap_errors`.
         distance_weight: of Stage II's distance in an adversarial stage; 0: none.
-        caption_weight: of the contrastive loss of images and captions in an adversarial stage; 0: none.
     """
 
     error: str = "l1"
     scaling: str = "raw"
     distance_weight: float = 0.0
-    caption_weight: float = 0.0
 
 
 @dataclass(frozen=True)

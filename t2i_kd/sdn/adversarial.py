@@ -79,7 +79,7 @@ class SDNAdversarialTrainer(AdversarialTrainer):
         """The heads' losses, the shares that each takes for real, and their contrastive loss, unweighted."""
         real, generated_view = self.projected.views(self._real(batch), self._features(generated))
         text, captions = generated["text"], self._captions(batch)
-        loss, terms = self.projected.loss_of_views(
+        loss, terms = self.projected.discriminator_loss(
             self.gan.gan_loss, real, generated_view, text, next_differs(captions)
         )
         if self.stage.caption_weight:

@@ -13,7 +13,7 @@ from t2i_kd.teachers.catalogue import teacher_shapes
 from t2i_kd.teachers.tap_weights import resolve_tap_weights
 from t2i_kd.teachers.vgg19 import tap_shapes
 from t2i_kd.teachers.vgg19_weights import WIDTHS
-from t2i_kd.training.adversarial import augmentation_numbers, check_gan
+from t2i_kd.training.adversarial import augmentation_numbers, check_gan, check_stage_weights
 from t2i_kd.training.feature_cache import features_worth_caching
 from t2i_kd.training.mirrored_generator import from_options
 from t2i_kd.training.projected import ProjectedDiscriminators, check_projection, projection_at, refuse_unread
@@ -23,8 +23,6 @@ from t2i_kd.training.trainer import Trainer
 
 # What the fields of SDN's own stages may say.
 KNOWN = {"error": tuple(ERRORS), "scaling": SCALINGS}
-# Of an adversarial stage alone.
-OWN_WEIGHTS = ("distance_weight", "caption_weight")
 
 
 class SDNTrainer(Trainer):
@@ -109,9 +107,6 @@ def check_adversarial(stage, recipe):
     check_projection(recipe.projection, recipe.gan, recipe.teacher, recipe.data.resolution)
     if stage.error == "annealed":
         raise UserError(f"--stage {stage.name}: error=annealed is not for an adversarial stage")
-    for field in OWN_WEIGHTS:
-        if not 0 <= getattr(stage, field) < float("inf"):
-            raise UserError(f"--stage {stage.name}: {field} is {getattr(stage, field)}, negative or not finite")
 
 
 def check_mirrored(stage, recipe, shapes):
@@ -147,9 +142,7 @@ class SDN(TextToImageSystem):
         super().check_recipe()
         for stage in self.recipe.stages:
             check_seed_diversity(stage, self.recipe.student.noise_dim, ADVERSARIAL)
-            for field in OWN_WEIGHTS:
-                if stage.objective != ADVERSARIAL and getattr(stage, field):
-                    raise UserError(f"--stage {stage.name}: {field} is only for objective={ADVERSARIAL}")
+            check_stage_weights(stage, ("distance_weight", "caption_weight"), ADVERSARIAL)
         if not any(stage.objective == ADVERSARIAL for stage in self.recipe.stages):
             for group in (self.recipe.gan, self.recipe.projection):
                 refuse_unread(group, f"a stage with objective={ADVERSARIAL}")

@@ -346,6 +346,22 @@ class Optimizers(keras.optimizers.Optimizer):
         return [*self.generator.variables, *self.discriminator.variables]
 
 
+def check_stage_weights(stage, fields, objective):
+    """Raises `UserError` for a stage's weight that is negative or not finite, or that its objective does not read.
+
+    Args:
+        stage: `Stage`.
+        fields: the names of weights that are 0 where they are not asked for.
+        objective: the one that reads them.
+    """
+    for field in fields:
+        weight = getattr(stage, field)
+        if not 0 <= weight < float("inf"):
+            raise UserError(f"--stage {stage.name}: {field} is {weight}, negative or not finite")
+        if weight and stage.objective != objective:
+            raise UserError(f"--stage {stage.name}: {field} is only for objective={objective}")
+
+
 def check_gan(gan, batch_size):
     """Raises `UserError` for a `GanOptions` that cannot be trained."""
     if gan.discriminator_channels < 1:

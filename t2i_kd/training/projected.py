@@ -319,25 +319,6 @@ class ProjectedDiscriminators:
         """{tap: projected features} of images, float [batch, side, side, 3] in 0-255; differentiable in them."""
         return self.projection(images, training=False)
 
-    def discriminator_loss(self, kind, real, generated, texts, differs):
-        """The discriminators' loss, and the shares of real and generated images that each head takes for real.
-
-        L_D = sum_l [ l_real(s(x, t)) + (l_fake(s(G(t), t)) + l_fake(s(x, t'))) / 2 ], t' the next text of the batch,
-        which counts where it is another one; means over images and places. Source: the matching-aware weights of
-        GAN-CLS (Reed et al., ICML 2016).
-
-        Args:
-            kind: `hinge` or `bce`.
-            real, generated: {tap: features}; `generated` without a gradient.
-            texts: float [batch, text_dim], without a gradient.
-            differs: float32 [batch], 1 where the next text is another one.
-
-        Returns:
-            (loss, {term: float32 scalar}).
-        """
-        views = self.views(real, generated)
-        return self.loss_of_views(kind, *views, texts, differs)
-
     def views(self, real, generated):
         """What the heads' trunks give of projected features {tap: map}, all in one pass.
 
@@ -351,8 +332,22 @@ class ProjectedDiscriminators:
             for part in (slice(None, half), slice(half, None))
         ]
 
-    def loss_of_views(self, kind, real, generated, texts, differs):
-        """`discriminator_loss` of what `views` gives."""
+    def discriminator_loss(self, kind, real, generated, texts, differs):
+        """The discriminators' loss, and the shares of real and generated images that each head takes for real.
+
+        L_D = sum_l [ l_real(s(x, t)) + (l_fake(s(G(t), t)) + l_fake(s(x, t'))) / 2 ], t' the next text of the batch,
+        which counts where it is another one; means over images and places. Source: the matching-aware weights of
+        GAN-CLS (Reed et al., ICML 2016).
+
+        Args:
+            kind: `hinge` or `bce`.
+            real, generated: what `views` gives of features; those of generated images without a gradient.
+            texts: float [batch, text_dim], without a gradient.
+            differs: float32 [batch], 1 where the next text is another one.
+
+        Returns:
+            (loss, {term: float32 scalar}).
+        """
         loss, terms, wrong_texts = 0.0, {}, next_rows(texts)
         for head, seen, drawn in zip(self.heads, real, generated, strict=True):
             projected = head.text(texts)

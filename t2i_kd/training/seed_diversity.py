@@ -16,6 +16,7 @@ from t2i_kd.errors import UserError
 from t2i_kd.metrics.diversity import mean_pair_distance
 from t2i_kd.metrics.tap_errors import SCALE_BATCH, SCALE_IMAGES
 from t2i_kd.recipe import SeedDiversityStage
+from t2i_kd.training.adversarial import check_stage_weights
 from t2i_kd.training.distribution import gathered
 from t2i_kd.training.system import evenly
 
@@ -110,17 +111,14 @@ def check_seed_diversity(stage, noise_dim, objective):
         noise_dim: of the student.
         objective: the one that can have the term.
     """
+    check_stage_weights(stage, ("seed_diversity_weight",), objective)
     named = f"--stage {stage.name}: "
     weight, target, side = stage.seed_diversity_weight, stage.seed_diversity_target, stage.seed_diversity_side
-    if not 0 <= weight < float("inf"):
-        raise UserError(f"{named}seed_diversity_weight is {weight}, negative or not finite")
     if not weight:
         for field in ("seed_diversity_target", "seed_diversity_side"):
             if getattr(stage, field) != getattr(SeedDiversityStage, field):
                 raise UserError(f"{named}{field} is read only with a seed_diversity_weight above 0")
         return
-    if stage.objective != objective:
-        raise UserError(f"{named}seed_diversity_weight is only for objective={objective}")
     if not 0 < target <= 1:
         raise UserError(f"{named}seed_diversity_target is {target}, not above 0 and up to 1")
     if side not in SIDES:

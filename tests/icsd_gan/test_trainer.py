@@ -7,11 +7,12 @@ import keras
 import numpy as np
 import pytest
 
+from t2i_kd.data import from_arrays
 from t2i_kd.errors import UserError
 from t2i_kd.icsd_gan import IcsdOptions, IcsdRecipe
 from t2i_kd.icsd_gan.trainer import ICSDGAN, ICSDTrainer
 from t2i_kd.options import DataOptions, GanOptions, StudentOptions, TeacherOptions, TextOptions, TrainingOptions
-from t2i_kd.recipe import TextToImageStage
+from t2i_kd.recipe import ContrastiveStage
 from t2i_kd.training.adversarial import next_differs
 
 RECIPE = IcsdRecipe(
@@ -22,7 +23,7 @@ RECIPE = IcsdRecipe(
     training=TrainingOptions(batch_size=4),
     gan=GanOptions(discriminator_channels=4, gradient_penalty="r1"),
     icsd=IcsdOptions(image_stages=3, generator_channels=8, condition_dim=4),
-    stages=(TextToImageStage("gan", "icsd", steps=4, learning_rate=2e-4, frozen=("text_*",)),),
+    stages=(ContrastiveStage("gan", "icsd", steps=4, learning_rate=2e-4, frozen=("text_*",)),),
 )
 # Parts of the generator by the beginning of their layers' names; an image's own convolution is a part of its own.
 PARTS = ("text_encoder", "condition", "stage_8", "stage_16", "stage_32", "rgb_8", "rgb_16", "rgb_32")
@@ -202,6 +203,63 @@ def test_the_same_text_is_no_wrong_caption(system):
     assert np.isfinite(float(trainer.discriminator_terms(alike, trainer.generate(alike))[0]))
 
 
+def test_the_contrastive_loss_is_added_at_its_weight_to_both_losses():
+    """That of every stage: to the heads' losses with real images, to the generator's with generated ones."""
+    images = np.random.default_rng(2).integers(0, 256, (8, 32, 32, 3), np.uint8)
+    captions = [f"picture {index} of eight" for index in range(8)]
+    dataset = from_arrays(images, captions, images, captions)
+    recipe = changed(
+        data={"dataset": "arrays"},
+        teacher={"teacher": "vgg19_slim"},
+        icsd={"discriminator": "teacher", "image_stages": 2},
+        gan={"gradient_penalty": "none"},
+    )
+    recipe = dataclasses.replace(recipe, stages=(dataclasses.replace(RECIPE.stages[0], caption_weight=0.5),))
+    system = ICSDGAN(recipe, dataset=dataset)
+    (plan,) = system.plans
+    trainer = system.own_trainer(plan)
+    trainer.compile(optimizer=trainer.make_optimizer(plan.stage, 4, recipe.training))
+    batch = {name: keras.ops.convert_to_tensor(each) for name, each in system.batches(plan, 0, 1)[0].items()}
+    generated = trainer.generate(batch)
+    text, captions = generated["text"], batch["tokens"]
+    expected = {"discriminator_terms": {}, "generator_terms": {}}
+    for stage, name, side in zip(trainer.stages, ("image_16", "image"), (16, 32), strict=True):
+        real = stage.features(trainer._real(batch, side))
+        for which, kind, features in (
+            ("discriminator_terms", "real", real),
+            ("generator_terms", "generated", stage.features(generated[name])),
+        ):
+            value = stage.caption_loss(stage.view(features), text, captions)
+            expected[which][f"caption_of_{kind}_{side}"] = float(value)
+    for which, contrastive in expected.items():
+        trainer.caption_weight = 0.5
+        loss, terms = getattr(trainer, which)(batch, generated)
+        assert {name: float(terms[name]) for name in contrastive} == pytest.approx(contrastive, rel=1e-4)
+        trainer.caption_weight = 0.0
+        plain, others = getattr(trainer, which)(batch, generated)
+        assert terms.keys() - others.keys() == contrastive.keys()
+        assert float(loss) == pytest.approx(float(plain) + 0.5 * sum(contrastive.values()), rel=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("stage", "named"),
+    [
+        ({"caption_weight": -1.0}, "--stage gan: caption_weight is -1.0"),
+        ({"caption_weight": 1.0}, "--stage gan: caption_weight needs --discriminator=teacher"),
+        (
+            {"caption_weight": 1.0, "objective": "ds_sje", "tap_weights": (("pool3", 1.0),)},
+            "--stage gan: caption_weight is only for objective=icsd",
+        ),
+    ],
+)
+def test_a_contrastive_loss_that_no_head_has_is_named(stage, named):
+    recipe = dataclasses.replace(
+        changed(teacher={"teacher": "vgg19_slim"}), stages=(dataclasses.replace(RECIPE.stages[0], **stage),)
+    )
+    with pytest.raises(UserError, match=named):
+        ICSDGAN(recipe)
+
+
 @pytest.mark.parametrize(
     ("groups", "named"),
     [
@@ -222,6 +280,6 @@ def test_a_recipe_that_cannot_be_trained_is_named(groups, named):
 
 
 def test_an_objective_of_another_system_is_named():
-    stages = (TextToImageStage("gan", "mirrored", steps=4),)
+    stages = (ContrastiveStage("gan", "mirrored", steps=4),)
     with pytest.raises(UserError, match="objective is 'mirrored', none of icsd, ds_sje"):
         ICSDGAN(dataclasses.replace(RECIPE, stages=stages))

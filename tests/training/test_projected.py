@@ -168,7 +168,7 @@ def test_the_loss_is_its_formula(teacher, images):
     texts = RNG.standard_normal((4, TEXT)).astype("float32")
     discriminators.normalise()
     differs = np.array([1, 0, 1, 1], "float32")
-    loss, terms = discriminators.discriminator_loss("hinge", real, fake, texts, differs)
+    loss, terms = discriminators.discriminator_loss("hinge", *discriminators.views(real, fake), texts, differs)
     expected, generator = 0.0, 0.0
     for tap, head in zip(SCALES, discriminators.heads, strict=True):
         seen, drawn = (
