@@ -1,8 +1,10 @@
 """Trains ICSD-GAN with several weights of its distillation and evaluates every stage's image.
 
     python -m benchmarks.icsd_ablation --run_dir=runs/icsd_ablation [--weights=0,0.1,1,10] [--seeds=0,1,2]
+        [--recipe=pipelines/icsd_shapes.flags] [--options=data_dir=FLOWERS.zip] [--metrics=kernel,r_precision]
+        [--extractor=teacher --teacher=efficientnet_lite0]
 
-All runs are `pipelines/icsd_shapes.flags` and differ in lambda and seed alone; they share one text encoder, which is
+All runs are one recipe with the stages `text` and `gan` and differ in lambda and seed alone; they share one text encoder, which is
 trained first. A finished run is not trained again, an interrupted one goes on. Then every run's images are evaluated on
 the same held-out captions, each stage at its own side, and printed as a table: the mean over the seeds, and the
 difference to the first lambda with the same seed, with a 95 % interval (Student's t over the seeds).
@@ -22,13 +24,14 @@ from benchmarks.reports import line_of
 from t2i_kd.errors import UserError
 from t2i_kd.evaluation import FINAL, evaluate
 from t2i_kd.imaging import write_file_atomically
+from t2i_kd.metrics.catalogue import EXTRACTORS
+from t2i_kd.options import TeacherOptions
 from t2i_kd.training.text_to_image import TEXT_WEIGHTS_FILE
 
-RECIPE = "pipelines/icsd_shapes.flags"
-METRICS = "attribute_accuracy,frechet,kernel,diversity"
 # Heading -> the metric and how the name of its line begins.
 COLUMNS = {
     "caption accuracy": ("attribute_accuracy", "attribute_mean"),
+    "R-precision": ("r_precision", "r_precision"),
     "Fréchet": ("frechet", "frechet"),
     "kernel": ("kernel", "kernel"),
     "diversity": ("diversity", "diversity_captions"),
@@ -36,35 +39,27 @@ COLUMNS = {
 }
 
 
-def train_all(root, weights, seeds, options):
+def train_all(recipe, root, weights, seeds, options):
     """Trains the text encoder once, then every (lambda, seed); returns {(lambda, seed): folder}."""
-    train(RECIPE, root / "text", *options, stages=["text"])
+    train(recipe, root / "text", *options, stages=["text"])
     given = f"--text_weights={root / 'text' / TEXT_WEIGHTS_FILE}"
     folders = {}
     for seed in seeds:
         for weight in weights:
             folder = folders[weight, seed] = root / f"lambda{weight}-seed{seed}"
-            train(RECIPE, folder, *options, given, f"--icsd_weight={weight}", f"--seed={seed}", stages=["gan"])
+            train(recipe, folder, *options, given, f"--icsd_weight={weight}", f"--seed={seed}", stages=["gan"])
             shutil.rmtree(folder / "checkpoints", ignore_errors=True)
     return folders
 
 
-def evaluate_run(folder, num_captions, cache_dir):
-    """{stage: {heading: value}} of a run, kept in its folder."""
+def evaluate_run(folder, metrics, teacher, **options):
+    """{stage: {heading: value}} of a run, kept in its folder; `metrics`, `teacher` and options as `evaluate` has them."""
     kept = folder / "evaluated.json"
     if not kept.is_file():
-        report = evaluate(
-            folder,
-            "captioned_shapes",
-            METRICS,
-            num_captions=num_captions,
-            cache_dir=cache_dir,
-            bootstrap=0,
-            report=print,
-        )
+        report = evaluate(folder, "", metrics, teacher=teacher, bootstrap=0, report=print, **options)
         found = {}
         for heading, (metric, beginning) in COLUMNS.items():
-            for label, result in report["metrics"][metric].items():
+            for label, result in report["metrics"].get(metric, {}).items():
                 if label.startswith(FINAL):
                     found.setdefault(label, {})[heading] = result["values"][line_of(result, beginning)]
         write_file_atomically(kept, json.dumps(found, indent=2).encode("utf-8"))
@@ -81,12 +76,14 @@ def difference(values, reference):
 
 def markdown(evaluated, weights, seeds):
     """The table of {(lambda, seed): {stage: {heading: value}}}: for each stage a line for each lambda."""
-    lines = [["image", "lambda", *COLUMNS]]
+    first = evaluated[weights[0], seeds[0]]
+    columns = [heading for heading in COLUMNS if heading in next(iter(first.values()))]
+    lines = [["image", "lambda", *columns]]
     lines.append(["---"] * len(lines[0]))
-    for stage in evaluated[weights[0], seeds[0]]:
+    for stage in first:
         for weight in weights:
             cells = []
-            for heading in COLUMNS:
+            for heading in columns:
                 values, reference = (
                     [evaluated[w, seed][stage][heading] for seed in seeds] for w in (weight, weights[0])
                 )
@@ -105,6 +102,14 @@ def define_flags():
     flags.DEFINE_list("weights", ["0", "0.1", "1", "10"], "lambdas; the first is what the others are compared with")
     flags.DEFINE_list("seeds", ["0", "1", "2"], "seeds with commas between them")
     flags.DEFINE_list("options", [], "further flags of t2i_kd.train for all runs, without the dashes")
+    flags.DEFINE_string("recipe", "pipelines/icsd_shapes.flags", "the flagfile, with the stages text and gan")
+    flags.DEFINE_string(
+        "metrics",
+        "attribute_accuracy,frechet,kernel,diversity",
+        f"with commas between them, of {', '.join(sorted({metric for metric, _ in COLUMNS.values()}))}",
+    )
+    flags.DEFINE_string("extractor", EXTRACTORS[0], "see t2i_kd.evaluate")
+    flags.DEFINE_string("teacher", "", "of that name, for --extractor=teacher and r_precision; empty: that of the runs")
     flags.DEFINE_integer("num_captions", 500, "held-out captions that each image is evaluated by", 1)
     flags.DEFINE_string("cache_dir", "~/.cache/t2i_kd", "see t2i_kd.evaluate")
 
@@ -120,8 +125,14 @@ def main():
         except ValueError:
             raise UserError(f"--weights: {weight!r} is no number") from None
     options = [f"--{name}" for name in values.options]
-    folders = train_all(Path(values.run_dir), values.weights, values.seeds, options)
-    evaluated = {key: evaluate_run(folder, values.num_captions, values.cache_dir) for key, folder in folders.items()}
+    columns = {metric for metric, _ in COLUMNS.values()}
+    for metric in values.metrics.split(","):
+        if metric not in columns:
+            raise UserError(f"--metrics: {metric!r} is none of {', '.join(sorted(columns))}")
+    folders = train_all(values.recipe, Path(values.run_dir), values.weights, values.seeds, options)
+    teacher = TeacherOptions(teacher=values.teacher) if values.teacher else None
+    measured = {"num_captions": values.num_captions, "cache_dir": values.cache_dir, "extractor": values.extractor}
+    evaluated = {key: evaluate_run(folder, values.metrics, teacher, **measured) for key, folder in folders.items()}
     print(markdown(evaluated, values.weights, values.seeds))
 
 

@@ -30,6 +30,12 @@ def test_the_table_has_a_line_for_every_stage_and_lambda():
     assert lines[5].startswith("| 16 px | 1 | 12.5 (+10 ± 0) |")
 
 
+def test_the_table_has_the_columns_that_were_measured():
+    evaluated = {(weight, "0"): {"8 px": {"kernel": float(weight)}} for weight in ("0", "1")}
+    lines = markdown(evaluated, ["0", "1"], ["0"]).splitlines()
+    assert lines[0] == "| image | lambda | kernel |" and lines[3].startswith("| 8 px | 1 | 1 (+1 ")
+
+
 def test_a_recipe_that_is_not_here_is_named(tmp_path):
     with pytest.raises(UserError, match=r"nowhere.flags is not here"):
         train(tmp_path / "nowhere.flags", tmp_path / "run")
