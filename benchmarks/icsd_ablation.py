@@ -4,10 +4,10 @@
         [--recipe=pipelines/icsd_shapes.flags] [--options=data_dir=FLOWERS.zip] [--metrics=kernel,r_precision]
         [--extractor=teacher --teacher=efficientnet_lite0]
 
-All runs are one recipe with the stages `text` and `gan` and differ in lambda and seed alone; they share one text encoder, which is
-trained first. A finished run is not trained again, an interrupted one goes on. Then every run's images are evaluated on
-the same held-out captions, each stage at its own side, and printed as a table: the mean over the seeds, and the
-difference to the first lambda with the same seed, with a 95 % interval (Student's t over the seeds).
+All runs are one recipe with the stages `text` and `gan` and differ in lambda and seed alone; they share one text
+encoder, which is trained first. A finished run is not trained again, an interrupted one goes on. Then every run's
+images are evaluated on the same held-out captions, each stage at its own side, and printed as a table: the mean over
+the seeds, and the difference to the first lambda with the same seed, with a 95 % interval (Student's t over the seeds).
 """
 
 import json
@@ -53,7 +53,7 @@ def train_all(recipe, root, weights, seeds, options):
 
 
 def evaluate_run(folder, metrics, teacher, **options):
-    """{stage: {heading: value}} of a run, kept in its folder; `metrics`, `teacher` and options as `evaluate` has them."""
+    """{stage: {heading: value}} of a run, kept in its folder; see `t2i_kd.evaluation.evaluate` for the arguments."""
     kept = folder / "evaluated.json"
     if not kept.is_file():
         report = evaluate(folder, "", metrics, teacher=teacher, bootstrap=0, report=print, **options)
