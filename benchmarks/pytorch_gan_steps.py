@@ -13,7 +13,16 @@ import torch
 from torch import nn
 from torch.nn import functional
 
-from benchmarks.pytorch_steps import BLOCKS, LAYOUT, Student, Teacher, convolution, dense, large_convolution
+from benchmarks.pytorch_steps import (
+    BLOCKS,
+    LAYOUT,
+    Student,
+    Teacher,
+    convolution,
+    dense,
+    in_precision,
+    large_convolution,
+)
 from benchmarks.steps import BETA_2, EMA, LEARNING_RATE, Turn, answer, peak
 
 SMALLEST = 1e-12
@@ -58,10 +67,11 @@ class Projection(nn.Module):
 
 
 class Head(nn.Module):
-    """A tap's head."""
+    """A tap's head; its scores are float32 in every precision, as they are on the other side."""
 
-    def __init__(self, weights):
+    def __init__(self, weights, dtype_policy):
         super().__init__()
+        self.dtype_policy = dtype_policy
         every = dict.fromkeys(name.partition("/")[0] for name in weights)
         names = sorted(name for name in every if name.startswith(("down", "last")))
         self.layers = nn.ModuleList(convolution(weights, name, 2 if name.startswith("down") else 1) for name in names)
@@ -71,8 +81,10 @@ class Head(nn.Module):
         self.vectors = [torch.from_numpy(weights[f"{name}/vector"]) for name in (*names, "score", "text")]
 
     def forward(self, features):
-        for layer in self.layers:
-            features = functional.leaky_relu(layer(features), 0.2)
+        with in_precision(self.dtype_policy):
+            for layer in self.layers:
+                features = functional.leaky_relu(layer(features), 0.2)
+        features = features.float()
         return self.score(features).flatten(1), features.mean((2, 3))
 
     @torch.no_grad()
@@ -118,9 +130,10 @@ def main(options):
     def under(prefix):
         return {name.removeprefix(prefix): value for name, value in start.items() if name.startswith(prefix)}
 
+    policy = options["dtype_policy"]
     scales = {tap: float(value) for tap, value in under("scale/").items()}
     projection = Projection(under("teacher/"), scales).requires_grad_(False)
-    heads = nn.ModuleList(Head(under(f"head/{tap}/")) for tap in reversed(scales))
+    heads = nn.ModuleList(Head(under(f"head/{tap}/"), policy) for tap in reversed(scales))
     generator = Generator(under("student/"), options["resolution"] // 32)
     image = torch.from_numpy(start["batch/image"]).permute(0, 3, 1, 2).float().contiguous(memory_format=LAYOUT)
     text = torch.from_numpy(start["batch/text"])
@@ -132,10 +145,16 @@ def main(options):
     ]
 
     def draw(given):
-        return projection(generator(given)["image"])
+        with in_precision(policy):
+            return projection(generator(given)["image"])
+
+    @torch.no_grad()
+    def look():
+        with in_precision(policy):
+            return projection(image)
 
     compile_it = torch.compile if options["compiled"] else lambda function: function
-    draw, see = compile_it(draw), compile_it(torch.no_grad()(projection.forward))
+    draw, look = compile_it(draw), compile_it(look)
     losses = [compile_it(each) for each in (generator_loss, discriminator_loss)]
 
     def descend(optimizer, parameters, loss):
@@ -147,17 +166,14 @@ def main(options):
         made = draw(given)
         for head in heads:
             head.normalise()
-        loss = losses[1](heads, see(image), [each.detach() for each in made], text)
+        loss = losses[1](heads, look(), [each.detach() for each in made], text)
         descend(optimizers[1], judged, loss)
         own = losses[0](heads, made, text)
         descend(optimizers[0], weights, own)
         torch._foreach_lerp_(averages, [weight.detach() for weight in weights], 1 - EMA)
         return loss.item() + own.item()
 
-    answer(
-        loss=first_loss(generator, projection, heads, image, text, given),
-        peak=peak(large_convolution(), options["clock"]),
-    )
+    answer(loss=first_loss(draw, look, heads, text, given), peak=peak(large_convolution(policy), options["clock"]))
     while True:
         turn = Turn(options["steps"])
         for _ in range(options["steps"]):
@@ -166,14 +182,14 @@ def main(options):
 
 
 @torch.no_grad()
-def first_loss(generator, projection, heads, image, text, given):
+def first_loss(draw, look, heads, text, given):
     """Both losses at the weights that both sides start from, after the heads are normalised; all is as it was then."""
     kept = {name: value.clone() for name, value in heads.state_dict().items()}
     vectors = [list(head.vectors) for head in heads]
     for head in heads:
         head.normalise()
-    made = projection(generator(given)["image"])
-    loss = discriminator_loss(heads, projection(image), made, text) + generator_loss(heads, made, text)
+    made = draw(given)
+    loss = discriminator_loss(heads, look(), made, text) + generator_loss(heads, made, text)
     heads.load_state_dict(kept)
     for head, each in zip(heads, vectors, strict=True):
         head.vectors = each

@@ -1,7 +1,8 @@
 """PyTorch's side of `benchmarks.train_step`: the same networks, losses and Adam, written as one writes PyTorch.
 
-Channels last, the fused Adam, no gradient where nothing is trained; `compiled` adds `torch.compile`. Its batch lies
-in memory. The taps and their errors: t2i_kd/metrics/tap_errors.py; the networks: t2i_kd/training/mirrored_generator.py.
+Channels last, the fused Adam, no gradient where nothing is trained; `compiled` adds `torch.compile`, and half precision
+is `torch.autocast`'s. Its batch lies in memory. The taps and their errors: t2i_kd/metrics/tap_errors.py; the networks:
+t2i_kd/training/mirrored_generator.py.
 """
 
 import json
@@ -110,11 +111,18 @@ def loss_of(student, teacher, objective, scales, image, text):
     return loss
 
 
-def large_convolution():
+def in_precision(dtype_policy):
+    """A context within which PyTorch computes in a Keras dtype policy's precision."""
+    return torch.autocast("cpu", torch.bfloat16, enabled=dtype_policy == "mixed_bfloat16")
+
+
+def large_convolution(dtype_policy):
     """A function that convolves once; see `benchmarks.steps.peak`."""
     batch, height, width, channels = PEAK_SHAPE
     image = torch.randn(batch, channels, height, width).to(memory_format=LAYOUT)
     kernel = torch.randn(channels, channels, 3, 3).to(memory_format=LAYOUT)
+    if dtype_policy == "mixed_bfloat16":
+        image, kernel = image.bfloat16(), kernel.bfloat16()
     return torch.no_grad()(lambda: functional.conv2d(image, kernel, padding=1))
 
 
@@ -136,13 +144,14 @@ def main(options):
 
     def step():
         optimizer.zero_grad()
-        loss = loss_function(student, teacher, options["objective"], scales, image, text)
+        with in_precision(options["dtype_policy"]):
+            loss = loss_function(student, teacher, options["objective"], scales, image, text)
         loss.backward()
         nn.utils.clip_grad_norm_(student.parameters(), CLIPNORM)
         optimizer.step()
         return loss.item()
 
-    answer(loss=step(), peak=peak(large_convolution(), options["clock"]))
+    answer(loss=step(), peak=peak(large_convolution(options["dtype_policy"]), options["clock"]))
     while True:
         turn = Turn(options["steps"])
         for _ in range(options["steps"]):

@@ -75,6 +75,7 @@ def first_loss(trainer, batch):
 def main(options):
     """Trains as long as it is told to."""
     make_deterministic()
+    keras.config.set_dtype_policy(options["dtype_policy"])
     keras.utils.set_random_seed(0)
     resolution, batch_size, text_dim = options["resolution"], options["batch_size"], options["text_dim"]
     generator = build_generator(

@@ -1,8 +1,9 @@
 """TensorFlow's side of `benchmarks.train_step`: the real stage loop, halted between turns.
 
-Options, one JSON object: `objective`, `resolution`, `batch_size`, `width`, `text_dim`, `steps` of a turn, `turns`,
-`folder`, where it writes `start.npz` (weights, scales and the first batch) for the other side. Also `cached`: the
-teacher's features are cached; `keras_adam`: update as Keras does; `training`: further fields of `TrainingOptions`.
+Options, one JSON object: `objective`, `resolution`, `batch_size`, `width`, `text_dim`, `dtype_policy`, `steps` of a
+turn, `turns`, `folder`, where it writes `start.npz` (weights, scales and the first batch) for the other side. Also
+`cached`: the teacher's features are cached; `keras_adam`: update as Keras does; `training`: further fields of
+`TrainingOptions`.
 """
 
 import json
@@ -70,7 +71,8 @@ def large_convolution():
     """A function that convolves once; see `benchmarks.steps.peak`."""
     import tensorflow as tf
 
-    image, kernel = tf.random.normal(PEAK_SHAPE), tf.random.normal((3, 3, PEAK_SHAPE[-1], PEAK_SHAPE[-1]))
+    shapes = PEAK_SHAPE, (3, 3, PEAK_SHAPE[-1], PEAK_SHAPE[-1])
+    image, kernel = (tf.cast(tf.random.normal(shape), keras.config.dtype_policy().compute_dtype) for shape in shapes)
     return tf.function(lambda: tf.nn.conv2d(image, kernel, 1, "SAME"))
 
 
@@ -111,6 +113,7 @@ def main(options):
     if options.get("keras_adam"):
         optimizer.TensorFlowAdam = keras.optimizers.Adam
     make_deterministic()
+    keras.config.set_dtype_policy(options["dtype_policy"])
     keras.utils.set_random_seed(0)
     resolution, batch_size, width = options["resolution"], options["batch_size"], options["width"]
     teacher = random_teacher(resolution, width)

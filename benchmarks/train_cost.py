@@ -43,7 +43,7 @@ def define_flags():
 def cost(objective, setting, turns, steps):
     """One measurement: setting, `objective`, median `seconds` and `operations` a step, `peak` operations a second."""
     options = setting | {"objective": objective, "text_dim": 256, "steps": steps, "turns": turns}
-    options |= {"threads": 1, "clock": CLOCK_KEYS["processor"]}
+    options |= {"dtype_policy": "float32", "threads": 1, "clock": CLOCK_KEYS["processor"]}
     seconds, firsts = measure(sides(["tensorflow"], objective), options, turns)
     return setting | {
         "objective": objective,

@@ -2,12 +2,12 @@
 
     pip install -e ".[benchmarks]"
     python -m benchmarks.train_step [--objectives=mirrored,perceptual,adversarial] [--resolution=64] [--batch_size=8]
-        [--width=1]
+        [--width=1] [--dtype_policy=mixed_bfloat16]
 
 Each side trains in a process of its own and waits while the other works; a ratio is the median over the turns of
 neighbouring pairs. TensorFlow's side is `train_stage`, the loop of `python -m t2i_kd.train`, with its input pipeline,
 checkpoints left out; PyTorch's has its batch in memory. Both start from the same weights and the same batch, and the
-losses of their first step must agree.
+losses of their first step must agree. Both compute in the precision that is asked for, PyTorch by `torch.autocast`.
 """
 
 import contextlib
@@ -24,7 +24,8 @@ from absl import flags
 from benchmarks import command
 from t2i_kd.errors import UserError
 
-LARGEST_LOSS_DIFFERENCE = 1e-4
+# --dtype_policy -> how far the first losses may lie apart, as a share.
+LARGEST_LOSS_DIFFERENCES = {"float32": 1e-4, "mixed_bfloat16": 2e-2}
 WORKERS = {
     "tensorflow": "benchmarks.tensorflow_steps",
     "pytorch": "benchmarks.pytorch_steps",
@@ -117,12 +118,12 @@ def measure(names, options, turns):
     return seconds, firsts
 
 
-def check_losses(firsts):
-    """Raises `UserError` where two sides' losses of the first step differ by more than rounding."""
+def check_losses(firsts, dtype_policy="float32"):
+    """Raises `UserError` where two sides' losses of the first step differ by more than rounding in that precision."""
     (label, first), *others = firsts.items()
     for other, answer in others:
         difference = abs(answer["loss"] / first["loss"] - 1)
-        if not difference < LARGEST_LOSS_DIFFERENCE:
+        if not difference < LARGEST_LOSS_DIFFERENCES[dtype_policy]:
             raise UserError(f"the losses of {label} and {other} differ: {first['loss']} and {answer['loss']}")
 
 
@@ -175,6 +176,7 @@ def define_flags():
     flags.DEFINE_integer("batch_size", 8, "pictures in a step", 1)
     flags.DEFINE_float("width", 1.0, "factor on all channel counts")
     flags.DEFINE_integer("text_dim", 256, "width of the text vector", 1)
+    flags.DEFINE_enum("dtype_policy", "float32", list(LARGEST_LOSS_DIFFERENCES), "the precision of all sides")
     flags.DEFINE_integer("turns", 7, "of each side", 1)
     flags.DEFINE_integer("steps", 3, "in a turn", 1)
     flags.DEFINE_integer("threads", 0, "of each side; 0: as the framework chooses", 0)
@@ -193,11 +195,11 @@ def main():
         names = sides(values.frameworks, objective)
         options = {
             name: getattr(values, name)
-            for name in ("resolution", "batch_size", "width", "text_dim", "steps", "turns", "threads")
+            for name in ("resolution", "batch_size", "width", "text_dim", "steps", "turns", "threads", "dtype_policy")
         }
         options |= {"objective": objective, "clock": CLOCK_KEYS[values.clock]}
         seconds, firsts = measure(names, options, values.turns)
-        check_losses(firsts)
+        check_losses(firsts, values.dtype_policy)
         print("\n".join(report(objective, seconds, firsts, values.batch_size)), flush=True)
 
 

@@ -14,7 +14,7 @@ from t2i_kd.errors import UserError
 
 ROOT = Path(__file__).resolve().parents[2]
 SMALL = {"resolution": 32, "batch_size": 2, "width": 1 / 16, "text_dim": 8, "steps": 1, "turns": 1}
-SMALL |= {"threads": 1, "clock": "seconds"}
+SMALL |= {"threads": 1, "clock": "seconds", "dtype_policy": "float32"}
 
 
 def test_a_ratio_is_that_of_neighbouring_turns():
@@ -63,11 +63,13 @@ def test_operations_are_counted_as_in_a_hand_calculation():
 
 @pytest.mark.slow
 @pytest.mark.skipif(importlib.util.find_spec("torch") is None, reason="PyTorch is not installed")
-def test_both_sides_lose_the_same():
+@pytest.mark.parametrize("dtype_policy", ["float32", "mixed_bfloat16"])
+def test_both_sides_lose_the_same(dtype_policy):
     for objective in ("mirrored", "perceptual", "adversarial"):
         names = train_step.sides(["tensorflow", "pytorch"], objective)
-        seconds, firsts = train_step.measure(names, SMALL | {"objective": objective}, 1)
-        train_step.check_losses(firsts)
+        options = SMALL | {"objective": objective, "dtype_policy": dtype_policy}
+        seconds, firsts = train_step.measure(names, options, 1)
+        train_step.check_losses(firsts, dtype_policy)
         assert all(len(taken) == 1 and taken[0] > 0 for taken in seconds.values())
 
 
