@@ -31,6 +31,7 @@ WORKERS = {
     "pytorch": "benchmarks.pytorch_steps",
     "tensorflow_gan": "benchmarks.tensorflow_gan_steps",
     "pytorch_gan": "benchmarks.pytorch_gan_steps",
+    "recipe": "benchmarks.recipe_worker",
 }
 ADVERSARIAL = "adversarial"
 # Sides of the other objectives alone.
@@ -168,6 +169,17 @@ def sides(frameworks, objective):
     }
 
 
+def define_clock():
+    """Defines the flags of what is measured."""
+    flags.DEFINE_integer("threads", 0, "of each side; 0: as the framework chooses", 0)
+    flags.DEFINE_enum(
+        "clock",
+        "wall",
+        list(CLOCK_KEYS),
+        "what is measured; processor, with --threads=1, also where other work shares the cores",
+    )
+
+
 def define_flags():
     """Defines this command's flags."""
     flags.DEFINE_list("objectives", ["mirrored", "perceptual"], "the stages that are measured; also adversarial")
@@ -179,13 +191,7 @@ def define_flags():
     flags.DEFINE_enum("dtype_policy", "float32", list(LARGEST_LOSS_DIFFERENCES), "the precision of all sides")
     flags.DEFINE_integer("turns", 7, "of each side", 1)
     flags.DEFINE_integer("steps", 3, "in a turn", 1)
-    flags.DEFINE_integer("threads", 0, "of each side; 0: as the framework chooses", 0)
-    flags.DEFINE_enum(
-        "clock",
-        "wall",
-        list(CLOCK_KEYS),
-        "what is measured; processor, with --threads=1, also where other work shares the cores",
-    )
+    define_clock()
 
 
 def main():
