@@ -143,7 +143,7 @@ def narrow(recipe, folder):
 
 def test_there_are_recipes():
     assert {"sdn_cub200_paper", "sdn_flowers64", "sdn_cub", "teacher_slim"} <= set(NAMES)
-    assert {"icsd_shapes", "icsd_flowers64", "icsd_cub256"} <= set(NAMES)
+    assert {"icsd_shapes", "icsd_shapes_teacher", "icsd_flowers64", "icsd_cub256"} <= set(NAMES)
     assert {"kd_dlgan_cifar10", "kd_dlgan_cifar10_cpu", "kd_dlgan_cats64", "kd_dlgan_flowers64"} <= set(NAMES)
     assert {"srpkd_painter", "srpkd_horse2zebra64", "srpkd_facades64", "srpkd_horse2zebra"} <= set(NAMES)
     assert {"srpkd_flowers64_small"} <= set(NAMES)
