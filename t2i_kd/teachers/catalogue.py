@@ -70,7 +70,25 @@ def load_teacher(options, resolution):
     _check_weights(options)
     model = kind.load(options, resolution)
     model.trainable = False
+    keep_strided_depthwise_single(model)
     return model
+
+
+def keep_strided_depthwise_single(network):
+    """Gives a network's strided depthwise convolutions float32 where it computes in bfloat16.
+
+    On CPUs TensorFlow's gradient of such a layer in bfloat16 takes 12 to 65 times as long as in float32: more than
+    bfloat16 gains in all others. Args: network: `keras.Model`, which is changed.
+    """
+    for layer in network.layers:
+        if isinstance(layer, keras.Model):
+            keep_strided_depthwise_single(layer)
+        elif layer.compute_dtype == "bfloat16" and _is_strided_depthwise(layer):
+            layer.dtype_policy = "float32"
+
+
+def _is_strided_depthwise(layer):
+    return isinstance(layer, keras.layers.DepthwiseConv2D) and max(layer.strides) > 1
 
 
 def load_dual_encoder(options, towers, resolution):

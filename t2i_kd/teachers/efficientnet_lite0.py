@@ -159,9 +159,7 @@ class _Layers:
         return self._folded_into(layer, features, source, normalisation, relu)
 
     def _depthwise(self, features, window, stride, name, source, normalisation):
-        # TensorFlow's gradient of a strided one in bfloat16 takes some hundred times as long as in float32 on CPUs.
-        dtype = "float32" if stride > 1 else None
-        layer = keras.layers.DepthwiseConv2D(window, stride, "same", name=name, dtype=dtype)
+        layer = keras.layers.DepthwiseConv2D(window, stride, "same", name=name)
         return self._folded_into(layer, features, source, normalisation)
 
     def taps(self, image, groups):

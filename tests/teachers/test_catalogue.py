@@ -82,3 +82,35 @@ def test_a_module_on_the_path_is_a_teacher(package):
 def test_what_is_no_teacher_is_named(package, options, named):
     with pytest.raises(UserError, match=named):
         load_teacher(TeacherOptions(**options), 32)
+
+
+@pytest.mark.parametrize(
+    ("name", "strided"),
+    [
+        ("efficientnet_lite0", {"block2_1_depthwise", "block3_1_depthwise", "block4_1_depthwise"}),
+        ("MobileNet", {"conv_dw_2", "conv_dw_4", "conv_dw_6", "conv_dw_12"}),
+    ],
+)
+def test_half_precision_leaves_strided_depthwise_layers_in_single(name, strided, tmp_path):
+    images, options = (
+        np.random.default_rng(2).uniform(0, 255, (2, 64, 64, 3)).astype("float32"),
+        TeacherOptions(teacher=name),
+    )
+    if name == "MobileNet":
+        keras.applications.MobileNet(include_top=False, weights=None).save_weights(tmp_path / "m.weights.h5")
+        options = TeacherOptions(teacher=name, teacher_weights=str(tmp_path / "m.weights.h5"))
+    single = load_teacher(options, 64)
+    before = keras.config.dtype_policy()
+    keras.config.set_dtype_policy("mixed_bfloat16")
+    try:
+        half = load_teacher(options, 64)
+    finally:
+        keras.config.set_dtype_policy(before)
+    layers = [each for each in half.layers if isinstance(each, keras.layers.DepthwiseConv2D)]
+    assert {each.name for each in layers if each.compute_dtype == "float32"} == strided
+    assert {each.compute_dtype for each in layers} == {"float32", "bfloat16"}
+    assert {each.compute_dtype for each in single.layers} == {"float32"}
+    expected = single(images)
+    for tap, values in half(images).items():
+        wrong = np.abs(np.asarray(values, "float32") - expected[tap]).mean()
+        assert wrong <= 0.08 * np.abs(expected[tap]).mean(), tap
