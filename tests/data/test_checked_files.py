@@ -175,9 +175,9 @@ def test_a_start_that_is_stopped_has_not_worked_for_nothing(tmp_path, decoded, m
         patch.setattr(examples, "decode_square", stopping)
         with pytest.raises(RuntimeError, match="stopped"):
             load(data, cache)
-    before = len(decoded)
     assert len(load(data, cache)) == 5
-    assert len(decoded) - before <= 2
+    # A picture behind the one that stopped it may be decoded by both starts.
+    assert [decoded.count(hashlib.sha256(png(seed)).hexdigest()) for seed in range(4)] == [1, 1, 1, 1]
 
 
 def test_pictures_of_a_batch_are_decoded_by_several_threads(tmp_path):
