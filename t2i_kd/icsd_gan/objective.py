@@ -74,18 +74,22 @@ def kl_divergence(mean, log_sigma):
     return ops.mean(-log_sigma + (ops.exp(2 * log_sigma) + ops.square(mean) - 1) / 2)
 
 
-def discriminator_loss(real, generated):
-    """One stage's discriminator loss from the mean losses of its heads.
+def discriminator_loss(real, generated, differs):
+    """One stage's discriminator loss from the losses of its heads.
 
-    L_D = (real + real with its caption) / 2 + (generated + generated with its caption + real with a wrong caption) / 3.
+    L_D = (real + real with its caption) / 2 + (1 - w) (generated + generated with its caption) / 2 + w (real with the
+    next caption), w = 1/3 where the next caption is another one, 0 elsewhere; a mean over the batch.
 
     Source: StackGAN-v2's weights, with GAN-CLS's wrong captions (Reed et al., ICML 2016); ours in this combination.
 
     Args:
-        real: {"unconditional", "conditional"}: mean l_real, see `training.gan_losses`.
-        generated: {"unconditional", "conditional", "wrong"}: mean l_fake.
+        real: {"unconditional", "conditional"}: l_real of each image, float32 [batch], see `training.gan_losses`.
+        generated: {"unconditional", "conditional", "wrong"}: l_fake of each, likewise.
+        differs: float32 [batch], 1 where the next caption is another one, 0 elsewhere.
 
     Returns:
         A float32 scalar.
     """
-    return sum(real.values()) / 2 + sum(generated.values()) / 3
+    wrong_share = differs / 3
+    against = (1 - wrong_share) * (generated["unconditional"] + generated["conditional"]) / 2
+    return ops.mean(sum(real.values()) / 2 + against + wrong_share * generated["wrong"])

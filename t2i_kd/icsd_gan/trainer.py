@@ -13,7 +13,6 @@ from t2i_kd.training.adversarial import (
     augmentation_numbers,
     check_gan,
     check_stage_weights,
-    mean_where,
     next_differs,
     next_rows,
 )
@@ -84,17 +83,17 @@ class ICSDTrainer(AdversarialTrainer):
     def _discriminator_loss(self, discriminator, real, fake, text, differs):
         kind, text = self.gan.gan_loss, ops.stop_gradient(text)
         real, fake = discriminator.trunk(real), discriminator.trunk(fake)
-        wrong = fake_loss(kind, discriminator.conditional([real, next_rows(text)]))
         return discriminator_loss(
             real={
-                "unconditional": ops.mean(real_loss(kind, discriminator.unconditional(real))),
-                "conditional": ops.mean(real_loss(kind, discriminator.conditional([real, text]))),
+                "unconditional": real_loss(kind, discriminator.unconditional(real)),
+                "conditional": real_loss(kind, discriminator.conditional([real, text])),
             },
             generated={
-                "unconditional": ops.mean(fake_loss(kind, discriminator.unconditional(fake))),
-                "conditional": ops.mean(fake_loss(kind, discriminator.conditional([fake, text]))),
-                "wrong": mean_where(differs, wrong),
+                "unconditional": fake_loss(kind, discriminator.unconditional(fake)),
+                "conditional": fake_loss(kind, discriminator.conditional([fake, text])),
+                "wrong": fake_loss(kind, discriminator.conditional([real, next_rows(text)])),
             },
+            differs=differs,
         )
 
     def generator_terms(self, batch, generated):

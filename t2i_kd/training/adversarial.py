@@ -298,21 +298,6 @@ def next_differs(values):
     return ops.cast(other, "float32")
 
 
-def mean_where(chosen, losses):
-    """The mean of a batch's losses over its chosen rows; 0 where there are none.
-
-    Args:
-        chosen: float32 [batch], 1 or 0.
-        losses: float32 [batch], or [batch, 1].
-
-    Returns:
-        float32 scalar whose mean over replicas is the value of the whole batch.
-    """
-    everywhere = gathered(chosen)
-    replicas = ops.cast(ops.shape(everywhere)[0] / ops.shape(chosen)[0], "float32")
-    return replicas * ops.sum(chosen * ops.reshape(losses, (-1,))) / ops.maximum(ops.sum(everywhere), 1.0)
-
-
 def as_arrays(scores):
     """{head: float tensor} as NumPy arrays."""
     return {head: ops.convert_to_numpy(values) for head, values in scores.items()}

@@ -22,7 +22,7 @@ from t2i_kd.errors import UserError
 from t2i_kd.metrics.tap_errors import tap_scales
 from t2i_kd.options import TeacherOptions
 from t2i_kd.teachers.catalogue import load_teacher, teacher_shapes
-from t2i_kd.training.adversarial import mean_where, next_rows
+from t2i_kd.training.adversarial import next_rows
 from t2i_kd.training.distribution import gathered
 from t2i_kd.training.gan_losses import fake_loss, generator_loss, real_loss
 from t2i_kd.training.spectral import SpectrallyNormalised
@@ -335,9 +335,11 @@ class ProjectedDiscriminators:
     def discriminator_loss(self, kind, real, generated, texts, differs):
         """The discriminators' loss, and the shares of real and generated images that each head takes for real.
 
-        L_D = sum_l [ l_real(s(x, t)) + (l_fake(s(G(t), t)) + l_fake(s(x, t'))) / 2 ], t' the next text of the batch,
-        which counts where it is another one; means over images and places. Source: the matching-aware weights of
-        GAN-CLS (Reed et al., ICML 2016).
+        L_D = sum_l [ l_real(s(x, t)) + (1 - w) l_fake(s(G(t), t)) + w l_fake(s(x, t')) ], t' the next text of the
+        batch, w = 1/2 where it is another one, 0 elsewhere; means over images and places. So an image counts as much
+        as what stands against it: were generated images of one caption to count half, as a share of them that is up to
+        twice too large would have, nothing would keep them from being all alike. Source: the matching-aware weights
+        of GAN-CLS (Reed et al., ICML 2016).
 
         Args:
             kind: `hinge` or `bce`.
@@ -348,13 +350,14 @@ class ProjectedDiscriminators:
         Returns:
             (loss, {term: float32 scalar}).
         """
-        loss, terms, wrong_texts = 0.0, {}, next_rows(texts)
+        loss, terms, wrong_texts, wrong_share = 0.0, {}, next_rows(texts), differs / 2
         for head, seen, drawn in zip(self.heads, real, generated, strict=True):
             projected = head.text(texts)
             right, fake = head.scores(seen, projected), head.scores(drawn, projected)
+            fakes = ops.mean(fake_loss(kind, fake), axis=1)
             wrong = ops.mean(fake_loss(kind, head.scores(seen, head.text(wrong_texts))), axis=1)
-            wrong = mean_where(differs, wrong)
-            own = ops.mean(real_loss(kind, right)) + (ops.mean(fake_loss(kind, fake)) + wrong) / 2
+            against = ops.mean((1 - wrong_share) * fakes + wrong_share * wrong)
+            own = ops.mean(real_loss(kind, right)) + against
             terms[head.name] = own
             tap = head.name.removeprefix("discriminator_")
             terms[f"real_for_real_{tap}"] = share_above_zero(right)

@@ -127,6 +127,11 @@ def test_kl_divergence_is_scipys():
 
 
 def test_a_discriminators_loss_by_hand():
-    real = {"unconditional": 1.0, "conditional": 3.0}
-    generated = {"unconditional": 2.0, "conditional": 4.0, "wrong": 6.0}
-    assert float(ops.convert_to_tensor(discriminator_loss(real, generated))) == 2.0 + 4.0
+    real = {"unconditional": np.array([1.0, 5.0]), "conditional": np.array([3.0, 1.0])}
+    generated = {
+        "unconditional": np.array([2.0, 8.0]),
+        "conditional": np.array([4.0, 0.0]),
+        "wrong": np.array([6.0, 100.0]),
+    }
+    found = discriminator_loss(real, generated, np.array([1.0, 0.0]))
+    assert float(found) == pytest.approx(((2.0 + 4.0) + (3.0 + 4.0)) / 2)

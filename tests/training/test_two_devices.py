@@ -5,7 +5,7 @@ import json
 import numpy as np
 import pytest
 
-from t2i_kd.training.adversarial import mean_where, next_differs, next_rows
+from t2i_kd.training.adversarial import next_differs, next_rows
 from t2i_kd.training.projected import contrastive_loss
 from t2i_kd.training.seed_diversity import first_images, pairs_of
 from tests.commands import finish, start
@@ -17,7 +17,7 @@ import json, sys
 import tensorflow as tf
 (cpu,) = tf.config.list_physical_devices("CPU")
 tf.config.set_logical_device_configuration(cpu, [tf.config.LogicalDeviceConfiguration()] * 2)
-from t2i_kd.training.adversarial import mean_where, next_differs, next_rows
+from t2i_kd.training.adversarial import next_differs, next_rows
 from t2i_kd.training.projected import contrastive_loss
 from t2i_kd.training.seed_diversity import SeedDiversity
 
@@ -36,7 +36,7 @@ def step(texts, losses):
         loss, share = diversity.loss(images, 0 * images)
     contrastive = contrastive_loss(texts, texts[:, ::-1], texts)
     slope = tape.gradient(loss, losses)
-    return next_rows(texts), differs, mean_where(differs, losses), contrastive, loss, share, slope
+    return next_rows(texts), differs, contrastive, loss, share, slope
 
 results = strategy.run(tf.function(step), halves)
 found = [[each.numpy().tolist() for each in strategy.experimental_local_results(result)] for result in results]
@@ -46,20 +46,14 @@ print(json.dumps(found))
 
 def test_two_devices_give_what_one_does():
     found = json.loads(finish(start(json.dumps([TEXTS, LOSSES]), code=TWO_DEVICES)).splitlines()[-1])
-    rows, differs, means, contrastive, losses, shares, gradients = found
+    rows, differs, contrastive, losses, shares, gradients = found
     texts = np.array(TEXTS, "float32")
     np.testing.assert_array_equal(np.concatenate(rows), next_rows(texts))
     assert np.concatenate(differs).tolist() == [0, 1, 1, 1, 1, 0, 1, 0] == next_differs(texts).numpy().tolist()
-    assert sum(means) / 2 == pytest.approx((2 + 3 + 4 + 5 + 7) / 5)
-    assert float(mean_where(next_differs(texts), np.array(LOSSES, "float32"))) == pytest.approx(21 / 5)
     assert sum(contrastive) / 2 == pytest.approx(float(contrastive_loss(texts, texts[:, ::-1], texts)), rel=1e-5)
     # rho is the mean of all eight lengths over 2, on both; each one's slope is -1 / 16 of the loss of one device.
     assert shares == pytest.approx([36 / 16] * 2) and losses == pytest.approx([4 - 36 / 16] * 2)
     assert np.concatenate(gradients) / 2 == pytest.approx([-1 / 16] * 8)
-
-
-def test_nothing_chosen_has_no_mean():
-    assert float(mean_where(np.zeros(3, "float32"), np.ones((3, 1), "float32"))) == 0
 
 
 @pytest.mark.parametrize(("batch", "count"), [(2, 1), (5, 1), (6, 2), (8, 2)])
