@@ -52,7 +52,7 @@ class Batches(keras.utils.PyDataset):
 
     An example of a batch is a pair: a picture, and what a student makes a picture from. A batch is a dict: `image`
     uint8 [batch, resolution, resolution, 3]; each of `inputs` under its name; `noise` float32 [batch, noise_dim] from
-    N(0, 1) where the student takes noise; `uniforms` float32 [batch, uniforms] in [0, 1) where the trainer wants random
+    N(0, 1), or what `codes` makes of it, where the student takes noise; `uniforms` float32 [batch, uniforms] in [0, 1) where the trainer wants random
     numbers of its own; `features` where a network's features of the pictures are kept.
 
     Here the pairs are those of `caption_pairs`. Where picture i goes with source picture i, a class that derives from
@@ -69,6 +69,7 @@ class Batches(keras.utils.PyDataset):
         uniforms: 0 for none.
         features: kept features of the set's images; `features.of(image indices, mirrored)`, a dict of arrays [batch,
             ...], is a step's. None: none.
+        codes: of the set's images; `codes.noise(image indices, mirrored, drawn)` is a step's noise. None: what is drawn.
     """
 
     def __init__(
@@ -83,12 +84,13 @@ class Batches(keras.utils.PyDataset):
         noise_dim=0,
         uniforms=0,
         features=None,
+        codes=None,
     ):
         super().__init__()
         self.dataset, self.inputs, self.batch_size, self.seed = dataset, inputs, batch_size, seed
         self.first_step, self.last_step = first_step, last_step
         self.flip, self.noise_dim, self.uniforms = flip, noise_dim, uniforms
-        self.features = features
+        self.features, self.codes = features, codes
 
     @functools.cached_property
     def pairs(self):
@@ -119,7 +121,8 @@ class Batches(keras.utils.PyDataset):
             batch["features"] = self.features.of(self.pairs[chosen, 0], mirrored)
         if self.noise_dim:
             rng = np.random.default_rng([self.seed, _NOISE, step])
-            batch["noise"] = rng.standard_normal((self.batch_size, self.noise_dim), np.float32)[part]
+            drawn = rng.standard_normal((self.batch_size, self.noise_dim), np.float32)[part]
+            batch["noise"] = self.codes.noise(self.pairs[chosen, 0], mirrored, drawn) if self.codes else drawn
         if self.uniforms:
             rng = np.random.default_rng([self.seed, _UNIFORMS, step])
             batch["uniforms"] = rng.random((self.batch_size, self.uniforms), np.float32)[part]

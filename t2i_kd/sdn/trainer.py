@@ -149,11 +149,11 @@ class SDN(TextToImageSystem):
 
     def warnings(self):
         found = super().warnings()
-        noise, objectives = self.recipe.student.noise_dim, [stage.objective for stage in self.recipe.stages]
-        if noise and ADVERSARIAL not in objectives:
+        student, objectives = self.recipe.student, [stage.objective for stage in self.recipe.stages]
+        if student.noise_dim and not student.noise_correlation and ADVERSARIAL not in objectives:
             found.append(
-                f"--noise_dim={noise}: without a stage of objective={ADVERSARIAL} nothing asks for images that differ, "
-                "and those of two seeds hardly do"
+                f"--noise_dim={student.noise_dim}: without --noise_correlation or a stage of objective={ADVERSARIAL} "
+                "nothing asks for images that differ, and those of two seeds hardly do"
             )
         return found
 

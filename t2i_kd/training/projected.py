@@ -168,16 +168,31 @@ def projection_at(side, options, teacher, images, seed):
     """
     teacher = seen_through(options, teacher)
     read = seen_side(options, teacher, side)
-    network = load_teacher(teacher, read)
+    network = enlarged_teacher(teacher, side, read)
     shapes = {tap: tuple(output.shape[1:]) for tap, output in network.output.items()}
     taps = choose_taps(options.discriminator_taps, shapes)
+    seen = keras.Model(network.input, {tap: network.output[tap] for tap in taps})
+    scales = tap_scales(seen, Shrunk(images, side))
+    return build_projection(network, {tap: scales[tap] for tap in taps}, options.discriminator_mixing, seed)
+
+
+def enlarged_teacher(teacher, side, read):
+    """A frozen teacher with images enlarged (bilinear) on their way to it.
+
+    Args:
+        teacher: `TeacherOptions`.
+        side: of the images, in pixels.
+        read: the side at which it sees them, a multiple.
+
+    Returns:
+        A `keras.Model` from float [batch, side, side, 3] in 0-255 to {tap: float [batch, height, width, channels]}.
+    """
+    network = load_teacher(teacher, read)
     image = keras.Input((side, side, 3), name="image")
     enlarged = keras.layers.UpSampling2D(read // side, interpolation="bilinear")(image) if read > side else image
     network = keras.Model(image, network(enlarged), name=f"teacher_{side}")
     network.trainable = False
-    seen = keras.Model(network.input, {tap: network.output[tap] for tap in taps})
-    scales = tap_scales(seen, Shrunk(images, side))
-    return build_projection(network, {tap: scales[tap] for tap in taps}, options.discriminator_mixing, seed)
+    return network
 
 
 class Shrunk:
