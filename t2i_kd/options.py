@@ -174,17 +174,6 @@ class StudentOptions:
         "distances alone ask for one image a caption.",
         most=LARGEST_WIDTH,
     )
-    noise_correlation: float = option(
-        0.0,
-        "How closely the noise of a training image follows the image, from 0 (not at all) to below 1: its correlation with "
-        "the principal components of what the teacher sees of the image and the caption does not say. Above 0 also SDN's "
-        "distances ask for as many images a caption as there are; see docs/pictures.md.",
-    )
-    noise_teacher: str = option(
-        "",
-        "The pretrained network that --noise_correlation takes the components of, with the weights that come with it; as "
-        "--teacher. Empty takes the teacher itself.",
-    )
     whiten_text: bool = option(
         False, "Start with an affine map after the text encoder that makes the training captions' vectors white."
     )
@@ -198,6 +187,25 @@ class StudentOptions:
     def __post_init__(self):
         if self.noise_dim < 0:
             raise UserError(f"--noise_dim: {self.noise_dim} is negative")
+
+
+@dataclass(frozen=True)
+class NoiseOptions:
+    """Noise that follows the images"""
+
+    noise_correlation: float = option(
+        0.0,
+        "How closely the noise of a training image follows the image, from 0 (not at all) to below 1: its correlation with "
+        "the principal components of what the teacher sees of the image and the caption does not say. Above 0 also "
+        "distances ask for as many images a caption as there are; see docs/pictures.md.",
+    )
+    noise_teacher: str = option(
+        "",
+        "The pretrained network that --noise_correlation takes the components of, with the weights that come with it; as "
+        "--teacher. Empty takes the teacher itself.",
+    )
+
+    def __post_init__(self):
         if not 0 <= self.noise_correlation < 1:
             raise UserError(f"--noise_correlation: {self.noise_correlation} is not in 0 to 1, 1 excluded")
 

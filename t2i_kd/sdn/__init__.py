@@ -9,6 +9,7 @@ from t2i_kd.options import (
     DataOptions,
     GanOptions,
     MirroredOptions,
+    NoiseOptions,
     ProjectionOptions,
     StudentOptions,
     TeacherOptions,
@@ -46,6 +47,7 @@ class SDNRecipe(Recipe):
     text: TextOptions = TextOptions()
     teacher: TeacherOptions = TeacherOptions()
     student: StudentOptions = StudentOptions()
+    noise: NoiseOptions = NoiseOptions()
     sdn: SDNOptions = SDNOptions()
     projection: ProjectionOptions = ProjectionOptions()
     gan: GanOptions = GanOptions()

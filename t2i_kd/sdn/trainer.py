@@ -8,15 +8,23 @@ from keras import ops
 from t2i_kd.errors import UserError
 from t2i_kd.metrics.tap_errors import ERRORS, SCALINGS, tap_errors, tap_scales
 from t2i_kd.sdn.adversarial import ADVERSARIAL, SDNAdversarialTrainer
+from t2i_kd.sdn.image_codes import ImageCodes, check_codes, codes_teacher, image_codes
 from t2i_kd.sdn.objective import OBJECTIVES
-from t2i_kd.teachers.catalogue import teacher_shapes
+from t2i_kd.teachers.catalogue import load_teacher, teacher_shapes
 from t2i_kd.teachers.tap_weights import resolve_tap_weights
 from t2i_kd.teachers.vgg19 import tap_shapes
 from t2i_kd.teachers.vgg19_weights import WIDTHS
 from t2i_kd.training.adversarial import augmentation_numbers, check_gan, check_stage_weights
 from t2i_kd.training.feature_cache import features_worth_caching
+from t2i_kd.training.inputs import network_digest
 from t2i_kd.training.mirrored_generator import from_options
-from t2i_kd.training.projected import ProjectedDiscriminators, check_projection, projection_at, refuse_unread
+from t2i_kd.training.projected import (
+    ProjectedDiscriminators,
+    check_projection,
+    projection_at,
+    readable_side,
+    refuse_unread,
+)
 from t2i_kd.training.seed_diversity import check_seed_diversity, seed_diversity_of
 from t2i_kd.training.text_to_image import TextToImageSystem, text_network
 from t2i_kd.training.trainer import Trainer
@@ -147,10 +155,31 @@ class SDN(TextToImageSystem):
             for group in (self.recipe.gan, self.recipe.projection):
                 refuse_unread(group, f"a stage with objective={ADVERSARIAL}")
 
+        check_codes(self.recipe)
+
+    def network_digests(self):
+        found, recipe = super().network_digests(), self.recipe
+        if recipe.noise.noise_teacher:
+            coded = codes_teacher(recipe)
+            network = load_teacher(coded, readable_side(coded, recipe.data.resolution))
+            found["noise_teacher"] = network_digest(network)
+        return found
+
+    @functools.cached_property
+    def codes(self):
+        """`ImageCodes` of the training images; None where the noise does not follow them."""
+        recipe, noise = self.recipe, self.recipe.noise
+        if not noise.noise_correlation:
+            return None
+        values = image_codes(
+            self.dataset, recipe.student.noise_dim, codes_teacher(recipe), recipe.data.flip, recipe.training.seed
+        )
+        return ImageCodes(values, noise.noise_correlation)
+
     def warnings(self):
         found = super().warnings()
         student, objectives = self.recipe.student, [stage.objective for stage in self.recipe.stages]
-        if student.noise_dim and not student.noise_correlation and ADVERSARIAL not in objectives:
+        if student.noise_dim and not self.recipe.noise.noise_correlation and ADVERSARIAL not in objectives:
             found.append(
                 f"--noise_dim={student.noise_dim}: without --noise_correlation or a stage of objective={ADVERSARIAL} "
                 "nothing asks for images that differ, and those of two seeds hardly do"

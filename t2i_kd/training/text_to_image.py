@@ -22,12 +22,11 @@ from t2i_kd.text.whitening import whitening_map
 from t2i_kd.training.adversarial import AdversarialTrainer
 from t2i_kd.training.distribution import predict
 from t2i_kd.training.health import Health, head_health
-from t2i_kd.training.image_codes import check_codes, codes_teacher, image_codes
 from t2i_kd.training.initial_weights import start_from, weights_digest
 from t2i_kd.training.inputs import file_digest, network_digest
 from t2i_kd.training.joint_embedding import JOINT_EMBEDDING, JointEmbeddingTrainer, check_joint_embedding
 from t2i_kd.training.measuring import CAPTIONS_OVER_SEEDS, HELD_OUT_LOSS, ITEMS, SEEDS, Measurements
-from t2i_kd.training.projected import discriminators_teacher, readable_side, seen_side
+from t2i_kd.training.projected import discriminators_teacher, seen_side
 from t2i_kd.training.system import KEPT_ITEMS, SHEET_ITEMS, System, evenly
 from t2i_kd.training.trainer import restored
 
@@ -57,6 +56,8 @@ class TextToImageSystem(System):
     """
 
     own_objectives = ()
+    # What makes the drawn noise follow the training images, see `Batches`; None: it does not.
+    codes = None
 
     @property
     def objectives(self):
@@ -77,10 +78,6 @@ class TextToImageSystem(System):
     def cached_features(self, plan):
         """The teacher's features of the training images for a stage, or None where they are computed at every step."""
         return None
-
-    def check_recipe(self):
-        super().check_recipe()
-        check_codes(self.recipe.student, self.recipe.teacher, self.recipe.data.resolution)
 
     def check_stage(self, stage):
         if stage.objective == JOINT_EMBEDDING:
@@ -132,9 +129,6 @@ class TextToImageSystem(System):
         if seen_through:
             side = seen_side(self.recipe.projection, seen_through, self.recipe.data.resolution)
             found["discriminator_teacher"] = network_digest(load_teacher(seen_through, side))
-        if self.recipe.student.noise_teacher:
-            coded = codes_teacher(self.recipe.student, None)
-            found["noise_teacher"] = network_digest(load_teacher(coded, readable_side(coded, self.recipe.data.resolution)))
         return found
 
     def descriptions(self):
@@ -231,14 +225,6 @@ class TextToImageSystem(System):
             features=features,
             codes=codes,
         )
-
-    @functools.cached_property
-    def codes(self):
-        """`ImageCodes` of the training images; None where the noise does not follow them."""
-        student, recipe = self.recipe.student, self.recipe
-        if not student.noise_correlation:
-            return None
-        return image_codes(self.dataset, student, recipe.teacher, recipe.data.flip, recipe.training.seed)
 
     def sheet_items(self):
         return evenly([captions[0] for captions in self.held_out.captions], SHEET_ITEMS)

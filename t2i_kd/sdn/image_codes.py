@@ -27,9 +27,10 @@ import numpy as np
 from t2i_kd.data.captioned_images import many
 from t2i_kd.errors import UserError
 from t2i_kd.options import TeacherOptions
+from t2i_kd.sdn.objective import OBJECTIVES
 from t2i_kd.teachers.catalogue import teacher_shapes
 from t2i_kd.training.distribution import predict
-from t2i_kd.training.projected import default_taps, enlarged_teacher, readable_side
+from t2i_kd.training.projected import default_taps, enlarged_teacher, readable_side, refuse_unread
 
 BATCH = 64
 # Of larger sets, so many images say what the codes are.
@@ -69,34 +70,28 @@ class ImageCodes:
         return np.float32(self.correlation) * own + np.float32((1 - self.correlation**2) ** 0.5) * drawn
 
 
-def codes_teacher(student, teacher):
-    """The `TeacherOptions` of the network that the codes are of.
-
-    Args:
-        student: `StudentOptions`.
-        teacher: `TeacherOptions` of the recipe.
-    """
-    return TeacherOptions(teacher=student.noise_teacher) if student.noise_teacher else teacher
+def codes_teacher(recipe):
+    """The `TeacherOptions` of the network that the codes are of. Args: recipe: `SDNRecipe`."""
+    named = recipe.noise.noise_teacher
+    return TeacherOptions(teacher=named) if named else recipe.teacher
 
 
-def check_codes(student, teacher, side):
-    """Raises `UserError` where a recipe's noise cannot follow its images.
-
-    Args:
-        student: `StudentOptions`.
-        teacher: `TeacherOptions` of the recipe.
-        side: of the images, in pixels.
-    """
-    if not student.noise_correlation:
-        if student.noise_teacher:
-            raise UserError("--noise_teacher: only a --noise_correlation above 0 reads it")
+def check_codes(recipe):
+    """Raises `UserError` where the noise of an `SDNRecipe` cannot follow its images, or nothing would come of it."""
+    if not recipe.noise.noise_correlation:
+        refuse_unread(recipe.noise, "a --noise_correlation above 0")
         return
-    if not student.noise_dim:
+    if not recipe.student.noise_dim:
         raise UserError("--noise_correlation: there is no noise; give --noise_dim, such as 32")
-    teacher = codes_teacher(student, teacher)
+    if not any(stage.objective in OBJECTIVES or stage.distance_weight for stage in recipe.stages):
+        raise UserError(
+            "--noise_correlation: no stage compares an image with what is generated for it, as objective=perceptual and "
+            "distance_weight do"
+        )
+    teacher = codes_teacher(recipe)
     if teacher.teacher == "none":
         raise UserError("--noise_correlation: needs a network that sees the images, as --teacher or --noise_teacher")
-    coarsest_tap(teacher_shapes(teacher, readable_side(teacher, side)))
+    coarsest_tap(teacher_shapes(teacher, readable_side(teacher, recipe.data.resolution)))
 
 
 def coarsest_tap(shapes):
@@ -107,23 +102,23 @@ def coarsest_tap(shapes):
     return taps[-1]
 
 
-def image_codes(dataset, student, teacher, flip, seed):
+def image_codes(dataset, dim, teacher, flip, seed):
     """The codes of a set's images; one forward pass for each, and for each mirrored.
 
     Args:
         dataset: `CaptionedImages`.
-        student: `StudentOptions`.
-        teacher: `TeacherOptions` of the recipe.
+        dim: how many codes an image has.
+        teacher: `TeacherOptions` of the network that sees them.
         flip: whether mirrored images have codes, too.
         seed: chooses the images of large sets that say what the codes are.
 
     Returns:
-        `ImageCodes`.
+        c, float32 [images, 1 or 2, dim]: of each image, and of it mirrored.
 
     Raises:
-        UserError: when the images differ in fewer directions than the noise is wide.
+        UserError: when the images differ in fewer directions than there are to be codes.
     """
-    images, teacher = dataset.images, codes_teacher(student, teacher)
+    images = dataset.images
     side = images[0].shape[0]
     network = enlarged_teacher(teacher, side, readable_side(teacher, side))
     tap = coarsest_tap({name: tuple(output.shape[1:]) for name, output in network.output.items()})
@@ -141,13 +136,13 @@ def image_codes(dataset, student, teacher, flip, seed):
     order = np.random.default_rng([seed, len(images)]).permutation(len(images))
     fitted, others = order[:FITTED_IMAGES], order[FITTED_IMAGES:]
     words, seen = word_counts(dataset.captions), features(fitted)
-    code = Code(seen, words[fitted], student.noise_dim)
-    values = np.empty((len(images), seen.shape[1], student.noise_dim), "float32")
+    code = Code(seen, words[fitted], dim)
+    values = np.empty((len(images), seen.shape[1], dim), "float32")
     values[fitted] = code(seen, words[fitted])
     for start in range(0, len(others), FITTED_IMAGES):
         rows = others[start : start + FITTED_IMAGES]
         values[rows] = code(features(rows), words[rows])
-    return ImageCodes(values, student.noise_correlation)
+    return values
 
 
 def word_counts(captions):

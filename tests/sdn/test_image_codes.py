@@ -8,9 +8,10 @@ import pytest
 from t2i_kd.data.batches import Batches
 from t2i_kd.data.captioned_images import CaptionedImages
 from t2i_kd.errors import UserError
-from t2i_kd.options import StudentOptions, TeacherOptions
-from t2i_kd.training import image_codes as codes_of
-from t2i_kd.training.image_codes import (
+from t2i_kd.options import DataOptions, NoiseOptions, StudentOptions, TeacherOptions
+from t2i_kd.sdn import SDNRecipe, SDNStage
+from t2i_kd.sdn import image_codes as module
+from t2i_kd.sdn.image_codes import (
     PENALTIES,
     Code,
     ImageCodes,
@@ -23,6 +24,7 @@ from t2i_kd.training.image_codes import (
 
 RNG = np.random.default_rng(0)
 SLIM = TeacherOptions(teacher="vgg19_slim")
+CLOSE = {"noise_correlation": 0.5}
 
 
 def test_ridge_takes_the_penalty_of_the_least_cross_validated_error():
@@ -61,7 +63,7 @@ def test_frequent_words_are_counted_as_the_mean_of_an_images_captions(monkeypatc
     captions = [["A red red cat", "a dog"], ["a cat"]]
     counts = word_counts(captions)
     assert sorted(counts[0].tolist()) == [0.5, 0.5, 1.0, 1.0] and sorted(counts[1].tolist()) == [0, 0, 1.0, 1.0]
-    monkeypatch.setattr(codes_of, "MOST_WORDS", 1)
+    monkeypatch.setattr(module, "MOST_WORDS", 1)
     assert word_counts(captions).tolist() == [[1.0], [1.0]]
 
 
@@ -96,50 +98,70 @@ def few_images(count=12):
 def test_a_batchs_noise_is_that_of_its_images(monkeypatch):
     """Also where most images come after those that say what the codes are, and mirrored ones have codes of their own."""
     data = few_images()
-    student = StudentOptions(noise_dim=3, noise_correlation=0.8)
-    codes = image_codes(data, student, SLIM, flip=True, seed=0)
-    assert codes.values.shape == (12, 2, 3)
-    np.testing.assert_allclose((codes.values.reshape(-1, 3) ** 2).mean(0), 1, rtol=1e-4)
-    monkeypatch.setattr(codes_of, "FITTED_IMAGES", 8)
-    fitted = image_codes(data, student, SLIM, flip=True, seed=0).values
+    codes = image_codes(data, 3, SLIM, flip=True, seed=0)
+    assert codes.shape == (12, 2, 3) and codes.dtype == np.float32
+    np.testing.assert_allclose((codes.reshape(-1, 3) ** 2).mean(0), 1, rtol=1e-4)
+    monkeypatch.setattr(module, "FITTED_IMAGES", 8)
+    fitted = image_codes(data, 3, SLIM, flip=True, seed=0)
     rows = np.random.default_rng([0, 12]).permutation(12)[:8]
     np.testing.assert_allclose((fitted[rows].reshape(-1, 3) ** 2).mean(0), 1, rtol=1e-4)
-    assert np.abs(fitted).max() < 20 and not np.allclose(fitted, codes.values)
+    assert np.abs(fitted).max() < 20 and not np.allclose(fitted, codes)
 
     inputs = {"tokens": np.zeros((24, 2), "int32")}
     plain = Batches(data, inputs, 4, 5, 0, 2, flip=True, noise_dim=3)[1]
-    batch = Batches(data, inputs, 4, 5, 0, 2, flip=True, noise_dim=3, codes=codes)[1]
+    batch = Batches(data, inputs, 4, 5, 0, 2, flip=True, noise_dim=3, codes=ImageCodes(codes, 0.8))[1]
     np.testing.assert_array_equal(plain["image"], batch["image"])
     both = np.stack([data.images, data.images[:, :, ::-1]], axis=1)
     for image, drawn, noise in zip(batch["image"], plain["noise"], batch["noise"], strict=True):
         ((index, mirrored),) = np.argwhere((both == image).all((2, 3, 4)))
-        np.testing.assert_allclose(noise, 0.8 * codes.values[index, mirrored] + 0.6 * drawn, rtol=1e-5, atol=1e-6)
+        np.testing.assert_allclose(noise, 0.8 * codes[index, mirrored] + 0.6 * drawn, rtol=1e-5, atol=1e-6)
 
 
 def test_images_that_differ_in_too_few_directions_are_refused():
-    student = StudentOptions(noise_dim=30, noise_correlation=0.8)
     with pytest.raises(UserError, match=r"--noise_dim: 30 is too wide .* 12 images differ in 11 directions"):
-        image_codes(few_images(), student, SLIM, flip=False, seed=0)
+        image_codes(few_images(), 30, SLIM, flip=False, seed=0)
     same = few_images()
     same = dataclasses.replace(same, images=np.repeat(same.images[:1], 12, axis=0))
     with pytest.raises(UserError, match="differ in 0 directions"):
-        image_codes(same, dataclasses.replace(student, noise_dim=2), SLIM, flip=False, seed=0)
+        image_codes(same, 2, SLIM, flip=False, seed=0)
+
+
+PERCEPTUAL = SDNStage("stage2", "perceptual", 1)
+ADVERSARIAL = SDNStage("gan", "adversarial", 1)
+
+
+def recipe_of(noise, noise_dim=4, teacher="vgg19_slim", stages=(PERCEPTUAL, ADVERSARIAL)):
+    return SDNRecipe(
+        data=DataOptions(resolution=64),
+        teacher=TeacherOptions(teacher=teacher),
+        student=StudentOptions(noise_dim=noise_dim),
+        noise=NoiseOptions(**noise),
+        stages=stages,
+    )
 
 
 @pytest.mark.parametrize(
-    ("student", "teacher", "told"),
+    ("recipe", "told"),
     [
-        ({"noise_correlation": 0.5}, SLIM, "--noise_correlation: there is no noise"),
-        ({"noise_dim": 4, "noise_teacher": "vgg19_slim"}, SLIM, "--noise_teacher: only a --noise_correlation"),
-        ({"noise_dim": 4, "noise_correlation": 0.5}, TeacherOptions(teacher="none"), "--noise_correlation: needs a network"),
+        ((CLOSE, 0), "--noise_correlation: there is no noise"),
+        (({"noise_teacher": "vgg19_slim"},), "--noise_teacher: only a --noise_correlation above 0 reads it"),
+        ((CLOSE, 4, "none"), "--noise_correlation: needs a network"),
+        ((CLOSE, 4, "vgg19_slim", (ADVERSARIAL,)), "--noise_correlation: no stage compares"),
     ],
 )
-def test_recipes_whose_noise_cannot_follow_images_are_refused(student, teacher, told):
+def test_recipes_whose_noise_cannot_follow_images_are_refused(recipe, told):
     with pytest.raises(UserError, match=told):
-        check_codes(StudentOptions(**student), teacher, 64)
+        check_codes(recipe_of(*recipe))
+
+
+def test_recipes_whose_noise_can_follow_images_are_not():
+    check_codes(recipe_of(CLOSE))
+    check_codes(recipe_of(CLOSE | {"noise_teacher": "efficientnet_lite0"}, teacher="none"))
+    check_codes(recipe_of(CLOSE, stages=(dataclasses.replace(ADVERSARIAL, distance_weight=1.0),)))
+    check_codes(recipe_of({}, noise_dim=0))
 
 
 @pytest.mark.parametrize("value", [-0.1, 1.0, float("nan")])
 def test_a_correlation_out_of_its_range_is_refused(value):
     with pytest.raises(UserError, match="--noise_correlation"):
-        StudentOptions(noise_dim=4, noise_correlation=value)
+        NoiseOptions(noise_correlation=value)
