@@ -195,14 +195,14 @@ class NoiseOptions:
 
     noise_correlation: float = option(
         0.0,
-        "How closely the noise of a training image follows the image, from 0 (not at all) to below 1: its correlation with "
-        "the principal components of what the teacher sees of the image and the caption does not say. Above 0 also "
-        "distances ask for as many images a caption as there are; see docs/pictures.md.",
+        "How closely the noise of a training image follows the image, from 0 (not at all) to below 1: its correlation "
+        "with the principal components of what the teacher sees of the image and the caption does not say. Above 0 "
+        "also the distances of Stage I and II ask for as many images a caption as there are; see docs/pictures.md.",
     )
     noise_teacher: str = option(
         "",
-        "The pretrained network that --noise_correlation takes the components of, with the weights that come with it; as "
-        "--teacher. Empty takes the teacher itself.",
+        "The pretrained network that --noise_correlation takes the components of, with the weights that come with it; "
+        "as --teacher. Empty takes the teacher itself.",
     )
 
     def __post_init__(self):

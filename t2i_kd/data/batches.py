@@ -52,8 +52,8 @@ class Batches(keras.utils.PyDataset):
 
     An example of a batch is a pair: a picture, and what a student makes a picture from. A batch is a dict: `image`
     uint8 [batch, resolution, resolution, 3]; each of `inputs` under its name; `noise` float32 [batch, noise_dim] from
-    N(0, 1), or what `codes` makes of it, where the student takes noise; `uniforms` float32 [batch, uniforms] in [0, 1) where the trainer wants random
-    numbers of its own; `features` where a network's features of the pictures are kept.
+    N(0, 1), or what `codes` makes of it, where the student takes noise; `uniforms` float32 [batch, uniforms] in [0, 1)
+    where the trainer wants random numbers of its own; `features` where a network's features of the pictures are kept.
 
     Here the pairs are those of `caption_pairs`. Where picture i goes with source picture i, a class that derives from
     this one says so in its `pairs`, (i, i), and `inputs` has a row for each; nothing else here knows captions.
@@ -69,7 +69,7 @@ class Batches(keras.utils.PyDataset):
         uniforms: 0 for none.
         features: kept features of the set's images; `features.of(image indices, mirrored)`, a dict of arrays [batch,
             ...], is a step's. None: none.
-        codes: of the set's images; `codes.noise(image indices, mirrored, drawn)` is a step's noise. None: what is drawn.
+        codes: of the set's images; `codes.noise(image indices, mirrored, drawn)` is a step's noise. None: as drawn.
     """
 
     def __init__(

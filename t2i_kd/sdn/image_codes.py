@@ -1,7 +1,7 @@
 """Noise that says which of a caption's images is meant.
 
-Many images fit one caption, and where the noise is drawn independently of them, every distance asks for their mean. Here
-the noise beside a training image x is
+Many images fit one caption, and where the noise is drawn independently of them, every distance asks for their mean.
+Here the noise beside a training image x is
 
     z = rho c(x) + sqrt(1 - rho^2) eps,    eps ~ N(0, I)
 
@@ -11,11 +11,11 @@ with its code c(x) made of what a frozen network sees of the image and the capti
 
 phi: a tap, flattened; u: how often each frequent word stands in the image's captions, their mean; v, m: the means of u
 and phi; B: ridge regression; p_k, s_k: the k-th principal direction of r over the training images, and r's standard
-deviation along it. So the codes are uncorrelated, each of variance 1, and linearly the words do not tell them; a student
-is generated from z ~ N(0, I), as ever.
+deviation along it. So the codes are uncorrelated, each of variance 1, and linearly the words do not tell them; the
+trained student reads z ~ N(0, I), as ever.
 
-Source: ours. Images that are generated from codes of their own are of Bojanowski et al., "Optimizing the Latent Space of
-Generative Networks" (ICML 2018), which learns the codes; the frozen network takes the place of a variational
+Source: ours. Images that are generated from codes of their own are of Bojanowski et al., "Optimizing the Latent Space
+of Generative Networks" (ICML 2018), which learns the codes; the frozen network takes the place of a variational
 autoencoder's encoder.
 """
 
@@ -56,7 +56,7 @@ class ImageCodes:
         self.values, self.correlation = values, correlation
 
     def noise(self, images, mirrored, drawn):
-        """z of images by index.
+        """The noise z of images by index.
 
         Args:
             images: int [batch].
@@ -85,8 +85,8 @@ def check_codes(recipe):
         raise UserError("--noise_correlation: there is no noise; give --noise_dim, such as 32")
     if not any(stage.objective in OBJECTIVES or stage.distance_weight for stage in recipe.stages):
         raise UserError(
-            "--noise_correlation: no stage compares an image with what is generated for it, as objective=perceptual and "
-            "distance_weight do"
+            "--noise_correlation: no stage compares an image with what is generated for it, as objective=perceptual "
+            "and distance_weight do"
         )
     teacher = codes_teacher(recipe)
     if teacher.teacher == "none":

@@ -3,7 +3,6 @@
 import keras
 import numpy as np
 import pytest
-from keras import ops
 
 from t2i_kd.icsd_gan.objective import discriminator_loss, icsd_loss, kl_divergence, similarity_matrix
 

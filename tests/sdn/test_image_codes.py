@@ -96,7 +96,7 @@ def few_images(count=12):
 
 
 def test_a_batchs_noise_is_that_of_its_images(monkeypatch):
-    """Also where most images come after those that say what the codes are, and mirrored ones have codes of their own."""
+    """Also where most images come after those that the codes are fitted to; mirrored ones have codes of their own."""
     data = few_images()
     codes = image_codes(data, 3, SLIM, flip=True, seed=0)
     assert codes.shape == (12, 2, 3) and codes.dtype == np.float32
