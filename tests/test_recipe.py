@@ -77,7 +77,7 @@ def test_unset_flags_are_the_papers():
 
 
 GROUPS = {
-    "sdn": {"sdn", "projection", "gan"},
+    "sdn": {"sdn", "noise", "projection", "gan"},
     "icsd_gan": {"icsd", "gan", "projection"},
     "kd_dlgan": {"towers", "kd", "mirrored", "gan", "projection"},
     "srpkd": {"translation", "generator", "distillation", "host", "compression"},
