@@ -17,7 +17,7 @@ from t2i_kd.metrics.cache import ArrayCache, digest, digest_of_images, scratch_a
 from t2i_kd.metrics.extractors import features_name, load_extractor, preview
 from t2i_kd.metrics.tap_errors import TapObjective
 from t2i_kd.options import TeacherOptions
-from t2i_kd.teachers.catalogue import load_teacher
+from t2i_kd.teachers.catalogue import load_teacher, teacher_shapes
 
 
 @dataclass(frozen=True)
@@ -93,8 +93,17 @@ class EvaluationContext:
     @property
     def loaded_teacher(self):
         """The network of `teacher` at the student's resolution, loaded once."""
-        resolution = self.student.resolution
-        return self.shared(("teacher", self.teacher, resolution), lambda: load_teacher(self.teacher, resolution))
+        teacher, resolution = self.teacher, self.student.resolution
+
+        def load():
+            try:
+                teacher_shapes(teacher, resolution)
+            except UserError as error:
+                told = f"--teacher: {teacher.teacher} cannot see images of {resolution} px: {error}"
+                raise UserError(told) from None
+            return load_teacher(teacher, resolution)
+
+        return self.shared(("teacher", teacher, resolution), load)
 
     @property
     def extractor_network(self):

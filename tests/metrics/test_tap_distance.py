@@ -142,3 +142,11 @@ def test_a_teacher_says_its_own_taps(pictures, monkeypatch):
     unfit = dataclasses.replace(found, tap_objective=TapObjective("l1", "raw", (("pool9", 1.0),)))
     with pytest.raises(UserError, match=r"'pool9' fits none of the taps image, stem"):
         tap_distance.check(unfit)
+
+
+def test_a_side_that_the_teacher_cannot_see_is_named_with_the_teacher(pictures, monkeypatch):
+    """Such as that of an ICSD-GAN's coarse images."""
+    monkeypatch.setattr(Inverter, "resolution", 8)
+    asked = context_of(pictures, TeacherOptions(teacher="vgg19_slim"), 11)
+    with pytest.raises(UserError, match=r"^--teacher: vgg19_slim cannot see images of 8 px"):
+        _ = asked.loaded_teacher
