@@ -130,7 +130,7 @@ def image_codes(dataset, dim, teacher, flip, seed):
         for start in range(0, len(rows), BATCH):
             some = np.stack(many(images, rows[start : start + BATCH])).astype("float32")
             seen = [predict(network, each, BATCH) for each in ((some, some[:, :, ::-1]) if flip else (some,))]
-            found.append(np.stack(seen, axis=1).reshape(len(some), len(seen), -1))
+            found.append(np.stack(seen, axis=1).reshape(len(some), len(seen), -1).astype("float32"))
         return np.concatenate(found)
 
     order = np.random.default_rng([seed, len(images)]).permutation(len(images))
