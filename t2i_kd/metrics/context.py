@@ -17,7 +17,7 @@ from t2i_kd.metrics.cache import ArrayCache, digest, digest_of_images, scratch_a
 from t2i_kd.metrics.extractors import features_name, load_extractor, preview
 from t2i_kd.metrics.tap_errors import TapObjective
 from t2i_kd.options import TeacherOptions
-from t2i_kd.teachers.catalogue import load_teacher, teacher_shapes
+from t2i_kd.teachers.catalogue import check_seen_side, load_teacher
 
 
 @dataclass(frozen=True)
@@ -96,11 +96,7 @@ class EvaluationContext:
         teacher, resolution = self.teacher, self.student.resolution
 
         def load():
-            try:
-                teacher_shapes(teacher, resolution)
-            except UserError as error:
-                told = f"--teacher: {teacher.teacher} cannot see images of {resolution} px: {error}"
-                raise UserError(told) from None
+            check_seen_side(teacher, resolution)
             return load_teacher(teacher, resolution)
 
         return self.shared(("teacher", teacher, resolution), load)

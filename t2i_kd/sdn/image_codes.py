@@ -154,15 +154,14 @@ def word_counts(captions):
     Returns:
         float64 [images, words].
     """
-    split = [[caption.lower().split() for caption in own] for own in captions]
-    counted = Counter(word for own in split for words in own for word in words)
+    spoken = [" ".join(own).lower().split() for own in captions]
+    counted = Counter(word for words in spoken for word in words)
     column = {word: index for index, (word, _) in enumerate(counted.most_common(MOST_WORDS))}
     counts = np.zeros((len(captions), len(column)))
-    for row, own in enumerate(split):
-        for words in own:
-            for word in words:
-                if word in column:
-                    counts[row, column[word]] += 1 / len(own)
+    for row, words in enumerate(spoken):
+        for word, times in Counter(words).items():
+            if word in column:
+                counts[row, column[word]] = times / len(captions[row])
     return counts
 
 
@@ -210,20 +209,16 @@ def ridge(inputs, outputs):
         float64 [p, q], of inputs to outputs.
     """
     left, sizes, right = np.linalg.svd(inputs, full_matrices=False)
-    if not sizes.size or not sizes[0]:
-        return np.zeros((inputs.shape[1], outputs.shape[1]))
-    along, best = left.T @ outputs, (np.inf, None)
+    along, least, shrunk = left.T @ outputs, np.inf, np.zeros_like(sizes)
     beside = (outputs**2).sum() - (along**2).sum()
-    for penalty in PENALTIES * sizes[0] ** 2:
+    for penalty in PENALTIES * sizes[0] ** 2 if sizes.any() else ():
         kept = sizes**2 / (sizes**2 + penalty)
         # One degree of freedom went into the means.
         free = len(inputs) - 1 - kept.sum()
         error = (beside + (((1 - kept)[:, None] * along) ** 2).sum()) / free**2 if free > 0 else np.inf
-        if error < best[0]:
-            best = error, sizes / (sizes**2 + penalty)
-    if best[1] is None:
-        return np.zeros((inputs.shape[1], outputs.shape[1]))
-    return right.T @ (best[1][:, None] * along)
+        if error < least:
+            least, shrunk = error, sizes / (sizes**2 + penalty)
+    return right.T @ (shrunk[:, None] * along)
 
 
 def principal_directions(rows, count):

@@ -154,7 +154,6 @@ class SDN(TextToImageSystem):
         if not any(stage.objective == ADVERSARIAL for stage in self.recipe.stages):
             for group in (self.recipe.gan, self.recipe.projection):
                 refuse_unread(group, f"a stage with objective={ADVERSARIAL}")
-
         check_codes(self.recipe)
 
     def network_digests(self):

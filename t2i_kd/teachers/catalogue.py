@@ -131,6 +131,22 @@ def teacher_shapes(options, resolution):
     return _shapes(load_teacher(options, resolution))
 
 
+def check_seen_side(options, resolution):
+    """Raises `UserError`, naming the teacher, where it is known without its weights that it cannot see such images.
+
+    Args:
+        options: `TeacherOptions`.
+        resolution: side of the images, in pixels.
+    """
+    kind = _kind(options)
+    if kind.shapes:
+        try:
+            kind.shapes(options, resolution)
+        except UserError as error:
+            told = f"--teacher: {options.teacher} cannot see images of {resolution} px: {error}"
+            raise UserError(told) from None
+
+
 def teacher_taps(options, resolution):
     """The names of a teacher's taps, from the pixels to the most abstract; see `teacher_shapes`."""
     return tuple(teacher_shapes(options, resolution))

@@ -351,10 +351,9 @@ class ProjectedDiscriminators:
         """The discriminators' loss, and the shares of real and generated images that each head takes for real.
 
         L_D = sum_l [ l_real(s(x, t)) + (1 - w) l_fake(s(G(t), t)) + w l_fake(s(x, t')) ], t' the next text of the
-        batch, w = 1/2 where it is another one, 0 elsewhere; means over images and places. So an image counts as much
-        as what stands against it: were generated images of one caption to count half, as a share of them that is up to
-        twice too large would have, nothing would keep them from being all alike. Source: the matching-aware weights
-        of GAN-CLS (Reed et al., ICML 2016).
+        batch, w = 1/2 where it is another one, 0 elsewhere; means over images and places. Where no other text stands
+        in the other half's place, a generated image counts whole: with the hinge, one that counts half may be shown
+        twice too often and no head says so. Source: the matching-aware weights of GAN-CLS (Reed et al., ICML 2016).
 
         Args:
             kind: `hinge` or `bce`.
