@@ -1,6 +1,7 @@
 """The documentation: its links, names and docstrings, the site that it makes, and its notebooks."""
 
 import ast
+import dataclasses
 import functools
 import json
 import os
@@ -11,8 +12,9 @@ from pathlib import Path
 
 import pytest
 
-from t2i_kd import systems
+from t2i_kd import commands, systems
 from t2i_kd.data.catalogue import DATASETS
+from tests.systems import recipe_of
 
 ROOT = Path(__file__).resolve().parents[1]
 PAGES = sorted(
@@ -31,6 +33,7 @@ SMALL = {
     "BATCH_SIZE": 4,
     "TEXT_STEPS": 2,
     "STEPS": 2,
+    "REFINE_STEPS": 2,
     "NUM_CAPTIONS": 8,
 }
 OWN = {
@@ -163,6 +166,31 @@ def cells(notebook):
 def test_a_notebook_holds_no_output(notebook):
     assert not [cell["source"] for cell in cells(notebook) if cell.get("outputs") or cell.get("execution_count")]
     assert sorted({cell["id"] for cell in cells(notebook)}) == sorted(cell["id"] for cell in cells(notebook))
+
+
+def test_the_notebooks_recipe_is_that_of_own_pictures():
+    """All but how often it looks, and whether it mirrors: the captions of its example say left and right."""
+    (notebook,) = (path for path in NOTEBOOKS if path.stem == "ten_minutes_with_your_own_pictures")
+    code = ["".join(cell["source"]) for cell in cells(notebook) if cell["cell_type"] == "code"]
+    values = {}
+    exec(code[0], values)
+    (recipe,) = (cell for cell in code if "SDNRecipe(" in cell)
+    exec(recipe, values)
+    lines = ["--flagfile=pipelines/own_pictures.flags", "--data_dir=PICTURES", "--noflip"]
+    arguments = [
+        each for each in commands.expanded(["train", *lines])[1:] if not each.startswith(("--run_dir", "--export_dir"))
+    ]
+    theirs = recipe_of(*arguments)
+    often = {
+        name: getattr(theirs.training, name)
+        for name in ("checkpoint_every", "sample_every", "measure_every", "log_every")
+    }
+    own = dataclasses.replace(
+        values["recipe"],
+        data=dataclasses.replace(values["recipe"].data, data_dir="PICTURES"),
+        training=dataclasses.replace(values["recipe"].training, **often),
+    )
+    assert own == theirs
 
 
 @pytest.mark.slow
