@@ -19,6 +19,8 @@ from tests.published_generators import resnet_arrays
 SMALL = ("--resolution=32", "--batch_size=4", "--flip", "--checkpoint_every=4", "--sample_every=8", "--log_every=1")
 CAPTIONS = ["picture 3 of red", "a grey picture", "no such words"]
 PHOTOS = [np.full((40, 30, 3), shade, np.uint8) + np.arange(30, dtype=np.uint8)[:, None] for shade in (0, 90, 200)]
+# What a recipe's file says to the command beside the recipe.
+OTHERS = {"run_dir", "export_dir", "overwrite", "max_minutes"}
 TEXT = ("--text_dim=16", "--word_dim=8", "--text_length=4", "--noise_dim=3", "--whiten_text", "--ema=0.9")
 
 
@@ -407,6 +409,13 @@ def recipe_of(*arguments):
     recipe_flags.define_flags(systems.find(name).recipe, values)
     assert values(arguments) == ["train"]
     return recipe_flags.from_flags(systems.find(name).recipe, values, name)
+
+
+def recipe_and_others(*arguments):
+    """The recipe of a command line, and what else it says: {flag: value}."""
+    lines = [each.removeprefix("--") for each in commands.expanded(["train", *arguments])[1:]]
+    others = {name: value for name, _, value in (each.partition("=") for each in lines) if name in OTHERS}
+    return recipe_of(*(f"--{each}" for each in lines if each.partition("=")[0] not in OTHERS)), others
 
 
 class Losses(keras.callbacks.Callback):

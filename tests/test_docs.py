@@ -12,9 +12,9 @@ from pathlib import Path
 
 import pytest
 
-from t2i_kd import commands, systems
+from t2i_kd import systems
 from t2i_kd.data.catalogue import DATASETS
-from tests.systems import recipe_of
+from tests.systems import recipe_and_others
 
 ROOT = Path(__file__).resolve().parents[1]
 PAGES = sorted(
@@ -176,11 +176,8 @@ def test_the_notebooks_recipe_is_that_of_own_pictures():
     exec(code[0], values)
     (recipe,) = (cell for cell in code if "SDNRecipe(" in cell)
     exec(recipe, values)
-    lines = ["--flagfile=pipelines/own_pictures.flags", "--data_dir=PICTURES", "--noflip"]
-    arguments = [
-        each for each in commands.expanded(["train", *lines])[1:] if not each.startswith(("--run_dir", "--export_dir"))
-    ]
-    theirs = recipe_of(*arguments)
+    flagfile = ROOT / "pipelines" / "own_pictures.flags"
+    theirs, _ = recipe_and_others(f"--flagfile={flagfile}", "--data_dir=PICTURES", "--noflip")
     often = {
         name: getattr(theirs.training, name)
         for name in ("checkpoint_every", "sample_every", "measure_every", "log_every")

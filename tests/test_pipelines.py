@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from t2i_kd import commands, systems
+from t2i_kd import systems
 from t2i_kd.api import describe, export, train
 from t2i_kd.data.subset import trains_on_a_part
 from t2i_kd.evaluation import evaluate
@@ -25,7 +25,7 @@ from t2i_kd.srpkd.networks import build_generator
 from t2i_kd.student import save_network
 from tests.commands import metrics
 from tests.published_generators import ml5_arrays
-from tests.systems import recipe_of, write_pairs
+from tests.systems import recipe_and_others, recipe_of, write_pairs
 
 PIPELINES = sorted((Path(__file__).resolve().parents[1] / "pipelines").glob("*.flags"))
 NAMES = [path.stem for path in PIPELINES]
@@ -39,15 +39,6 @@ READER = (
     "--noise_dim=2",
     "--stage=one: objective=mirrored steps=1 tap_weights=image:1",
 )
-# What a recipe's file says to the command beside the recipe.
-OTHERS = {"run_dir", "export_dir", "overwrite", "max_minutes"}
-
-
-def parsed(*arguments):
-    """The recipe of a command line, and what else it says: {flag: value}."""
-    lines = [each.removeprefix("--") for each in commands.expanded(["train", *arguments])[1:]]
-    others = {name: value for name, _, value in (each.partition("=") for each in lines) if name in OTHERS}
-    return recipe_of(*(f"--{each}" for each in lines if each.partition("=")[0] not in OTHERS)), others
 
 
 @pytest.fixture(scope="module")
@@ -163,7 +154,7 @@ def test_it_opens_with_what_it_is_what_it_costs_and_its_command(path):
     (command,) = re.findall(r"^# Command: (.*)$", opening, re.MULTILINE)
     program, *arguments = shlex.split(command.replace(f"pipelines/{path.name}", str(path)))[2:]
     assert command.startswith("python -m t2i_kd.train ") and program == "t2i_kd.train"
-    recipe, others = parsed(*arguments)
+    recipe, others = recipe_and_others(*arguments)
     assert f"--flagfile={path}" in arguments and recipe.stages
     assert others["run_dir"]
 
@@ -178,7 +169,7 @@ def built_once(monkeypatch):
 @pytest.mark.parametrize("path", PIPELINES, ids=NAMES)
 def test_a_smoke_run(path, stand_in, uncompiled, built_once, tmp_path):
     pytest.importorskip("tensorflow")
-    recipe = shrunk(parsed(f"--flagfile={path}")[0], stand_in)
+    recipe = shrunk(recipe_and_others(f"--flagfile={path}")[0], stand_in)
     assert "parameters" in "\n".join(describe(recipe))
     train(recipe, tmp_path)
     lines = metrics(tmp_path)
@@ -203,7 +194,7 @@ def test_a_smoke_run(path, stand_in, uncompiled, built_once, tmp_path):
 
 def test_the_papers_setting_is_the_papers():
     (path,) = [path for path in PIPELINES if path.stem == "sdn_cub200_paper"]
-    recipe, _ = parsed(f"--flagfile={path}")
+    recipe, _ = recipe_and_others(f"--flagfile={path}")
     expected = SDNRecipe()
     assert (recipe.data.dataset, recipe.data.resolution, recipe.data.flip) == ("cub200", 224, False)
     assert recipe.text == dataclasses.replace(TextOptions(), text_encoder="precomputed", text_dim=1024)
@@ -220,7 +211,7 @@ def test_the_papers_setting_is_the_papers():
 
 def test_srpkds_setting_is_that_of_the_hosts_code():
     (path,) = [path for path in PIPELINES if path.stem == "srpkd_horse2zebra"]
-    recipe, _ = parsed(f"--flagfile={path}")
+    recipe, _ = recipe_and_others(f"--flagfile={path}")
     usual = SrpkdRecipe()
     assert (recipe.data.resolution, recipe.translation.load_size, recipe.data.flip) == (256, 286, True)
     assert recipe.generator == dataclasses.replace(usual.generator, generator_depth=9)
@@ -234,7 +225,7 @@ def test_srpkds_setting_is_that_of_the_hosts_code():
 
 def test_the_painter_has_at_most_100000_parameters():
     (path,) = [path for path in PIPELINES if path.stem == "srpkd_painter"]
-    recipe, _ = parsed(f"--flagfile={path}")
+    recipe, _ = recipe_and_others(f"--flagfile={path}")
     options = recipe.generator
     network = build_generator(
         options.generator,
