@@ -291,7 +291,8 @@ def narrowed(network, share, starts_from_it=True):
             drawn by He et al. (2015), from Keras's random generator, where the network's did not start at zero.
 
     Returns:
-        A `keras.Model` from the same inputs to the images alone, with the names of the network's layers.
+        A `keras.Model` from the same inputs to the images alone, with the names of the network's layers; all of it is
+        trainable, also where the network is frozen.
 
     Raises:
         UserError: naming --channel_share, where nothing becomes smaller.
@@ -304,6 +305,9 @@ def narrowed(network, share, starts_from_it=True):
 
     def copied(operation):
         name, config = operation.name, operation.get_config()
+        if isinstance(operation, keras.Layer):
+            # The configuration of a frozen teacher's layer would freeze the student's.
+            config["trainable"] = True
         if name in channels.sliced:
             numbers, part = channels.sliced[name]
             places = _places(numbers, kept)

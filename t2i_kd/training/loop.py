@@ -235,10 +235,13 @@ def train_stage(
         Whether the stage is finished. Where it is not, the weights are those of its last step, without averaging.
 
     Raises:
-        UserError: when the batches do not divide among the replicas, or the loss is not finite.
+        UserError: when the batches do not divide among the replicas, nothing would be trained, or the loss is not
+            finite.
     """
     stage = plan.stage
     check_batch_size(training.batch_size)
+    if not trainer.generator_variables:
+        raise UserError(f"--stage {stage.name}: nothing is left to train")
     folder = Path(run_dir) / "checkpoints" / stage.name
     weights = {"trained": trainer.kept_variables}
     if is_over(plan, run_dir):

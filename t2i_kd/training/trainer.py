@@ -42,6 +42,11 @@ class Trainer(keras.Model):
         return self.trainable_variables
 
     @property
+    def generator_variables(self):
+        """What the loss of the network that is kept moves."""
+        return self.trainable_variables
+
+    @property
     def metrics(self):
         """None: every step's own terms are the logs, no running means."""
         return []

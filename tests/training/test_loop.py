@@ -13,7 +13,7 @@ from t2i_kd.errors import UserError
 from t2i_kd.options import TrainingOptions
 from t2i_kd.recipe import Stage
 from t2i_kd.training import checkpoints
-from t2i_kd.training.loop import learning_rate, make_optimizer, plan_stages
+from t2i_kd.training.loop import learning_rate, make_optimizer, plan_stages, train_stage
 
 
 def adam(first, gradients_of, steps, rate=0.1, clipnorm=0.0):
@@ -153,6 +153,14 @@ def test_a_loss_that_is_not_finite_stops_with_the_steps_number(train_line, tmp_p
     with np.load(tmp_path / "checkpoints" / "line" / "step-00000004.npz") as kept:
         assert all(np.isfinite(kept[name]).all() for name in kept.files)
     assert len((tmp_path / "metrics.jsonl").read_text().splitlines()) == 4
+
+
+def test_a_stage_that_would_train_nothing_is_refused(line, tmp_path):
+    trainer, (plan,) = line.Trainer(), plan_stages([stage()], 1)
+    trainer.network.trainable = False
+    with pytest.raises(UserError, match=f"--stage {plan.stage.name}: nothing is left to train"):
+        train_stage(plan, trainer, None, TrainingOptions(batch_size=4), tmp_path, None)
+    assert not any(tmp_path.iterdir())
 
 
 def test_the_steps_number_counts_over_all_stages(train_line):
