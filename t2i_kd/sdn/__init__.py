@@ -31,11 +31,13 @@ class SDNStage(SeedDiversityStage, ContrastiveStage):
     Attributes:
         error, scaling: how taps are compared; see `t2i_kd.metrics.tap_errors`.
         distance_weight: of Stage II's distance in an adversarial stage; 0: none.
+        discriminator_side: in place of --discriminator_side, in an adversarial stage; 0: that.
     """
 
     error: str = "l1"
     scaling: str = "raw"
     distance_weight: float = 0.0
+    discriminator_side: int = 0
 
 
 @dataclass(frozen=True)

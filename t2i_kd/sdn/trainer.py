@@ -1,5 +1,6 @@
 """Trains SDN: a student that mirrors VGG19, through the stages of a recipe."""
 
+import dataclasses
 import functools
 
 import keras
@@ -112,9 +113,16 @@ def check_adversarial(stage, recipe):
         recipe: `Recipe`.
     """
     check_gan(recipe.gan, recipe.training.batch_size)
-    check_projection(recipe.projection, recipe.gan, recipe.teacher, recipe.data.resolution)
+    named = f"--stage {stage.name}: " if stage.discriminator_side else "--"
+    check_projection(projection_of(stage, recipe), recipe.gan, recipe.teacher, recipe.data.resolution, named)
     if stage.error == "annealed":
         raise UserError(f"--stage {stage.name}: error=annealed is not for an adversarial stage")
+
+
+def projection_of(stage, recipe):
+    """The `ProjectionOptions` of an adversarial stage: the recipe's, with the stage's `discriminator_side` if any."""
+    side = stage.discriminator_side or recipe.projection.discriminator_side
+    return dataclasses.replace(recipe.projection, discriminator_side=side)
 
 
 def check_mirrored(stage, recipe, shapes):
@@ -150,7 +158,7 @@ class SDN(TextToImageSystem):
         super().check_recipe()
         for stage in self.recipe.stages:
             check_seed_diversity(stage, self.recipe.student.noise_dim, ADVERSARIAL)
-            check_stage_weights(stage, ("distance_weight", "caption_weight"), ADVERSARIAL)
+            check_stage_weights(stage, ("distance_weight", "caption_weight", "discriminator_side"), ADVERSARIAL)
         if not any(stage.objective == ADVERSARIAL for stage in self.recipe.stages):
             for group in (self.recipe.gan, self.recipe.projection):
                 refuse_unread(group, f"a stage with objective={ADVERSARIAL}")
@@ -211,19 +219,19 @@ class SDN(TextToImageSystem):
         adversarial = any(stage.objective == ADVERSARIAL for stage in self.recipe.stages)
         return augmentation_numbers(self.recipe.gan) if adversarial else 0
 
-    @functools.cached_property
-    def projection(self):
-        """The frozen network in front of the discriminators' heads."""
-        recipe = self.recipe
-        side, seed = recipe.data.resolution, recipe.training.seed
-        return projection_at(side, recipe.projection, recipe.teacher, self.dataset.images, seed)
+    def projection(self, stage):
+        """The frozen network in front of an adversarial stage's heads."""
+        recipe, images = self.recipe, self.dataset.images
+        options, seed = projection_of(stage, recipe), recipe.training.seed
+        return projection_at(recipe.data.resolution, options, recipe.teacher, images, seed)
 
     def adversarial_trainer(self, plan):
         """The trainer of an adversarial stage."""
         recipe, weights = self.recipe, self.taps(plan) if plan.stage.distance_weight else {}
         normalised = plan.stage.scaling == "normalised"
         scales = {name: self.measured_scales[name] if normalised else 1.0 for name in weights}
-        heads = ProjectedDiscriminators(self.projection, recipe.text.text_dim, recipe.gan.discriminator_channels)
+        projection = self.projection(plan.stage)
+        heads = ProjectedDiscriminators(projection, recipe.text.text_dim, recipe.gan.discriminator_channels)
         return SDNAdversarialTrainer(
             self.network,
             text_network(self.network),
@@ -234,7 +242,7 @@ class SDN(TextToImageSystem):
             weights,
             recipe.gan,
             recipe.training.ema,
-            seed_diversity_of(plan.stage, self.projection, self.dataset.images),
+            seed_diversity_of(plan.stage, projection, self.dataset.images),
         )
 
     def objective_trainer(self, plan):

@@ -91,7 +91,7 @@ def discriminators_teacher(recipe):
     return seen_through(options, None) if getattr(options, "discriminator_teacher", "") else None
 
 
-def check_projection(options, gan, teacher, side):
+def check_projection(options, gan, teacher, side, named="--"):
     """Raises `UserError` where discriminators cannot see images through a teacher.
 
     Args:
@@ -99,12 +99,13 @@ def check_projection(options, gan, teacher, side):
         gan: `GanOptions`.
         teacher: `TeacherOptions` of the recipe.
         side: of the images, in pixels.
+        named: where `discriminator_side` stands, for the message.
     """
     teacher = seen_through(options, teacher)
     if teacher.teacher == "none":
         raise UserError("--teacher: discriminators that see through the teacher need one, not none")
     if options.discriminator_side and (options.discriminator_side < side or options.discriminator_side % side):
-        raise UserError(f"--discriminator_side: {options.discriminator_side} is no multiple of the images' {side}")
+        raise UserError(f"{named}discriminator_side: {options.discriminator_side} is no multiple of the images' {side}")
     choose_taps(options.discriminator_taps, teacher_shapes(teacher, seen_side(options, teacher, side)))
     if gan.gradient_penalty != "none":
         raise UserError("--gradient_penalty: heads on the teacher's taps are spectrally normalised and take none")

@@ -82,7 +82,7 @@ def test_without_a_weight_there_is_no_distance():
 
 def test_a_step_moves_generator_and_heads_alone_and_keeps_no_teacher(uncompiled):
     system, trainer, _ = trainer_of(changed(student={"whiten_text": True}))
-    frozen = [*system.projection.variables, *system.network.get_layer("text_encoder").variables]
+    frozen = [*trainer.projected.projection.variables, *system.network.get_layer("text_encoder").variables]
     before = [np.array(variable) for variable in frozen]
     moving = [*system.network.get_layer("generator").trainable_variables, *trainer.discriminator_variables]
     first = [np.array(variable) for variable in moving]
@@ -93,7 +93,7 @@ def test_a_step_moves_generator_and_heads_alone_and_keeps_no_teacher(uncompiled)
     # A rectifier may leave a bias of so small a network without a gradient.
     assert np.mean(moved) > 0.8 and any(moved[-4:])
     kept = {id(variable) for variable in trainer.kept_variables}
-    assert not kept & {id(variable) for variable in system.projection.variables}
+    assert not kept & {id(variable) for variable in trainer.projected.projection.variables}
     assert {id(variable) for variable in moving} <= kept
 
 
@@ -164,7 +164,7 @@ def test_options_that_no_stage_reads_are_refused(recipe, named):
     assert str(error.value).startswith(named)
 
 
-@pytest.mark.parametrize("field", ["distance_weight", "caption_weight", "seed_diversity_weight"])
+@pytest.mark.parametrize("field", ["distance_weight", "caption_weight", "seed_diversity_weight", "discriminator_side"])
 def test_a_weight_of_another_stage_is_refused(field):
     one = parse_stage(f"one: objective=mirrored steps=1 tap_weights=image:1 {field}=1", SDNStage)
     with pytest.raises(UserError, match=f"--stage one: {field} is only for objective=adversarial"):
@@ -182,7 +182,7 @@ def test_the_seeds_term_is_of_second_images_without_augmentation():
     again = system.network(inputs | {"noise": batch["noise"][1:2]})["image"]
     np.testing.assert_allclose(generated["second"], again, rtol=1e-4, atol=1e-3)
     images, shares = np.concatenate([IMAGES.astype("float32"), generated["image"][:1], again]), []
-    for values in system.projection(images).values():
+    for values in trainer.projected.projection(images).values():
         vectors = np.asarray(values, float).mean((1, 2))
         shares.append(np.linalg.norm(vectors[8] - vectors[9]) / pdist(vectors[:8]).mean())
     assert float(terms["seed_diversity"]) == pytest.approx(np.mean(shares), rel=1e-3)
@@ -212,6 +212,17 @@ def test_the_contrastive_loss_is_added_at_its_weight_to_both_losses():
 
 def test_another_network_than_the_teacher_may_be_seen_through():
     system, trainer, batch = trainer_of(changed(projection={"discriminator_teacher": "efficientnet_lite0"}))
-    assert list(system.projection.output) == ["block1", "block2", "block3"]
+    assert list(trainer.projected.projection.output) == ["block1", "block2", "block3"]
     assert system.recipe.teachers == ["vgg19_slim", "efficientnet_lite0"]
     assert np.isfinite(float(trainer.generator_terms(batch, trainer.generate(batch))[0]))
+
+
+def test_a_stage_has_a_side_of_its_own_for_its_discriminators():
+    wide, narrow = "discriminator_side=64", {"discriminator_side": 32}
+    _, trainer, batch = trainer_of(changed(wide, projection=narrow))
+    _, other, _ = trainer_of(changed(projection=narrow))
+    sides = [[each.shape[1] for each in one.projected.projection.output.values()] for one in (trainer, other)]
+    assert sides == [[64, 32, 16, 8, 4], [32, 16, 8, 4]]
+    assert np.isfinite(float(trainer.generator_terms(batch, trainer.generate(batch))[0]))
+    with pytest.raises(UserError, match="--stage gan: discriminator_side: 48 is no multiple of the images' 32"):
+        trainer_of(changed("discriminator_side=48"))
