@@ -219,11 +219,19 @@ class SDN(TextToImageSystem):
         adversarial = any(stage.objective == ADVERSARIAL for stage in self.recipe.stages)
         return augmentation_numbers(self.recipe.gan) if adversarial else 0
 
+    @functools.cached_property
+    def projections(self):
+        """{`ProjectionOptions`: the network in front of the heads of the stages that have them}, as they come."""
+        return {}
+
     def projection(self, stage):
         """The frozen network in front of an adversarial stage's heads."""
         recipe, images = self.recipe, self.dataset.images
         options, seed = projection_of(stage, recipe), recipe.training.seed
-        return projection_at(recipe.data.resolution, options, recipe.teacher, images, seed)
+        if options not in self.projections:
+            made = projection_at(recipe.data.resolution, options, recipe.teacher, images, seed)
+            self.projections[options] = made
+        return self.projections[options]
 
     def adversarial_trainer(self, plan):
         """The trainer of an adversarial stage."""
