@@ -117,18 +117,21 @@ class AdversarialTrainer(Trainer):
         return self.generator.variables + discriminators + self.averages
 
     def make_optimizer(self, stage, steps, training):
-        """Two Adams, of the generator and of the discriminators, as one optimizer."""
+        """Two Adams, of the generator and of the discriminators, as one optimizer.
 
-        def optimizer(rate, name):
-            schedule = learning_rate(dataclasses.replace(stage, learning_rate=rate), steps)
+        Each counts its own updates, of which the discriminators have `discriminator_steps` a step: their schedule is as
+        many times as long, so that both rates begin, warm up and fall together.
+        """
+
+        def optimizer(rate, updates, name):
+            own = dataclasses.replace(stage, learning_rate=rate, warmup_steps=updates * stage.warmup_steps)
+            schedule = learning_rate(own, updates * steps)
             return adam(schedule, training.clipnorm, beta_1=self.gan.beta_1, beta_2=self.gan.beta_2, name=name)
 
+        rate, updates = self.gan.discriminator_learning_rate or stage.learning_rate, self.gan.discriminator_steps
         return Optimizers(
-            (optimizer(stage.learning_rate, "generator_adam"), self.generator_variables),
-            (
-                optimizer(self.gan.discriminator_learning_rate or stage.learning_rate, "discriminator_adam"),
-                self.discriminator_variables,
-            ),
+            (optimizer(stage.learning_rate, 1, "generator_adam"), self.generator_variables),
+            (optimizer(rate, updates, "discriminator_adam"), self.discriminator_variables),
         )
 
     @contextlib.contextmanager
@@ -325,6 +328,11 @@ class Optimizers(keras.optimizers.Optimizer):
         for optimizer, own in self._parts:
             optimizer.build(own)
         self.built = True
+
+    @property
+    def learning_rate(self):
+        """The generator's, of its next update: what is logged."""
+        return self.generator.learning_rate
 
     @property
     def variables(self):

@@ -164,6 +164,25 @@ def test_both_optimizers_lie_in_the_checkpoints(tmp_path):
     assert len(paths) == len(set(paths)) == 8
 
 
+@pytest.mark.parametrize(("schedule", "warmup"), [("cosine", 2), ("cosine", 0), ("linear", 0)])
+def test_both_rates_follow_the_schedule_together_however_many_updates_a_step_has(schedule, warmup):
+    stage = Stage("gan", "line", steps=6, learning_rate=RATE, schedule=schedule, warmup_steps=warmup)
+    trainer, rates = LineGan(discriminator_steps=2), []
+    trainer.compile(optimizer=trainer.make_optimizer(stage, 6, TrainingOptions()))
+    trainer.optimizer.build(trainer.trainable_variables)
+    for step in range(6):
+        trainer.optimizer.generator.iterations.assign(step)
+        trainer.optimizer.discriminator.iterations.assign(2 * step)
+        assert float(trainer.optimizer.learning_rate) == float(trainer.optimizer.generator.learning_rate)
+        rates.append([float(each.learning_rate) for each in (trainer.optimizer, trainer.optimizer.discriminator)])
+    if schedule == "linear":
+        expected = [min(1, 2 * (1 - step / 6)) for step in range(6)]
+    else:
+        expected = [(1 + np.cos(np.pi * (step - warmup) / (6 - warmup))) / 2 for step in range(6)]
+        expected[:warmup] = [step / warmup for step in range(warmup)]
+    np.testing.assert_allclose(rates, np.outer(expected, [RATE, JUDGE_RATE]), rtol=1e-5)
+
+
 @pytest.mark.parametrize("every", [1, 3])
 def test_a_lazy_penalty_has_the_same_mean(every):
     trainer = LineGan(gradient_penalty="r1", penalty_every=every)
