@@ -20,6 +20,34 @@ def caption_pairs(dataset):
     return np.stack([images, np.arange(len(images)) - first], axis=1)
 
 
+class ImageRows:
+    """The rows of pairs, of a table of images: `rows[positions]` is `table[images[positions]]`."""
+
+    def __init__(self, table, images):
+        self.table, self.images = table, images
+
+    def __len__(self):
+        return len(self.images)
+
+    def __getitem__(self, positions):
+        return self.table[self.images[positions]]
+
+
+def caption_numbers(dataset):
+    """What tells whether a caption is one of an image's own, in the order of `caption_pairs`.
+
+    Returns:
+        `caption_number`, int32 [pairs], equal for equal captions; `own_captions`, int32 `ImageRows` [pairs, most], the
+        numbers of all captions of the pair's image; -1 fills the rows of images that have fewer.
+    """
+    numbers = {}
+    found = np.array([numbers.setdefault(caption, len(numbers)) for caption in dataset.all_captions], np.int32)
+    images, positions = caption_pairs(dataset).T
+    own = np.full((len(dataset.captions), 1 + positions.max()), -1, np.int32)
+    own[images, positions] = found
+    return {"caption_number": found, "own_captions": ImageRows(own, images)}
+
+
 def pairs_at(step, batch_size, pair_count, seed, stream=_ORDER):
     """The positions of a step's pairs: an endless walk through the pairs, shuffled anew for each epoch.
 

@@ -13,9 +13,8 @@ from t2i_kd.training.adversarial import (
     augmentation_numbers,
     check_gan,
     check_stage_weights,
-    next_differs,
-    next_rows,
 )
+from t2i_kd.training.batch_captions import BatchCaptions, next_rows
 from t2i_kd.training.distribution import gathered
 from t2i_kd.training.gan_losses import fake_loss, generator_loss, real_loss
 from t2i_kd.training.projected import ProjectedDiscriminators, check_projection, projection_at, refuse_unread
@@ -65,7 +64,7 @@ class ICSDTrainer(AdversarialTrainer):
 
     def discriminator_terms(self, batch, generated):
         """The sum of the stages' losses; each stage's, and its penalty, is a term of its own."""
-        terms, differs = {}, next_differs(batch[self.input_name])
+        terms, differs = {}, BatchCaptions.of(batch, self.input_name).next_differs()
         for name, side, discriminator in zip(self.images, self.sides, self.discriminators, strict=True):
             real = self.augmented(self._real(batch, side), batch, real=True)
             fake = self.augmented(generated[name], batch, real=False)
@@ -192,8 +191,8 @@ class ProjectedICSDTrainer(ICSDTrainer):
 
         So is each stage's contrastive loss of real images and captions, unweighted.
         """
-        captions, text = batch[self.input_name], generated["text"]
-        loss, terms, differs = 0.0, {}, next_differs(captions)
+        captions, text = BatchCaptions.of(batch, self.input_name), generated["text"]
+        loss, terms, differs = 0.0, {}, captions.next_differs()
         for stage, name, side in zip(self.stages, self.images, self.sides, strict=True):
             real, fake = stage.views(self._real_seen(stage, side, batch), self._seen(stage, name, generated))
             own, found = stage.discriminator_loss(self.gan.gan_loss, real, fake, text, differs)
@@ -205,10 +204,11 @@ class ProjectedICSDTrainer(ICSDTrainer):
 
     def scores_of_generated(self, batch, generated, text):
         losses, features, contrastive = [], [], {}
+        captions = BatchCaptions.of(batch, self.input_name)
         for stage, name, side in zip(self.stages, self.images, self.sides, strict=True):
             view = stage.view(self._seen(stage, name, generated))
             if self.caption_weight:
-                contrastive[f"caption_of_generated_{side}"] = stage.caption_loss(view, text, batch[self.input_name])
+                contrastive[f"caption_of_generated_{side}"] = stage.caption_loss(view, text, captions)
             losses.append(stage.generator_loss(self.gan.gan_loss, view, text)[0])
             features.append(ops.concatenate([seen["mean"] for seen in view], axis=-1))
         return losses, features, contrastive

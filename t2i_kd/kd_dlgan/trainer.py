@@ -17,7 +17,8 @@ from t2i_kd.kd_dlgan.objective import (
 )
 from t2i_kd.teachers.catalogue import check_dual_encoder, load_dual_encoder
 from t2i_kd.training import mirrored_generator
-from t2i_kd.training.adversarial import AdversarialTrainer, as_arrays, augmentation_numbers, check_gan, next_differs
+from t2i_kd.training.adversarial import AdversarialTrainer, as_arrays, augmentation_numbers, check_gan
+from t2i_kd.training.batch_captions import BatchCaptions
 from t2i_kd.training.distribution import gathered
 from t2i_kd.training.feature_cache import features_worth_caching
 from t2i_kd.training.gan_losses import fake_loss, generator_loss, real_loss
@@ -259,7 +260,7 @@ class ProjectedKDDLGANTrainer(KDDLGANTrainer):
         views = self.discriminator.views(self._projected(seen), self._projected(generated))
         (name,) = self.text_network.input
         loss, terms = self.discriminator.discriminator_loss(
-            self.gan.gan_loss, *views, generated["text"], next_differs(batch[name])
+            self.gan.gan_loss, *views, generated["text"], BatchCaptions.of(batch, name).next_differs()
         )
         return loss, terms, [ops.concatenate([view["mean"] for view in kind], axis=-1) for kind in views]
 

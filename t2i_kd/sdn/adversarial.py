@@ -13,7 +13,8 @@ import keras
 from keras import ops
 
 from t2i_kd.metrics.tap_errors import tap_errors
-from t2i_kd.training.adversarial import AdversarialTrainer, as_arrays, next_differs
+from t2i_kd.training.adversarial import AdversarialTrainer, as_arrays
+from t2i_kd.training.batch_captions import BatchCaptions
 from t2i_kd.training.seed_diversity import second_images
 
 ADVERSARIAL = "adversarial"
@@ -80,7 +81,7 @@ class SDNAdversarialTrainer(AdversarialTrainer):
         real, generated_view = self.projected.views(self._real(batch), self._features(generated))
         text, captions = generated["text"], self._captions(batch)
         loss, terms = self.projected.discriminator_loss(
-            self.gan.gan_loss, real, generated_view, text, next_differs(captions)
+            self.gan.gan_loss, real, generated_view, text, captions.next_differs()
         )
         if self.stage.caption_weight:
             terms["caption_of_real"] = self.projected.caption_loss(real, text, captions)
@@ -89,7 +90,7 @@ class SDNAdversarialTrainer(AdversarialTrainer):
 
     def _captions(self, batch):
         (name,) = self.text_network.input
-        return batch[name]
+        return BatchCaptions.of(batch, name)
 
     def generator_terms(self, batch, generated):
         """L_G; the heads' losses, and the others, unweighted, are terms of their own, so is the hinge's rho."""

@@ -8,7 +8,7 @@ from keras import ops
 
 from t2i_kd.errors import UserError
 from t2i_kd.training.augmentation import augment, numbers_of, parse_policy
-from t2i_kd.training.distribution import gathered, own_rows, replica_logs
+from t2i_kd.training.distribution import replica_logs
 from t2i_kd.training.gan_losses import gradient_penalty
 from t2i_kd.training.loop import learning_rate
 from t2i_kd.training.optimizer import adam, gradient_norm
@@ -284,21 +284,6 @@ def _logs(loss, terms, norm, discriminator_loss, discriminator_terms):
     """A step's logs: the generator's, then the discriminators'."""
     own = {"loss": loss, **terms, "gradient_norm": norm}
     return own | {"discriminator_loss": discriminator_loss, **discriminator_terms}
-
-
-def next_rows(values):
-    """Each row's successor in the batch of all replicas, the last one's is the first: the texts of wrong captions.
-
-    Args:
-        values: tensor [batch, ...], without a gradient.
-    """
-    return own_rows(ops.roll(gathered(values), -1, axis=0), values)
-
-
-def next_differs(values):
-    """1 where the next row of a batch, which gives the wrong caption, is another one, 0 elsewhere: float32 [batch]."""
-    other = ops.any(ops.not_equal(values, next_rows(values)), axis=tuple(range(1, len(values.shape))))
-    return ops.cast(other, "float32")
 
 
 def as_arrays(scores):

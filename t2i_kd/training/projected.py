@@ -22,7 +22,7 @@ from t2i_kd.errors import UserError
 from t2i_kd.metrics.tap_errors import tap_scales
 from t2i_kd.options import TeacherOptions
 from t2i_kd.teachers.catalogue import load_teacher, teacher_shapes
-from t2i_kd.training.adversarial import next_rows
+from t2i_kd.training.batch_captions import next_rows
 from t2i_kd.training.distribution import gathered
 from t2i_kd.training.gan_losses import fake_loss, generator_loss, real_loss
 from t2i_kd.training.spectral import SpectrallyNormalised
@@ -409,7 +409,7 @@ class ProjectedDiscriminators:
         Args:
             view: what `view` gives of images, real or generated.
             texts: float [batch, text_dim], without a gradient.
-            captions: what the texts were made of, [batch, ...]: equal rows are one caption.
+            captions: `BatchCaptions`.
         """
         return sum(
             contrastive_loss(seen["mean"], head.text(texts), captions)
@@ -420,25 +420,24 @@ class ProjectedDiscriminators:
 def contrastive_loss(images, projected, captions):
     """The cross-entropy of an image's text among those of the whole batch, by the scores that the text adds.
 
-        L = -(1 / B) sum_i log( e_ii / (e_ii + sum_{j: t_j != t_i} e_ij) ),   e_ij = exp(<h_i, W t_j>)
+        L = -(1 / B) sum_i log( e_ii / (e_ii + sum_{j: t_j not of image i} e_ij) ),   e_ij = exp(<h_i, W t_j>)
 
     Source: the contrastive loss of image and sentence of XMC-GAN (Zhang et al., CVPR 2021). Ours: the product of
     `TapDiscriminator`, where XMC-GAN has the cosine over a temperature of 0.1, whose slope grows without bound as h
-    shrinks; a caption that is given twice is no other one.
+    shrinks; a caption that is given twice, or that image i has beside its t_i, is no other one.
 
     Args:
         images: h, float32 [batch, width].
         projected: W t, float32 [batch, width].
-        captions: t, tensor [batch, ...], without a gradient.
+        captions: `BatchCaptions`.
 
     Returns:
         float32 scalar, 0 or more; over the replicas of a strategy its mean is the whole batch's.
     """
     own = ops.sum(images * projected, axis=-1)
     others = ops.matmul(images, ops.transpose(gathered(projected)))
-    same = ops.equal(captions[:, None], gathered(captions)[None])
-    same = ops.all(same, axis=tuple(range(2, len(same.shape))))
-    return ops.mean(ops.softplus(ops.logsumexp(ops.where(same, EXCLUDED, others), axis=-1) - own))
+    others = ops.where(captions.differ(), others, EXCLUDED)
+    return ops.mean(ops.softplus(ops.logsumexp(others, axis=-1) - own))
 
 
 def share_above_zero(scores):

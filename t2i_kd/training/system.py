@@ -259,9 +259,10 @@ class System:
         _ = self.teacher
         return []
 
-    def generate(self, items):
-        """{output: float32 images [items, side, side, 3]} of the network as it is now, seeds 0, 1, ..."""
-        inputs = core_inputs(self.condition, noise_width(self.network), items, np.arange(len(items)))
+    def generate(self, items, first_seed=0):
+        """{output: float32 images [items, side, side, 3]} of the network as it is now, with seeds from `first_seed` on."""
+        seeds = np.arange(first_seed, first_seed + len(items))
+        inputs = core_inputs(self.condition, noise_width(self.network), items, seeds)
         generated = self.network(inputs, training=False)
         return {name: keras.ops.convert_to_numpy(generated[name]) for name in image_outputs(self.network)}
 

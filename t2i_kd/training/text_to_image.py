@@ -10,7 +10,7 @@ import keras
 import numpy as np
 
 from t2i_kd.conditions.caption import CaptionCondition
-from t2i_kd.data.batches import Batches, ClassBalancedBatches, caption_pairs
+from t2i_kd.data.batches import Batches, ClassBalancedBatches, caption_numbers, caption_pairs
 from t2i_kd.data.captioned_images import split_lines
 from t2i_kd.data.class_balance import class_balanced_indices, classes_of
 from t2i_kd.errors import UserError
@@ -207,14 +207,21 @@ class TextToImageSystem(System):
         """The student's text inputs for every (image, caption) pair: {name: array [pairs, ...]}, see `text_rows`."""
         return text_rows(self.condition, self.dataset.all_captions)
 
+    @functools.cached_property
+    def caption_numbers(self):
+        """Which caption each pair has and its image's others, see `t2i_kd.data.batches.caption_numbers`."""
+        return caption_numbers(self.dataset)
+
     def batches(self, plan, first_step, last_step):
         training, kind, features, codes = self.recipe.training, ClassBalancedBatches, None, None
+        inputs = self.text_features
         if plan.stage.objective != JOINT_EMBEDDING:
             # Of the whole stage, so that a resumed one decides as it did before.
             kind, features, codes = Batches, self.cached_features(plan), self.codes
+            inputs = inputs | self.caption_numbers
         return kind(
             self.dataset,
-            self.text_features,
+            inputs,
             training.batch_size,
             training.seed,
             first_step,
@@ -260,7 +267,7 @@ class TextToImageSystem(System):
             return {}
         captions = [self.held_out.captions[row][0] for row in self.measured_rows]
         starts = range(0, len(captions), HEALTH_BATCH)
-        images = [self.generate(captions[start : start + HEALTH_BATCH])[IMAGE] for start in starts]
+        images = [self.generate(captions[start : start + HEALTH_BATCH], start)[IMAGE] for start in starts]
         over_seeds = None
         if noise_width(self.network):
             drawn = self.generate(np.repeat(evenly(captions, CAPTIONS_OVER_SEEDS), SEEDS).tolist())[IMAGE]

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from t2i_kd.data import batches as batches_module
-from t2i_kd.data.batches import Batches, ClassBalancedBatches, caption_pairs, pairs_at
+from t2i_kd.data.batches import Batches, ClassBalancedBatches, caption_numbers, caption_pairs, pairs_at
 from t2i_kd.data.captioned_images import CaptionedImages
 
 # Of the batches below; were it to change, no run in progress could be resumed to the same weights.
@@ -37,6 +37,19 @@ def batches(first=0, last=40, batch_size=4, seed=1, **options):
 
 def test_pairs():
     assert caption_pairs(dataset()).tolist() == [[i, j] for i, count in enumerate(CAPTIONS) for j in range(count)]
+
+
+def test_captions_have_numbers_and_images_those_of_all_their_own():
+    data = dataclasses.replace(dataset(), captions=(("a", "b", "c"), ("d",), ("b", "a"), ("e", "d", "d", "f"), ("a",)))
+    found = caption_numbers(data)
+    assert found["caption_number"].tolist() == [0, 1, 2, 3, 1, 0, 4, 3, 3, 5, 0]
+    own = found["own_captions"]
+    assert len(own) == 11 and own[np.array([9, 0, 4, 3])].tolist() == [
+        [4, 3, 3, 5],
+        [0, 1, 2, -1],
+        [1, 0, -1, -1],
+        [3, -1, -1, -1],
+    ]
 
 
 @pytest.mark.parametrize(("batch_size", "pairs"), [(4, 11), (1, 3), (7, 7), (10, 3), (5, 1)])

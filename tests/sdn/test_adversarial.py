@@ -21,6 +21,7 @@ from t2i_kd.options import (
 from t2i_kd.recipe_flags import parse_stage
 from t2i_kd.sdn import SDNOptions, SDNRecipe, SDNStage
 from t2i_kd.sdn.trainer import SDN
+from t2i_kd.training.batch_captions import BatchCaptions
 
 RNG = np.random.default_rng(0)
 IMAGES = RNG.integers(0, 256, (8, 32, 32, 3), np.uint8)
@@ -55,6 +56,32 @@ def trainer_of(recipe):
     trainer.optimizer.build(trainer.trainable_variables)
     batch = system.batches(plan, 0, 1)[0]
     return system, trainer, {name: keras.ops.convert_to_tensor(values) for name, values in batch.items()}
+
+
+def test_none_of_an_images_own_captions_is_a_wrong_one():
+    """Of four images with the same three captions none is; one with another caption is, and what follows it."""
+    shared = [("a photo of a cat", "a cat", "a picture of a cat")] * 3
+    for last, expected in (("a cat", 0), ("a dog", 1)):
+        dataset = from_arrays(IMAGES[:4], [*shared, [last]], IMAGES[:4], CAPTIONS[:4])
+        system = SDN(changed(training={"batch_size": 10}), dataset=dataset)
+        found = BatchCaptions.of(system.batches(system.plans[0], 0, 1)[0], "tokens")
+        # All ten pairs; that of the last image is followed by one with another caption than its own at times alone.
+        (dog,) = [row for row in range(10) if np.sum(np.asarray(found.own)[row] >= 0) == 1]
+        differs = np.asarray(found.next_differs())
+        assert differs[dog - 1] == expected
+        assert not np.delete(differs, [dog, dog - 1]).any()
+
+
+def test_every_image_that_is_measured_has_noise_of_its_own(monkeypatch):
+    """The images of a run's own measurement are made in several calls."""
+    images = RNG.integers(0, 256, (70, 32, 32, 3), np.uint8)
+    system = SDN(RECIPE, dataset=from_arrays(IMAGES, ["a cat"] * 8, images, ["a cat"] * 70))
+    seen = []
+    monkeypatch.setattr(system.measurements, "of", lambda images, over_seeds: seen.append(images) or {})
+    (plan,) = system.plans
+    system.measure(system.own_trainer(plan), 1)
+    (generated,) = seen
+    assert generated.shape[0] == 70 and len(np.unique(generated.reshape(70, -1), axis=0)) == 70
 
 
 def test_the_distance_is_stage_twos_at_its_weight():
@@ -197,7 +224,7 @@ def test_the_contrastive_loss_is_added_at_its_weight_to_both_losses():
     _, without, _ = trainer_of(RECIPE)
     without.set_weights(trainer.get_weights())
     generated = trainer.generate(batch)
-    captions, text, found = batch["tokens"], generated["text"], []
+    captions, text, found = BatchCaptions.of(batch, "tokens"), generated["text"], []
     real = trainer.projected.features(np.asarray(batch["image"], "float32"))
     for name, features in (("discriminator_terms", real), ("generator_terms", trainer._features(generated))):
         expected = float(trainer.projected.caption_loss(trainer.projected.view(features), text, captions))

@@ -10,6 +10,7 @@ from t2i_kd.errors import UserError
 from t2i_kd.options import GanOptions, ProjectionOptions, TeacherOptions
 from t2i_kd.teachers.catalogue import load_teacher
 from t2i_kd.teachers.vgg19 import build_vgg19, tap_shapes
+from t2i_kd.training.batch_captions import BatchCaptions
 from t2i_kd.training.projected import (
     ProjectedDiscriminators,
     Shrunk,
@@ -193,21 +194,24 @@ def test_the_loss_is_its_formula(teacher, images):
 
 
 def test_the_contrastive_loss_is_its_formula():
-    """Rows 0 and 3 have one caption: neither is another text of the other's image."""
+    """Rows 0 and 3 have one caption, and image 1 has row 2's too: none is another text of the other's image."""
     images, projected = RNG.standard_normal((2, 4, 5)).astype("float32")
-    captions = np.array([[1, 2], [3, 4], [1, 4], [1, 2]])
+    read, numbers = np.array([[1, 2], [3, 4], [1, 4], [1, 2]]), np.array([0, 1, 2, 0])
+    captions = BatchCaptions(read, numbers, np.array([[0, -1], [1, 2], [2, -1], [0, -1]]))
     expected = []
-    for index, others in enumerate([(1, 2), (0, 2, 3), (0, 1, 3), (1, 2)]):
+    for index, others in enumerate([(1, 2), (0, 3), (0, 1, 3), (1, 2)]):
         expected.append(-log_softmax((projected @ images[index])[[index, *others]])[0])
     found = contrastive_loss(images, projected, captions)
     assert float(found) == pytest.approx(np.mean(expected), rel=1e-5)
-    assert float(contrastive_loss(images, projected, np.ones((4, 1)))) == 0
+    alike = BatchCaptions(np.ones((4, 1)), numbers, numbers[:, None])
+    assert float(contrastive_loss(images, projected, alike)) == 0
 
 
 def test_the_heads_contrastive_losses_are_added(teacher, images):
     discriminators = ProjectedDiscriminators(build_projection(teacher, SCALES, "channels", 5), TEXT, channels=4)
     view = discriminators.view(discriminators.features(images))
-    texts, captions = RNG.standard_normal((4, TEXT)).astype("float32"), np.arange(4)[:, None]
+    texts, rows = RNG.standard_normal((4, TEXT)).astype("float32"), np.arange(4)[:, None]
+    captions = BatchCaptions(rows, rows[:, 0], rows)
     parts = [
         contrastive_loss(seen["mean"], head.text(texts), captions)
         for seen, head in zip(view, discriminators.heads, strict=True)
