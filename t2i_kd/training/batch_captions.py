@@ -36,7 +36,7 @@ class BatchCaptions:
 
     @classmethod
     def of(cls, batch, name):
-        """Those of a batch of `t2i_kd.data.batches.Batches` with the rows of `caption_numbers`; `name`: what is read."""
+        """Those of a batch with the rows of `t2i_kd.data.batches.caption_numbers`; `name`: of what is read."""
         return cls(batch[name], batch["caption_number"], batch["own_captions"])
 
     def next_differs(self):

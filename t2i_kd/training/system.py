@@ -260,7 +260,7 @@ class System:
         return []
 
     def generate(self, items, first_seed=0):
-        """{output: float32 images [items, side, side, 3]} of the network as it is now, with seeds from `first_seed` on."""
+        """{output: float32 images [items, side, side, 3]} of the network as it is now, seeds from `first_seed` on."""
         seeds = np.arange(first_seed, first_seed + len(items))
         inputs = core_inputs(self.condition, noise_width(self.network), items, seeds)
         generated = self.network(inputs, training=False)
