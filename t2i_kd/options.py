@@ -5,7 +5,7 @@ own folder.
 """
 
 import math
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 
 from t2i_kd.errors import UserError
 
@@ -358,3 +358,17 @@ class ProjectionOptions:
         "taps to the finer ones).",
         ("none", "channels", "scales"),
     )
+
+
+def refuse_unread(options, reader, names=()):
+    """Raises `UserError`, naming each flag, where nothing reads some options and they are not at their defaults.
+
+    Args:
+        options: a dataclass of options.
+        reader: what would read them, for the message.
+        names: of the fields; none: all.
+    """
+    chosen = [item for item in fields(options) if not names or item.name in names]
+    unread = [f"--{item.name}" for item in chosen if getattr(options, item.name) != item.default]
+    if unread:
+        raise UserError(f"{', '.join(unread)}: only {reader} reads {'it' if len(unread) == 1 else 'them'}")

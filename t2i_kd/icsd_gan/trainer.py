@@ -7,6 +7,7 @@ from keras import ops
 from t2i_kd.errors import UserError
 from t2i_kd.icsd_gan.networks import Discriminator, build_generator, image_name, sides
 from t2i_kd.icsd_gan.objective import discriminator_loss, icsd_loss, kl_divergence
+from t2i_kd.options import refuse_unread
 from t2i_kd.training.adversarial import (
     AdversarialTrainer,
     as_arrays,
@@ -17,7 +18,7 @@ from t2i_kd.training.adversarial import (
 from t2i_kd.training.batch_captions import BatchCaptions, next_rows
 from t2i_kd.training.distribution import gathered
 from t2i_kd.training.gan_losses import fake_loss, generator_loss, real_loss
-from t2i_kd.training.projected import ProjectedDiscriminators, check_projection, projection_at, refuse_unread
+from t2i_kd.training.projected import ProjectedDiscriminators, check_projection, projection_at
 from t2i_kd.training.text_to_image import TextToImageSystem
 
 OBJECTIVE = "icsd"

@@ -15,6 +15,7 @@ from t2i_kd.kd_dlgan.objective import (
     lecam_penalty,
     pairwise_similarity,
 )
+from t2i_kd.options import refuse_unread
 from t2i_kd.teachers.catalogue import check_dual_encoder, load_dual_encoder
 from t2i_kd.training import mirrored_generator
 from t2i_kd.training.adversarial import AdversarialTrainer, as_arrays, augmentation_numbers, check_gan
@@ -27,7 +28,6 @@ from t2i_kd.training.projected import (
     ProjectedDiscriminators,
     check_projection,
     projection_at,
-    refuse_unread,
     share_above_zero,
 )
 from t2i_kd.training.seed_diversity import check_seed_diversity, second_images, seed_diversity_of
@@ -297,10 +297,50 @@ class KDDLGAN(TextToImageSystem):
             check_seed_diversity(stage, recipe.student.noise_dim, OBJECTIVE)
             if stage.seed_diversity_weight and kd.discriminator != "teacher":
                 raise UserError(f"--stage {stage.name}: seed_diversity_weight needs --discriminator=teacher")
+            if stage.seed_diversity_weight and kd.generator != "mirrored":
+                raise UserError(
+                    f"--stage {stage.name}: seed_diversity_weight needs --generator=mirrored; between two passes of "
+                    "biggan the batch normalisation differs, which would count as diversity"
+                )
+        self.check_unread()
+
+    def check_unread(self):
+        """`check_recipe` for options that nothing of this recipe reads."""
+        recipe, kd = self.recipe, self.recipe.kd
         if self.is_taught:
             check_dual_encoder(recipe.teacher)
         else:
-            refuse_unread(recipe.towers, "a term with a weight above 0 (AGKD, CGKD or diversity)")
+            reader = "a term with a weight above 0 (AGKD, CGKD or diversity)"
+            refuse_unread(recipe.towers, reader)
+            refuse_unread(kd, reader, ("teacher_sees",))
+            through_it = kd.discriminator == "teacher" and not recipe.projection.discriminator_teacher
+            if recipe.teacher.teacher != "none" and not through_it:
+                refuse_unread(recipe.teacher, reader, ("teacher",))
+        if not self.reads_prompts:
+            refuse_unread(kd, "CGKD or the diversity term", ("prompts", "prompt_template"))
+        for name, reader, unread in (
+            ("agkd_weight", "AGKD", ("crossed_probability",)),
+            ("cgkd_weight", "CGKD", ("cgkd_variant",)),
+            ("lecam_weight", "--lecam_weight", ("lecam_start",)),
+        ):
+            if not getattr(kd, name):
+                refuse_unread(kd, reader, unread)
+        if not (kd.agkd_weight or kd.cgkd_weight):
+            refuse_unread(kd, "AGKD or CGKD", ("head_units",))
+        if not recipe.training.ema:
+            refuse_unread(kd, "--ema", ("ema_start",))
+
+    def warnings(self):
+        lines, kd = super().warnings(), self.recipe.kd
+        starts = [("ema_start", kd.ema_start, "nothing is averaged")]
+        if kd.lecam_weight:
+            starts.append(("lecam_start", kd.lecam_start, "LeCam penalises nothing"))
+        return lines + [
+            f"--{name}={start}: stage {plan.stage.name} has {plan.steps:,} steps, so that {what} in it"
+            for plan in self.plans
+            for name, start, what in starts
+            if start >= plan.steps
+        ]
 
     def check_networks(self):
         """`check_recipe` for generator and discriminator."""
@@ -308,6 +348,8 @@ class KDDLGAN(TextToImageSystem):
         if kd.generator == "biggan":
             check_side(recipe.data.resolution)
             refuse_unread(recipe.mirrored, "--generator=mirrored")
+        else:
+            refuse_unread(kd, "--generator=biggan", ("generator_channels",))
         if kd.discriminator == "plain":
             check_side(recipe.data.resolution)
             refuse_unread(recipe.projection, "--discriminator=teacher")

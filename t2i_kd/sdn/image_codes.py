@@ -26,11 +26,11 @@ import numpy as np
 
 from t2i_kd.data.captioned_images import many
 from t2i_kd.errors import UserError
-from t2i_kd.options import TeacherOptions
+from t2i_kd.options import TeacherOptions, refuse_unread
 from t2i_kd.sdn.objective import OBJECTIVES
 from t2i_kd.teachers.catalogue import teacher_shapes
 from t2i_kd.training.distribution import predict
-from t2i_kd.training.projected import default_taps, enlarged_teacher, readable_side, refuse_unread
+from t2i_kd.training.projected import default_taps, enlarged_teacher, readable_side
 
 BATCH = 64
 # Of larger sets, so many images say what the codes are.

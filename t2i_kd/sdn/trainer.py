@@ -8,6 +8,7 @@ from keras import ops
 
 from t2i_kd.errors import UserError
 from t2i_kd.metrics.tap_errors import ERRORS, SCALINGS, tap_errors, tap_scales
+from t2i_kd.options import refuse_unread
 from t2i_kd.sdn.adversarial import ADVERSARIAL, SDNAdversarialTrainer
 from t2i_kd.sdn.image_codes import ImageCodes, check_codes, codes_teacher, image_codes
 from t2i_kd.sdn.objective import OBJECTIVES
@@ -24,7 +25,6 @@ from t2i_kd.training.projected import (
     check_projection,
     projection_at,
     readable_side,
-    refuse_unread,
 )
 from t2i_kd.training.seed_diversity import check_seed_diversity, seed_diversity_of
 from t2i_kd.training.text_to_image import TextToImageSystem, text_network

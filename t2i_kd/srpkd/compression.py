@@ -14,6 +14,7 @@ from t2i_kd.conditions.caption import CaptionCondition
 from t2i_kd.data.batches import Batches, caption_pairs
 from t2i_kd.data.captioned_images import split_lines
 from t2i_kd.errors import UserError
+from t2i_kd.options import refuse_unread
 from t2i_kd.srpkd.channels import narrowed
 from t2i_kd.srpkd.generators import Teacher
 from t2i_kd.srpkd.networks import check_discriminator
@@ -28,7 +29,6 @@ from t2i_kd.srpkd.trainer import (
 from t2i_kd.student import NOISE, load_student, noise_width
 from t2i_kd.teachers import run
 from t2i_kd.training.precision import FLOAT32
-from t2i_kd.training.projected import refuse_unread
 from t2i_kd.training.system import KEPT_ITEMS, System, evenly
 from t2i_kd.training.text_to_image import build_student, text_network, text_rows
 

@@ -16,7 +16,7 @@ from t2i_kd.data.subset import trains_on_a_part
 from t2i_kd.data.translation_batches import TranslationBatches
 from t2i_kd.errors import UserError
 from t2i_kd.imaging import captioned_grid, encode_png, write_file_atomically
-from t2i_kd.options import TeacherOptions
+from t2i_kd.options import TeacherOptions, refuse_unread
 from t2i_kd.runners import core_inputs
 from t2i_kd.srpkd.generators import INVERSE_FILE, load_generator, pinned, start_from_teacher
 from t2i_kd.srpkd.networks import (
@@ -42,7 +42,6 @@ from t2i_kd.training.distribution import assign_alike
 from t2i_kd.training.gan_losses import fake_loss, generator_loss, real_loss
 from t2i_kd.training.inputs import network_digest
 from t2i_kd.training.measuring import DISTANCE_TO_TEACHER, Measurements
-from t2i_kd.training.projected import refuse_unread
 from t2i_kd.training.system import System, evenly
 from t2i_kd.training.trainer import Trainer
 

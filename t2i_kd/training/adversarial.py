@@ -7,6 +7,7 @@ import keras
 from keras import ops
 
 from t2i_kd.errors import UserError
+from t2i_kd.options import refuse_unread
 from t2i_kd.training.augmentation import augment, numbers_of, parse_policy
 from t2i_kd.training.distribution import replica_logs
 from t2i_kd.training.gan_losses import gradient_penalty
@@ -357,6 +358,8 @@ def check_gan(gan, batch_size):
         if not 0 <= getattr(gan, name) < 1:
             raise UserError(f"--{name}: {getattr(gan, name)} is not in 0 to 1, 1 excluded")
     parse_policy(gan.augmentation)
+    if gan.gradient_penalty == "none":
+        refuse_unread(gan, "--gradient_penalty", ("penalty_weight", "penalty_every"))
     if batch_size // gan.discriminator_steps < 2:
         raise UserError(
             f"--batch_size: {batch_size} leaves fewer than 2 samples for a step of the generator; wrong captions are "

@@ -11,7 +11,6 @@ Koyama, "cGANs with Projection Discriminator" (ICLR 2018); Miyato et al., "Spect
 the sizes s_l, the heads' widths, and 1x1 convolutions for CSM too.
 """
 
-import dataclasses
 import math
 
 import keras
@@ -109,18 +108,6 @@ def check_projection(options, gan, teacher, side, named="--"):
     choose_taps(options.discriminator_taps, teacher_shapes(teacher, seen_side(options, teacher, side)))
     if gan.gradient_penalty != "none":
         raise UserError("--gradient_penalty: heads on the teacher's taps are spectrally normalised and take none")
-
-
-def refuse_unread(options, reader):
-    """Raises `UserError`, naming each flag, where nothing reads a group of options and some are not at their defaults.
-
-    Args:
-        options: a dataclass of options.
-        reader: what would read it, for the message.
-    """
-    unread = [f"--{item.name}" for item in dataclasses.fields(options) if getattr(options, item.name) != item.default]
-    if unread:
-        raise UserError(f"{', '.join(unread)}: only {reader} reads {'it' if len(unread) == 1 else 'them'}")
 
 
 def readable_side(teacher, side):

@@ -43,7 +43,13 @@ RECIPE = KDDLGANRecipe(
     ),
     stages=(SeedDiversityStage("gan", "kd_dlgan", steps=4, learning_rate=2e-3, frozen=("text_*",)),),
 )
-THROUGH_A_TEACHER = {"discriminator": "teacher", "generator": "mirrored", "lecam_weight": 0.0}
+NO_LECAM = {"lecam_weight": 0.0, "lecam_start": 1000}
+THROUGH_A_TEACHER = {"discriminator": "teacher", "generator": "mirrored", "generator_channels": 64, **NO_LECAM}
+# Nothing that reads a teacher's vectors, nor what these terms alone read.
+UNTAUGHT = dict.fromkeys(("agkd_weight", "cgkd_weight", "diversity_weight"), 0.0) | {
+    "crossed_probability": 1.0,
+    "head_units": 1024,
+}
 
 
 def changed(recipe=RECIPE, **groups):
@@ -279,8 +285,7 @@ def test_averages_are_the_weights_until_they_begin(plain, monkeypatch):
 
 
 def test_without_weights_there_is_no_teacher():
-    nothing = {"agkd_weight": 0.0, "cgkd_weight": 0.0, "diversity_weight": 0.0}
-    system, trainer = trainer_of(changed(kd=nothing, teacher={"teacher": "none"}))
+    system, trainer = trainer_of(changed(kd=UNTAUGHT, teacher={"teacher": "none"}))
     batch = tensors(system.batches(system.plans[0], 0, 1)[0])
     generated = trainer.generate(batch)
     terms = trainer.discriminator_terms(batch, generated)[1] | trainer.generator_terms(batch, generated)[1]
@@ -364,12 +369,58 @@ def test_a_recipe_that_cannot_be_trained_is_named(groups, named):
     assert "\n" not in str(error.value)
 
 
+@pytest.mark.parametrize(
+    ("kd", "groups", "named"),
+    [
+        ({}, {}, "--teacher: only a term"),
+        ({"teacher_sees": "plain"}, {}, "--teacher_sees: only a term"),
+        (
+            {"prompts": "x;y", "prompt_template": "the {}"},
+            {"teacher": {"teacher": "none"}},
+            "--prompts, --prompt_template",
+        ),
+        ({"head_units": 5}, {"teacher": {"teacher": "none"}}, "--head_units: only AGKD or CGKD"),
+        ({"crossed_probability": 0.5}, {"teacher": {"teacher": "none"}}, "--crossed_probability: only AGKD"),
+        ({"cgkd_variant": "paper"}, {"teacher": {"teacher": "none"}}, "--cgkd_variant: only CGKD"),
+        ({"agkd_weight": 1.0, "cgkd_variant": "paper"}, {}, "--cgkd_variant: only CGKD"),
+        ({"agkd_weight": 1.0, "prompts": "captions"}, {}, "--prompts: only CGKD or the diversity term"),
+        ({"cgkd_weight": 1.0, "crossed_probability": 0.5}, {}, "--crossed_probability: only AGKD"),
+        ({"diversity_weight": 1.0, "head_units": 5}, {}, "--head_units: only AGKD or CGKD"),
+        ({"lecam_weight": 0.0, "lecam_start": 5, "agkd_weight": 1.0}, {}, "--lecam_start: only --lecam_weight"),
+        ({"ema_start": 2, "agkd_weight": 1.0}, {"training": {"ema": 0.0}}, "--ema_start: only --ema"),
+        ({"generator": "mirrored", "agkd_weight": 1.0}, {}, "--generator_channels: only --generator=biggan"),
+        ({"agkd_weight": 1.0}, {"gan": {"penalty_every": 2}}, "--penalty_every: only --gradient_penalty"),
+        ({"agkd_weight": 1.0}, {"gan": {"penalty_weight": 2.0}}, "--penalty_weight: only --gradient_penalty"),
+    ],
+)
+def test_options_that_nothing_reads_are_named(kd, groups, named):
+    with pytest.raises(UserError, match=named):
+        KDDLGAN(changed(kd=UNTAUGHT | kd, **groups), dataset=data())
+
+
+def test_seeds_kept_apart_need_a_generator_of_one_image_a_noise():
+    """Batch normalisation makes two images of one noise, so that rho would be above 0 without any noise."""
+    stage = dataclasses.replace(PROJECTED.stages[0], seed_diversity_weight=2.0)
+    recipe = dataclasses.replace(changed(PROJECTED, kd={"generator": "biggan"}), mirrored=MirroredOptions())
+    with pytest.raises(UserError, match="--stage gan: seed_diversity_weight needs --generator=mirrored"):
+        KDDLGAN(dataclasses.replace(recipe, stages=(stage,)), dataset=data())
+
+
+def test_averages_and_penalties_that_never_begin_are_told():
+    recipe = changed(kd={"ema_start": 4, "lecam_start": 9})
+    assert KDDLGAN(recipe, dataset=data()).warnings() == [
+        "--ema_start=4: stage gan has 4 steps, so that nothing is averaged in it",
+        "--lecam_start=9: stage gan has 4 steps, so that LeCam penalises nothing in it",
+    ]
+    assert not KDDLGAN(changed(kd={"ema_start": 3}), dataset=data()).warnings()
+    assert not KDDLGAN(changed(kd=NO_LECAM), dataset=data()).warnings()
+
+
 def test_towers_that_nothing_reads_are_named():
-    nothing = {"agkd_weight": 0.0, "cgkd_weight": 0.0, "diversity_weight": 0.0}
     found = []
     for given in ({"teacher_side": 64}, {"teacher_side": 64, "sentence_vocabulary": "vocab.txt"}):
         with pytest.raises(UserError) as error:
-            KDDLGAN(dataclasses.replace(changed(kd=nothing), towers=DualEncoderOptions(**given)), dataset=data())
+            KDDLGAN(dataclasses.replace(changed(kd=UNTAUGHT), towers=DualEncoderOptions(**given)), dataset=data())
         found.append(str(error.value))
     reader = "only a term with a weight above 0 (AGKD, CGKD or diversity) reads"
     assert found[0] == f"--teacher_side: {reader} it"
