@@ -15,6 +15,7 @@ import keras
 import t2i_kd.registered_layers  # noqa: F401 (registers the layers that a file may name)
 from t2i_kd.conditions.base import Condition
 from t2i_kd.conditions.catalogue import load_condition
+from t2i_kd.dtype_policy import dtype_policy
 from t2i_kd.errors import UserError
 from t2i_kd.imaging import write_file_atomically
 from t2i_kd.weight_files import check_keras
@@ -143,15 +144,12 @@ def load_student(folder, weights_file=WEIGHTS_FILE):
     """
     condition = load_condition(folder)
     path = Path(folder) / weights_file
-    before = keras.config.dtype_policy()
-    # A model within a model has no policy in its file, and takes the global one.
-    keras.config.set_dtype_policy("float32")
     try:
-        return Student(in_float32(load_network(path)), condition)
+        # A model within a model has no policy in its file, and takes the global one.
+        with dtype_policy("float32"):
+            return Student(in_float32(load_network(path)), condition)
     except UserError as error:
         raise UserError(str(error) if str(path) in str(error) else f"{path}: {error}") from None
-    finally:
-        keras.config.set_dtype_policy(before)
 
 
 def load_network(path):

@@ -376,8 +376,7 @@ class KDDLGAN(TextToImageSystem):
         """The teacher's two towers; None where no term reads them."""
         if not self.is_taught:
             return None
-        with self.policy():
-            return load_dual_encoder(self.recipe.teacher, self.recipe.towers, self.recipe.data.resolution)
+        return load_dual_encoder(self.recipe.teacher, self.recipe.towers, self.recipe.data.resolution)
 
     @functools.cached_property
     def prompts(self):

@@ -19,6 +19,7 @@ from keras import ops
 from t2i_kd import plugins
 from t2i_kd.checksums import sha256_of
 from t2i_kd.conditions.image import SOURCE
+from t2i_kd.dtype_policy import dtype_policy
 from t2i_kd.errors import UserError
 from t2i_kd.files import reason
 from t2i_kd.srpkd.channels import channels_of, is_transposed, largest, take_channels, width_of
@@ -197,19 +198,16 @@ def load_published(path, resolution):
             values = {name: stored.read(name).astype("float32") for name in stored.names}
     except (OSError, ValueError) as error:
         raise UserError(f"--teacher: {path} is not a .npz that can be read: {reason(error)}") from None
-    before = keras.config.dtype_policy()
-    keras.config.set_dtype_policy("float32")
     try:
-        if "Variable_47" in values:
-            return _style(values, resolution)
-        if "model.1.weight" in values:
-            return _pytorch_resnet(values, resolution)
+        with dtype_policy("float32"):
+            if "Variable_47" in values:
+                return _style(values, resolution)
+            if "model.1.weight" in values:
+                return _pytorch_resnet(values, resolution)
     except (KeyError, ValueError) as error:
         if isinstance(error, UserError):
             raise
         raise UserError(f"--teacher: {path} has other arrays than its family: {' '.join(str(error).split())}") from None
-    finally:
-        keras.config.set_dtype_policy(before)
     raise UserError(f"--teacher: {path} is of neither published family: no Variable_47 and no model.1.weight")
 
 

@@ -18,6 +18,7 @@ import keras
 
 from t2i_kd import plugins
 from t2i_kd.checksums import sha256_of
+from t2i_kd.dtype_policy import dtype_policy
 from t2i_kd.errors import UserError
 from t2i_kd.teachers import clip, conse, efficientnet_lite0, run
 from t2i_kd.teachers.applications import APPLICATIONS, build_application
@@ -100,14 +101,16 @@ def load_dual_encoder(options, towers, resolution):
         resolution: side of the images in pixels.
 
     Returns:
-        A `DualEncoder`, its images of that side.
+        A `DualEncoder`, its images of that side, in float32: its vectors, some of which are kept, and the losses of
+        them do not depend on the precision that the student trains in.
 
     Raises:
         UserError: when the teacher is not known or has no text tower, or its parts cannot be had.
     """
     check_dual_encoder(options)
     _check_weights(options)
-    return _kind(options).towers(options, towers, resolution)
+    with dtype_policy("float32"):
+        return _kind(options).towers(options, towers, resolution)
 
 
 def check_dual_encoder(options):

@@ -14,6 +14,7 @@ import numpy as np
 from t2i_kd.data.captioned_images import split_lines
 from t2i_kd.data.catalogue import load_dataset
 from t2i_kd.data.subset import check_subset, training_subset
+from t2i_kd.dtype_policy import dtype_policy
 from t2i_kd.errors import UserError
 from t2i_kd.imaging import captioned_grid, encode_png, write_file_atomically
 from t2i_kd.runners import core_inputs
@@ -169,12 +170,8 @@ class System:
     @contextlib.contextmanager
     def policy(self):
         """Within it, the recipe's dtype policy is Keras's."""
-        before = keras.config.dtype_policy()
-        keras.config.set_dtype_policy(self.recipe.training.dtype_policy)
-        try:
+        with dtype_policy(self.recipe.training.dtype_policy):
             yield
-        finally:
-            keras.config.set_dtype_policy(before)
 
     def prepare(self):
         """Loads everything, so that whatever is wrong is said before a run directory is made."""

@@ -6,6 +6,7 @@ import pytest
 from PIL import Image
 
 from t2i_kd.data.catalogue import load_dataset
+from t2i_kd.dtype_policy import dtype_policy
 from t2i_kd.errors import UserError
 from t2i_kd.options import DualEncoderOptions, TeacherOptions
 from t2i_kd.teachers import conse
@@ -62,6 +63,9 @@ def test_the_towers_are_the_formula(files, encoder, tmp_path):
         teacher.prompts(["a cat", "two mice"]), text / np.linalg.norm(text, axis=1, keepdims=True), rtol=1e-5
     )
     assert teacher.dim == DIM and not teacher.image.trainable_variables
+    # Whatever a student trains in.
+    with dtype_policy("mixed_bfloat16"):
+        np.testing.assert_array_equal(load_dual_encoder(*options_of(files), 64).image(images), found)
     (tmp_path / "few.txt").write_text("cat\ndog")
     with pytest.raises(UserError, match="--class_names: 2 names for 1000 classes"):
         load_dual_encoder(*options_of(files, class_names=str(tmp_path / "few.txt")), 64)
