@@ -10,12 +10,13 @@ PACKAGE = Path(__file__).resolve().parents[1] / "t2i_kd"
 COMMANDS = {"train", "evaluate", "export", "generate", "prepare", "serve"}
 ROOMS = {"sdn", "icsd_gan", "kd_dlgan", "srpkd", "teacher_slim"}
 BELOW_ROOMS = {
-    *("checksums", "conditions", "data", "errors", "files", "imaging", "metrics", "noise", "options", "plugins"),
-    *("recipe", "runners", "student", "teachers", "text", "training", "trust", "weight_files"),
+    *("checksums", "conditions", "data", "dtype_policy", "errors", "files", "imaging", "metrics", "noise", "options"),
+    *("plugins", "recipe", "runners", "student", "teachers", "text", "training", "trust", "weight_files"),
 }
 # Part: the other parts of the package that it may import. Rooms, the systems' own folders, never import each other.
 MAY_KNOW = {
     "checksums": {"files"},
+    "dtype_policy": set(),
     "errors": set(),
     "files": {"errors"},
     "imaging": set(),
@@ -35,11 +36,14 @@ MAY_KNOW = {
     "data": {"checksums", "errors", "files", "imaging", "plugins", "processors"},
     "text": {"errors", "files", "imaging", "trust", "weight_files"},
     "conditions": {"data", "errors", "files", "imaging", "text"},
-    "student": {"conditions", "errors", "imaging", "registered_layers", "weight_files"},
+    "student": {"conditions", "dtype_policy", "errors", "imaging", "registered_layers", "weight_files"},
     "registered_layers": {"srpkd", "teachers", "text", "training"},
     "runners": {"errors", "imaging", "noise", "quiet"},
     "tiling": {"errors", "imaging"},
-    "teachers": {"checksums", "errors", "files", "imaging", "plugins", "quiet", "student", "text", "weight_files"},
+    "teachers": {
+        *("checksums", "dtype_policy", "errors", "files", "imaging", "plugins", "quiet", "student", "text"),
+        "weight_files",
+    },
     "metrics": {
         "checksums",
         "data",
