@@ -13,7 +13,9 @@ from typing import Any, NamedTuple
 from absl import logging
 
 from t2i_kd.checksums import sha256_of
+from t2i_kd.conditions.base import CONDITION_FILE
 from t2i_kd.conditions.caption import CaptionCondition
+from t2i_kd.data.image_pairs import DIRECTIONS
 from t2i_kd.errors import UserError
 from t2i_kd.exporting.manifest import EXTRA, MANIFEST
 from t2i_kd.imaging import write_file_atomically
@@ -28,7 +30,7 @@ from t2i_kd.plugins import check_imported
 from t2i_kd.recipe import RECIPE_FILE
 from t2i_kd.runners import IdentityRunner, KerasRunner
 from t2i_kd.shipped import model_path
-from t2i_kd.student import BEST_FILE, WEIGHTS_FILE, load_student
+from t2i_kd.student import BEST_FILE, INVERSE_FILE, WEIGHTS_FILE, load_student
 from t2i_kd.systems import build, load_recipe
 from t2i_kd.training.measuring import bystander
 
@@ -128,16 +130,22 @@ def recipe_of(model):
     """The `Recipe` that a model was trained by, or None where none lies with it.
 
     Args:
-        model: a run directory keeps it in its folder, a version folder in `assets.extra`, and a `.tflite` or `.onnx`
-            of an export lies beside it; the name of a model that comes with the package stands for its version folder;
-            an object that generates has none.
+        model: a run directory keeps it in its folder, a version folder in `assets.extra`; a `.tflite` or `.onnx` of an
+            export lies beside it, a `.keras` of a run in its folder or in one within; the name of a model that comes
+            with the package stands for its version folder; an object that generates has none.
     """
     if _is_runner(model):
         return None
     path = model_path(model)
-    for folder in (path.parent,) if path.is_file() else (path, path / EXTRA):
+    folders = (path, path / EXTRA)
+    if path.is_file():
+        # Checkpoints lie in folders of a run's; what is exported lies in one folder.
+        folders = path.parents if path.suffix == ".keras" else (path.parent,)
+    for folder in folders:
         if (folder / RECIPE_FILE).is_file():
             return load_recipe(folder / RECIPE_FILE)
+        if (folder / CONDITION_FILE).is_file():
+            break
     return None
 
 
@@ -219,8 +227,9 @@ def evaluate(models, dataset, metrics, *, teacher=None, out="", page="", bootstr
     teacher = teacher or chosen_teacher(models[0])
     given = {"teacher": teacher, "tap_objective": _own_objective(models[0], teacher), "cache": {}, **options}
     given["teaching"] = functools.partial(_teaching_student, models[0])
+    direction = _direction_of(models)
     for candidate in _with_identity(students(models[0]) if len(models) == 1 else finished_students(models)):
-        context = _checked_context(candidate, dataset, measures, given, _direction_of(models[0]))
+        context = _checked_context(candidate, dataset, measures, given, direction)
         for name, metric in measures.items():
             logging.info("%s: %s", candidate.label, name)
             found.add(name, candidate, metric.measure(context), context)
@@ -250,14 +259,32 @@ def _with_identity(candidates):
             yield Candidate(IDENTITY, IdentityRunner(student.condition, student.resolution), "", True)
 
 
-def _direction_of(model):
-    """Which of two sides a model reads, as its recipe says; A without one."""
-    return getattr(getattr(recipe_of(model), "translation", None), "direction", "AtoB")
+def _direction_of(models):
+    """Which of two sides models read, as their recipes say; A without one. The generator of the other direction, of a
+    CycleGAN's run, reads the other side.
+
+    Raises:
+        UserError: where they read different sides.
+    """
+    found = {}
+    for model in models:
+        direction = getattr(getattr(recipe_of(model), "translation", None), "direction", DIRECTIONS[0])
+        if _is_inverse(model):
+            direction = DIRECTIONS[1 - DIRECTIONS.index(direction)]
+        found[direction] = model
+    if len(found) > 1:
+        told = " and ".join(f"{model} is {direction}" for direction, model in found.items())
+        raise UserError(f"--model: {told}; models of different directions are evaluated one by one")
+    return next(iter(found))
+
+
+def _is_inverse(model):
+    return not _is_runner(model) and Path(model).name == INVERSE_FILE
 
 
 def _teaching_student(model):
     """The generator that taught a model, as a runner; None where there is none."""
-    recipe = recipe_of(model)
+    recipe = None if _is_inverse(model) else recipe_of(model)
     student = build(recipe).teaching_student() if recipe else None
     return student and KerasRunner(student)
 

@@ -23,6 +23,8 @@ from t2i_kd.weight_files import check_keras
 WEIGHTS_FILE = "student.keras"
 # Beside a stage's own: the student of the step whose measurements were best.
 BEST_FILE = "best.keras"
+# Of a run that trains two generators, that of the other direction.
+INVERSE_FILE = "inverse.keras"
 IMAGE = "image"
 NOISE = "noise"
 # Of one image in a layer's output, and what a network may have beside the weights that its file holds.

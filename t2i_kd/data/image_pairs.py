@@ -22,6 +22,10 @@ SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff")
 FOLDERS = {"train": ("train",), "validation": ("val", "validation"), "test": ("test",)}
 
 
+# Which side is read and which is made.
+DIRECTIONS = ("AtoB", "BtoA")
+
+
 @dataclass(frozen=True)
 class ImagePairs:
     """Pictures of two sides.
@@ -63,8 +67,8 @@ class ImagePairs:
         return max(len(self.first), len(self.second))
 
     def turned(self, direction):
-        """(sources, targets) of `AtoB` or `BtoA`."""
-        return (self.first, self.second) if direction == "AtoB" else (self.second, self.first)
+        """(sources, targets) of one of `DIRECTIONS`."""
+        return (self.first, self.second) if direction == DIRECTIONS[0] else (self.second, self.first)
 
 
 @dataclass(frozen=True)

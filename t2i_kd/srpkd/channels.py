@@ -16,7 +16,7 @@ import numpy as np
 
 from t2i_kd.errors import UserError
 from t2i_kd.srpkd.networks import InstanceNormalization, ReflectionPadding
-from t2i_kd.student import image_outputs
+from t2i_kd.student import IMAGE
 
 # Layers and operations whose output's channels are those of their input, each for itself.
 SAME_CHANNELS = (
@@ -101,7 +101,10 @@ def channels_of(network):
             continue
         inputs = keras.tree.flatten(operation.input)
         if any(id(each) not in found for each in inputs):
-            raise UserError(f"--teacher: its channels cannot be followed to {operation.name}: a layer is used twice")
+            raise UserError(
+                f"--teacher: its channels cannot be followed to {operation.name}: a layer is used twice, or "
+                "lies in a model within the generator"
+            )
         given = [found[id(each)] for each in inputs]
         if makes_channels(operation):
             reads[operation.name], carried = given[0], numbers.new(outputs[0].shape[-1])
@@ -281,6 +284,15 @@ def _places(numbers, kept):
     return np.flatnonzero([number in kept for number in numbers.tolist()])
 
 
+def thawed(config):
+    """A layer's configuration in which the layer, and every one within it, is trainable."""
+    if isinstance(config, dict):
+        return {name: name == "trainable" or thawed(value) for name, value in config.items()}
+    if isinstance(config, list | tuple):
+        return type(config)(thawed(each) for each in config)
+    return config
+
+
 def narrowed(network, share, starts_from_it=True):
     """A narrower twin of a generator: the same layers, with a share of the channels of each group, at least one.
 
@@ -291,23 +303,20 @@ def narrowed(network, share, starts_from_it=True):
             drawn by He et al. (2015), from Keras's random generator, where the network's did not start at zero.
 
     Returns:
-        A `keras.Model` from the same inputs to the images alone, with the names of the network's layers; all of it is
-        trainable, also where the network is frozen.
+        A `keras.Model` from the same inputs to {"image": ...} alone, with the names of the network's layers; all of it
+        is trainable, also where the network is frozen.
 
     Raises:
         UserError: naming --channel_share, where nothing becomes smaller.
     """
-    network = keras.Model(
-        network.input, {name: network.output[name] for name in image_outputs(network)}, name=network.name
-    )
+    # Nothing would teach the twin's other outputs, such as the images of earlier stages.
+    network = keras.Model(network.input, {IMAGE: network.output[IMAGE]}, name=network.name)
     channels = channels_of(network)
     kept = largest(network, channels, lambda names, count: min(count, max(1, round(share * count))))
 
     def copied(operation):
-        name, config = operation.name, operation.get_config()
-        if isinstance(operation, keras.Layer):
-            # The configuration of a frozen teacher's layer would freeze the student's.
-            config["trainable"] = True
+        # The configuration of a frozen teacher's layer would freeze the student's.
+        name, config = operation.name, thawed(operation.get_config())
         if name in channels.sliced:
             numbers, part = channels.sliced[name]
             places = _places(numbers, kept)

@@ -21,15 +21,17 @@ from t2i_kd.checksums import sha256_of
 from t2i_kd.conditions.image import SOURCE
 from t2i_kd.dtype_policy import dtype_policy
 from t2i_kd.errors import UserError
-from t2i_kd.files import reason
+from t2i_kd.files import parse_json, reason
+from t2i_kd.recipe import RECIPE_FILE
 from t2i_kd.srpkd.channels import channels_of, is_transposed, largest, take_channels, width_of
 from t2i_kd.srpkd.networks import build_resnet, build_style
-from t2i_kd.student import IMAGE, load_network, load_student
+from t2i_kd.student import IMAGE, INVERSE_FILE, load_network, load_student
 from t2i_kd.teachers import run
 from t2i_kd.trust import check_graph
 from t2i_kd.weight_files import Arrays
 
-INVERSE_FILE = "inverse.keras"
+# The folder of an exported model that holds its recipe.
+EXTRA = "assets.extra"
 # Of a published generator: bytes of its arrays, channels of its first layer, and residual blocks.
 LARGEST_PUBLISHED, MOST_CHANNELS, MOST_BLOCKS = 2**28, 256, 64
 ML5_LAYERS = ("stem", "down1", "down2", "block1a", "block1b", "block2a", "block2b", "block3a", "block3b", "block4a")
@@ -77,7 +79,7 @@ def _sha256(name):
             f"--teacher: {name} is none of none, {run.PREFIX}DIR, a .npz, a version folder with saved_model.pb, or a "
             "module such as my_package.my_teacher"
         )
-    files = [each for each in sorted(path.rglob("*")) if each.is_file() and "assets.extra" not in each.parts]
+    files = [each for each in sorted(path.rglob("*")) if each.is_file() and EXTRA not in each.parts]
     return hashlib.sha256("".join(map(sha256_of, files)).encode()).hexdigest()
 
 
@@ -111,6 +113,21 @@ def load_generator(options, resolution):
         _check(name, network, resolution)
         network.trainable = False
     return teacher
+
+
+def direction_of(teacher):
+    """The `--direction` that a run or an exported model was trained with; None where no recipe tells.
+
+    Args:
+        teacher: as `--teacher` names it.
+    """
+    folder = Path(teacher.removeprefix(run.PREFIX))
+    for path in (folder / RECIPE_FILE, folder / EXTRA / RECIPE_FILE):
+        if path.is_file():
+            found = parse_json(path.read_bytes(), path)
+            translation = found.get("translation") if isinstance(found, dict) else None
+            return translation.get("direction") if isinstance(translation, dict) else None
+    return None
 
 
 def _check(name, network, resolution):

@@ -26,6 +26,8 @@ ROUNDING = 1e-4
 SMALLEST_VARIANCE = 1e-12
 # Discriminators' and U-Nets' channels grow to this multiple of the first layer's.
 LARGEST_GROWTH = 8
+# The outermost level of a U-Net whose features training drops.
+FIRST_DROPPED = 4
 DEFAULT_DEPTHS = {"resnet": 9, "style": 5}
 
 
@@ -290,6 +292,10 @@ def build_unet(resolution, channels, halvings=0, norm="batch", dropout=0.0):
     """
     halvings = halvings or int(math.log2(max(resolution, 1)))
     _check_side(resolution, 1 << halvings, 8)
+    if dropout and halvings - 2 < FIRST_DROPPED:
+        raise UserError(
+            f"--generator_dropout: a U-Net of {halvings} halvings drops nothing; it takes {FIRST_DROPPED + 2} or more"
+        )
     make = _Layers(norm)
     source = keras.Input((resolution, resolution, 3), name="source")
     features, maps = _centred(source), []
@@ -309,7 +315,7 @@ def build_unet(resolution, channels, halvings=0, norm="batch", dropout=0.0):
         features = keras.layers.ReLU(name=f"up{level}_relu")(features)
         width = channels * min(1 << (level - 1), LARGEST_GROWTH)
         features = make.normalised(make.transposed(features, width, 4, f"up{level}", "same"), f"up{level}")
-        if dropout and 4 <= level <= halvings - 2:
+        if dropout and FIRST_DROPPED <= level <= halvings - 2:
             features = keras.layers.Dropout(dropout, name=f"up{level}_dropout")(features)
         features = keras.layers.Concatenate(name=f"up{level}_join")([maps.pop(), features])
     features = keras.layers.ReLU(name="rgb_relu")(features)

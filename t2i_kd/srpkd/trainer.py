@@ -18,7 +18,13 @@ from t2i_kd.errors import UserError
 from t2i_kd.imaging import captioned_grid, encode_png, write_file_atomically
 from t2i_kd.options import TeacherOptions, refuse_unread
 from t2i_kd.runners import core_inputs
-from t2i_kd.srpkd.generators import INVERSE_FILE, load_generator, pinned, start_from_teacher
+from t2i_kd.srpkd.generators import (
+    Teacher,
+    direction_of,
+    load_generator,
+    pinned,
+    start_from_teacher,
+)
 from t2i_kd.srpkd.networks import (
     build_discriminator,
     build_generator,
@@ -35,7 +41,7 @@ from t2i_kd.srpkd.objective import (
     structural_dissimilarity,
     total_variation,
 )
-from t2i_kd.student import IMAGE, Student, noise_width, save_network
+from t2i_kd.student import IMAGE, INVERSE_FILE, Student, noise_width, save_network
 from t2i_kd.teachers.catalogue import load_teacher
 from t2i_kd.training.adversarial import AdversarialTrainer
 from t2i_kd.training.distribution import assign_alike
@@ -48,6 +54,11 @@ from t2i_kd.training.trainer import Trainer
 CYCLE_GAN, PIX2PIX, DISTIL = "cycle_gan", "pix2pix", "distil"
 # Of students that read captions; see `t2i_kd.srpkd.compression`.
 COMPRESS, COMPRESS_GAN = "compress", "compress_gan"
+# Of these objectives a discriminator's loss reaches every layer of the generator; of others, what compares images does.
+HOSTS = (CYCLE_GAN, PIX2PIX, COMPRESS_GAN)
+OF_IMAGES = ("output", "ssim", "gram", "feature")
+# The host's options that one objective alone reads.
+READ_BY = {CYCLE_GAN: ("cycle_weight", "identity_weight", "pool_size"), PIX2PIX: ("l1_weight",)}
 # Random numbers of a sample: two for each of two pools, and one for the rows of relation matrices.
 POOL_NUMBERS = 2
 UNIFORMS = 2 * POOL_NUMBERS + 1
@@ -121,7 +132,8 @@ class TaughtGenerator(keras.layers.Layer):
     """
 
     def __init__(self, network, teacher, recipe, taps, features, name):
-        super().__init__(name=name)
+        # Images in 0-255 are no whole numbers in half precision.
+        super().__init__(name=name, autocast=False)
         self.network, self.options, self.taps = network, recipe.distillation, taps
         others = types.SimpleNamespace(teacher=None, features=features)
         self.student = with_layers(network, [student for _, student in taps])
@@ -396,11 +408,31 @@ class SRPKD(System):
             raise UserError(
                 f"--load_size: {recipe.translation.load_size} is smaller than --resolution={recipe.data.resolution}"
             )
+        if recipe.stages and not any(stage.objective in HOSTS for stage in recipe.stages):
+            # A network's layers behind those that are compared would stay as they began.
+            named = [f"{name}_weight" for name in OF_IMAGES]
+            if not any(getattr(distillation, name) for name in named):
+                objective = recipe.stages[0].objective
+                raise UserError(
+                    f"--{named[0]}: objective={objective} compares no image, and what is behind the compared layers "
+                    f"would learn nothing; give one of {', '.join(f'--{name}' for name in named)}"
+                )
         if distillation.ssim_weight and recipe.data.resolution < WINDOW:
             raise UserError(f"--ssim_weight: images of {recipe.data.resolution} px are smaller than its window")
 
     def check_stage(self, stage):
-        refuse_unread(self.recipe.compression, f"objective={COMPRESS}")
+        recipe, objectives = self.recipe, {each.objective for each in self.recipe.stages}
+        refuse_unread(recipe.compression, f"objective={COMPRESS}")
+        for objective, names in READ_BY.items():
+            if objective not in objectives:
+                refuse_unread(recipe.host, f"a stage with objective={objective}", names)
+        if objectives == {DISTIL}:
+            refuse_unread(recipe.host, f"a stage with objective={CYCLE_GAN} or {PIX2PIX}")
+        if stage.objective == CYCLE_GAN and recipe.generator.generator_norm == "batch":
+            raise UserError(
+                f"--generator_norm=batch: a generator of objective={CYCLE_GAN} sees sources, targets and the other's "
+                "images, whose statistics are not those of the sources alone; take instance"
+            )
         if stage.objective == DISTIL and self.recipe.teacher.teacher == "none":
             raise UserError(f"--stage {stage.name}: objective=distil needs a --teacher")
         if self.recipe.distillation.distil_generators == "both" and stage.objective != CYCLE_GAN:
@@ -468,8 +500,19 @@ class SRPKD(System):
 
     @functools.cached_property
     def teacher(self):
-        """The recipe's `Teacher`, or None, loaded when it is first needed."""
-        return load_generator(self.recipe.teacher, self.recipe.data.resolution)
+        """The recipe's `Teacher`, or None, loaded when it is first needed.
+
+        Raises:
+            UserError: naming --teacher, also where it makes images of the other side than this recipe.
+        """
+        name, direction = self.recipe.teacher.teacher, self.recipe.translation.direction
+        teacher = load_generator(self.recipe.teacher, self.recipe.data.resolution)
+        theirs = direction_of(name)
+        if theirs in (None, direction):
+            return teacher
+        if teacher.inverse is None:
+            raise UserError(f"--teacher: {name} was trained with --direction={theirs}, here it is {direction}")
+        return Teacher(teacher.inverse, teacher.network)
 
     def teaching_student(self):
         return None if self.teacher is None else Student(self.teacher.network, self.condition)

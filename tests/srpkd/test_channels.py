@@ -97,6 +97,19 @@ def test_a_saved_and_narrowed_network_can_be_narrowed_again(tmp_path):
     assert smaller(numbers(smaller))["image"].shape == (2, 32, 32, 3)
 
 
+def test_layers_within_layers_of_a_frozen_network_are_trainable():
+    text = keras.Input((4,), name="text")
+    wrapped = keras.layers.SpectralNormalization(keras.layers.Dense(6, name="inner"), name="wrapped")
+    hidden = keras.layers.Dense(8, name="whole")(keras.layers.Dense(8, name="free")(text))
+    hidden = wrapped(hidden)
+    image = keras.layers.Reshape((2, 2, 3), name="image")(keras.layers.Dense(12, name="pixels")(hidden))
+    network = keras.Model({"text": text}, {"image": image})
+    network.trainable = False
+    small = narrowed(network, 0.5)
+    kernels = [each.path for each in small.trainable_variables if each.path.endswith("kernel")]
+    assert len(kernels) == 4 and any("inner" in path for path in kernels)
+
+
 def test_what_no_rule_knows_stays_whole():
     text = keras.Input((4,), name="text")
     hidden = keras.layers.Dense(8, name="free")(text)

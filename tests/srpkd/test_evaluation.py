@@ -75,6 +75,34 @@ def test_it_is_compared_with_its_teacher_its_targets_and_the_source(run):
     assert baseline["mae_32_n4"] == pytest.approx(expected, abs=0.02)
 
 
+def test_every_file_of_a_run_is_read_in_its_direction(run, tmp_path):
+    """A checkpoint in a folder of the run, and a CycleGAN's other generator, which reads the other side."""
+    folder = tmp_path / "run"
+    (folder / "checkpoints" / "one").mkdir(parents=True)
+    for file in ("condition.json", "recipe.json", "student.keras"):
+        (folder / file).write_bytes((run.folder / file).read_bytes())
+    weights = (folder / "student.keras").read_bytes()
+    for file, direction in (
+        ("student.keras", "BtoA"),
+        ("checkpoints/one/best.keras", "BtoA"),
+        ("inverse.keras", "AtoB"),
+    ):
+        (folder / file).write_bytes(weights)
+        report = t2i_kd.evaluate(str(folder / file), PAIRS, "ssim", bootstrap=0)
+        found = next(iter(report["metrics"]["ssim"].values()))
+        assert found["protocol"]["direction"] == direction
+        targets = np.stack(SIDES[3 if direction == "AtoB" else 2])
+        images = t2i_kd.load(run.folder).generate(SIDES[2 if direction == "AtoB" else 3])
+        assert found["values"]["ssim_32_n4"] == pytest.approx(ssim(images, targets).mean(), rel=1e-6)
+    both = [str(folder / file) for file in ("student.keras", "inverse.keras")]
+    with pytest.raises(
+        UserError, match=r"^--model: .*student.keras is BtoA and .*inverse.keras is AtoB; models of diff"
+    ):
+        t2i_kd.evaluate(both, PAIRS, "ssim", bootstrap=0)
+    with pytest.raises(UserError, match="teacher"):
+        t2i_kd.evaluate(both[1], PAIRS, "teacher_distance", bootstrap=0)
+
+
 def test_without_targets_the_teacher_alone_compares(run):
     found = evaluated(run, CAPTIONED, "teacher_distance", num_captions=2)
     assert next(iter(found["teacher_distance"]["final student"]["values"])) == "mae_32_n2"

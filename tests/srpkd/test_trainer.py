@@ -21,9 +21,10 @@ from t2i_kd.srpkd import (
     SrpkdRecipe,
     TranslationOptions,
 )
+from t2i_kd.srpkd.generators import Teacher
 from t2i_kd.srpkd.networks import build_generator
-from t2i_kd.srpkd.objective import relation_matrix
-from t2i_kd.srpkd.trainer import ImagePool
+from t2i_kd.srpkd.objective import gram_matrix, relation_matrix
+from t2i_kd.srpkd.trainer import SRPKD, ImagePool
 from t2i_kd.student import save_network
 from tests.commands import arrays
 from tests.exporting.tiny_student import make_photos
@@ -49,12 +50,14 @@ def teacher(tmp_path_factory):
 
 def recipe(objective, teacher="none", steps=2, load_size=0, **options):
     """A tiny recipe; options are those of any group."""
+    host = {"discriminator_channels": 4, "discriminator_layers": 2} if objective != "distil" else {}
+    host |= {"pool_size": 3} if objective == "cycle_gan" else {}
     groups = {
         "translation": (TranslationOptions, {"load_size": load_size}),
         "teacher": (GeneratorTeacherOptions, {"teacher": teacher}),
         "generator": (GeneratorOptions, {"generator_channels": 4, "generator_depth": 1}),
         "distillation": (DistillationOptions, {}),
-        "host": (HostOptions, {"discriminator_channels": 4, "discriminator_layers": 2, "pool_size": 3}),
+        "host": (HostOptions, host),
         "training": (TrainingOptions, {"batch_size": 2, "checkpoint_every": 1, "sample_every": 9, "log_every": 1}),
     }
     made = {}
@@ -149,6 +152,76 @@ def test_pix2pixs_losses_are_those_of_the_definition():
     assert float(loss) == pytest.approx(expected, rel=1e-4)
 
 
+def test_pix2pixs_loss_has_the_teachers_terms_and_its_weights(teacher):
+    made = recipe("pix2pix", teacher, output_weight=3.0, relation_weight=2.0, l1_weight=30.0, gan_weight=5.0)
+    _, trainer, batch = prepared(made, PAIRS)
+    loss, terms = trainer.generator_terms(batch, trainer.generate(batch))
+    found = {name: float(value) for name, value in terms.items()}
+    assert set(found) == {"gan", "l1", "output", "relation"} and min(found.values()) > 1e-3
+    expected = 5 * found["gan"] + 30 * found["l1"] + 3 * found["output"] + 2 * found["relation"]
+    assert float(loss) == pytest.approx(expected, rel=1e-5)
+
+
+def test_both_generators_of_a_cyclegan_are_taught(monkeypatch):
+    made = recipe(
+        "cycle_gan", "run:both", output_weight=3.0, distil_generators="both", cycle_weight=7.0, gan_weight=5.0
+    )
+    taught = Teacher(*(build_generator("resnet", SIDE, 2, 1) for _ in range(2)))
+    monkeypatch.setattr(SRPKD, "teacher", taught)
+    monkeypatch.setattr(SRPKD, "pinned_teacher", staticmethod(lambda options: options))
+    _, trainer, batch = prepared(made, SIDES)
+    loss, terms = trainer.generator_terms(batch, trainer.generate(batch))
+    found = {name: float(value) for name, value in terms.items()}
+    assert set(found) == {"gan", "cycle", "identity", "output", "output_backward"}
+    for name, network, side in (("output", taught.network, "source"), ("output_backward", taught.inverse, "image")):
+        seen = np.asarray(batch[side], "float32")
+        student = trainer.generator.forward if name == "output" else trainer.generator.backward
+        theirs = np.clip(np.asarray(network({"source": seen})["image"]), 0, 255)
+        assert found[name] == pytest.approx(scaled(student(seen), theirs), rel=1e-4)
+    expected = 5 * found["gan"] + 7 * (found["cycle"] + 0.5 * found["identity"])
+    assert float(loss) == pytest.approx(expected + 3 * (found["output"] + found["output_backward"]), rel=1e-5)
+
+
+@pytest.mark.parametrize(("norm", "rows"), [("l2", 0), ("l1", 5)])
+def test_relations_are_compared_in_the_norm_and_the_rows_of_the_recipe(teacher, norm, rows):
+    made = recipe("distil", teacher, output_weight=1.0, relation_weight=1.0, relation_norm=norm, relation_rows=rows)
+    system, trainer, batch = prepared(made, SIDES)
+    found = float(trainer.loss_terms(batch)[1]["relation"])
+    x = {"source": np.asarray(batch["source"], "float32")}
+    ours, theirs = (
+        np.asarray(relation_matrix(keras.Model(each.input, each.get_layer("encoder").output)(x)))
+        for each in (system.network, system.teacher.network)
+    )
+    places = ours.shape[1]
+    shift = float(batch["uniforms"][0, -1])
+    chosen = [int((row + shift) * places / rows) for row in range(rows)] or list(range(places))
+    error = ours[:, chosen] - theirs[:, chosen]
+    assert found == pytest.approx(np.square(error).mean() if norm == "l2" else np.abs(error).mean(), rel=1e-3)
+
+
+def test_training_pictures_are_loaded_at_their_own_side():
+    system, _, batch = prepared(recipe("pix2pix", load_size=20), PAIRS)
+    assert system.dataset.first[0].shape == (20, 20, 3) and batch["source"].shape == (2, SIDE, SIDE, 3)
+    assert system.held_out.first[0].shape == (SIDE, SIDE, 3)
+
+
+def test_a_teacher_of_the_other_direction_is_turned_or_refused(teacher, tmp_path):
+    """A run from A to B teaches one from B to A by its other generator, if it has one."""
+    networks = [build_generator("resnet", SIDE, width, 1) for width in (4, 2)]
+    system, _, _ = prepared(recipe("cycle_gan"), SIDES)
+    save_network(networks[0], tmp_path / "run" / "student.keras")
+    system.condition.save(tmp_path / "run")
+    (tmp_path / "run" / "recipe.json").write_text(recipe("cycle_gan").to_json())
+    name = f"run:{tmp_path / 'run'}"
+    assert systems.build(recipe("distil", name, output_weight=1.0), dataset=SIDES).teacher.inverse is None
+    turned = systems.build(recipe("distil", name, output_weight=1.0, direction="BtoA"), dataset=SIDES)
+    with pytest.raises(UserError, match=r"^--teacher: run:.* was trained with --direction=AtoB, here it is BtoA$"):
+        _ = turned.teacher
+    save_network(networks[1], tmp_path / "run" / "inverse.keras")
+    widths = [each.get_layer("stem").filters for each in (turned.teacher.network, turned.teacher.inverse)]
+    assert widths == [2, 4]
+
+
 def test_distillation_is_the_weighted_sum_of_its_terms(teacher):
     weights = {
         "output_weight": 3.0,
@@ -188,9 +261,19 @@ def test_distillation_is_the_weighted_sum_of_its_terms(teacher):
 def test_feature_terms_read_both_images(teacher):
     made = recipe("distil", teacher, gram_weight=1.0, feature_weight=1.0, feature_taps="pool1,pool2")
     made = dataclasses.replace(made, data=dataclasses.replace(made.data, resolution=32))
-    _, trainer, batch = prepared(made, SIDES)
+    system, trainer, batch = prepared(made, SIDES)
     _, terms = trainer.loss_terms(batch)
-    assert min(float(value) for value in terms.values()) > 0
+    x = {"source": np.asarray(batch["source"], "float32")}
+    ours, theirs = (
+        system.features(np.clip(np.asarray(each(x)["image"]), *limits))
+        for each, limits in ((system.network, (-np.inf, np.inf)), (system.teacher.network, (0, 255)))
+    )
+    pairs = [[np.asarray(each[tap], "float64") for each in (ours, theirs)] for tap in ("pool1", "pool2")]
+    assert float(terms["feature"]) == pytest.approx(sum(np.abs(one - other).mean() for one, other in pairs), rel=1e-3)
+    matrices = [[np.asarray(gram_matrix(each.astype("float32"))) for each in pair] for pair in pairs]
+    assert float(terms["gram"]) == pytest.approx(
+        sum(np.square(one - other).mean() for one, other in matrices), rel=1e-3
+    )
     assert made.teachers == [teacher, "vgg19_slim"]
     assert not any(each.path.startswith("vgg19") for each in trainer.kept_variables)
 
@@ -287,21 +370,31 @@ def test_captioned_images_and_one_side_are_sources(teacher):
             "both: the teacher has no gener",
         ),
         (
-            recipe("distil", "T", relation_weight=1.0, teacher_taps="no"),
+            recipe("distil", "T", output_weight=1.0, relation_weight=1.0, teacher_taps="no"),
             SIDES,
             "--teacher_taps: there is no layer 'no'",
         ),
         (
-            recipe("distil", "T", relation_weight=1.0, teacher_taps="encoder", student_taps="stem"),
+            recipe("distil", "T", output_weight=1.0, relation_weight=1.0, teacher_taps="encoder", student_taps="stem"),
             SIDES,
             "--student_taps: stem has 16 x 16 places, the teacher's encoder has 4 x 4",
         ),
         (
-            recipe("distil", "T", relation_weight=1.0, teacher_taps="stem,up1", student_taps="stem"),
+            recipe("distil", "T", output_weight=1.0, relation_weight=1.0, teacher_taps="stem,up1", student_taps="stem"),
             SIDES,
             "1 layers for 2",
         ),
-        (recipe("distil", "T", gram_weight=1.0, feature_taps="pool9"), SIDES, "--"),
+        (recipe("distil", "T", gram_weight=1.0, feature_taps="pool9"), SIDES, "--resolution"),
+        (recipe("distil", "T", relation_weight=1.0), SIDES, "--output_weight: objective=distil compares no image"),
+        (recipe("cycle_gan", generator_norm="batch"), SIDES, "--generator_norm=batch: a generator of objective=cycle"),
+        (recipe("cycle_gan", l1_weight=1.0), SIDES, "--l1_weight: only a stage with objective=pix2pix reads it"),
+        (recipe("pix2pix", pool_size=1, identity_weight=0.0), PAIRS, "--identity_weight, --pool_size: only a stage"),
+        (recipe("distil", "T", output_weight=1.0, gan_weight=2.0), SIDES, "--gan_weight: only a stage with objective"),
+        (
+            recipe("pix2pix", generator="unet", generator_depth=4, generator_dropout=0.5),
+            PAIRS,
+            "--generator_dropout: a U-Net of 4 halvings drops nothing",
+        ),
     ],
 )
 def test_what_cannot_be_trained_is_named(made, dataset, words, teacher):
