@@ -143,6 +143,19 @@ def test_every_loss_reaches_its_own_variables(plain):
     }
 
 
+def test_the_generators_loss_reaches_every_variable_of_a_text_encoder_that_is_not_frozen():
+    stage = dataclasses.replace(RECIPE.stages[0], frozen=())
+    system, trainer = trainer_of(dataclasses.replace(RECIPE, stages=(stage,)))
+    batch = tensors(system.batches(system.plans[0], 0, 1)[0])
+    with tf.GradientTape() as tape:
+        loss, _ = trainer.generator_terms(batch, trainer.generate(batch))
+    variables = trainer.generator_variables
+    gradients = tape.gradient(loss, [variable.value for variable in variables])
+    still = [v.path for v, g in zip(variables, gradients, strict=True) if g is None or not np.any(g)]
+    encoder = system.network.get_layer("text_encoder").trainable_variables
+    assert encoder and {each.path for each in encoder} <= {each.path for each in variables} and not still
+
+
 def test_the_same_through_a_teachers_taps(projected):
     assert reached(*projected, "discriminator") == {
         "loss": {"trunk", "score", "head"},
