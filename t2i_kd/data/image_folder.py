@@ -25,6 +25,8 @@ do not list is told. Pictures of any size and shape are cut to their centred squ
 `t2i_kd.data.decoding`.
 """
 
+import ast
+import contextlib
 import csv
 import dataclasses
 import functools
@@ -366,6 +368,10 @@ def _parse_list(text):
     try:
         return json.loads(text)
     except (ValueError, RecursionError):
+        if text.strip().startswith("["):
+            # As pandas writes a list.
+            with contextlib.suppress(ValueError, SyntaxError, RecursionError, MemoryError):
+                return ast.literal_eval(text.strip())
         return [text]
 
 

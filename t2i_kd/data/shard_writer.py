@@ -22,7 +22,7 @@ from t2i_kd.data.captioned_images import digest_of
 from t2i_kd.data.catalogue import load_dataset
 from t2i_kd.data.examples import Pictures, check_file, report_bad
 from t2i_kd.data.shards import FORMAT_VERSION, INSTALL, MANIFEST, record_of
-from t2i_kd.data.sources import SourceFile
+from t2i_kd.data.sources import SourceFile, place_state
 from t2i_kd.errors import UserError
 from t2i_kd.imaging import encode_png, write_file_atomically
 
@@ -99,6 +99,8 @@ def prepare(preparation, splits, runner="DirectRunner", pipeline_options=(), rep
             more pictures and captions are bad than may be; the good shards stay.
     """
     _check_installed()
+    for cached in (_load, _place_state):
+        cached.cache_clear()
     datasets = {split: preparation.load(split) for split in splits}
     out = Path(preparation.out)
     _begin(out, preparation, datasets)
@@ -166,7 +168,7 @@ def _write_shard(shard, preparation):
     try:
         writer = ArrayRecordWriter(str(temporary), WRITER_OPTIONS)
         for index in range(shard.first, shard.last):
-            states.append(_state(dataset.images, index))
+            states.append(_state(dataset.images, index, preparation.data_dir))
             picture, sha256, wrong = _picture(dataset.images, index, preparation.resolution)
             name = dataset.file_names[index] if dataset.file_names else ""
             if wrong:
@@ -203,10 +205,20 @@ def _picture(images, index, resolution):
     return images[index], digest_of(images[index]), ""
 
 
-def _state(images, index):
-    """What changes with a picture's file; empty where that is not known, None for a picture that has no file."""
+def _state(images, index, data_dir):
+    """What changes with a picture's file, or, where it is not known which that is, with any file of `data_dir`.
+
+    Empty where neither is known, None for a picture that is computed.
+    """
     read = images.unread(index).read if isinstance(images, Pictures) else None
-    return read.state if isinstance(read, SourceFile) else None
+    if isinstance(read, SourceFile):
+        return read.state
+    return _place_state(data_dir) if data_dir else None
+
+
+@functools.lru_cache(maxsize=4)
+def _place_state(data_dir):
+    return place_state(data_dir)
 
 
 def _flush_to_disk(path):
@@ -260,7 +272,7 @@ def _is_finished(preparation, shard):
     out, images = Path(preparation.out), preparation.load(shard.split).images
     with contextlib.suppress(OSError, ValueError, KeyError, TypeError):
         index = _read_index(out, shard)
-        states = [_state(images, each) for each in range(shard.first, shard.last)]
+        states = [_state(images, each, preparation.data_dir) for each in range(shard.first, shard.last)]
         return index["states"] == states and "" not in states and sha256_of(out / shard.file) == index["sha256"]
     return False
 

@@ -14,6 +14,8 @@ import numpy as np
 CONFIDENCE = 0.95
 # Sets the two draws of one seed apart.
 _GENERATED, _REFERENCE = range(2)
+# Fewer clusters than this say nothing of others that might have been drawn.
+FEWEST_CLUSTERS = 20
 
 
 @dataclass(frozen=True)
@@ -92,7 +94,9 @@ def draw_weights(count, repeats, seed):
 def clusters_of(pairs):
     """Which generated pictures are drawn together: those of one test picture, or of one caption, whichever are fewer.
 
-    However often a pair is repeated, nothing is learned about captions or pictures that were not asked for.
+    However often a pair is repeated, nothing is learned about captions or pictures that were not asked for. Of fewer
+    than 20 captions, such as the three that a hundred cats have, it is taken that there are no others, and pictures are
+    drawn. So it is the other way round; where both are so few, those that are more.
 
     Args:
         pairs: n (picture of the test split, caption).
@@ -104,7 +108,10 @@ def clusters_of(pairs):
     for each in zip(*pairs, strict=True):
         number = {key: i for i, key in enumerate(dict.fromkeys(each))}
         numbered.append(np.array([number[key] for key in each]))
-    return min(numbered, key=np.max) if numbered else np.zeros(0, np.int64)
+    if not numbered:
+        return np.zeros(0, np.int64)
+    enough = [each for each in numbered if each.max() + 1 >= FEWEST_CLUSTERS]
+    return min(enough, key=np.max) if enough else max(numbered, key=np.max)
 
 
 def resampled(measurement, repeats, seed):

@@ -259,6 +259,6 @@ def _train_evaluator(context):
         trainer.fit(batches, shuffle=False, verbose=0, callbacks=[TrainingBar("retrieval evaluator", STEPS)])
         return network.get_weights()
 
-    everything = digest_of_training(network, key, context.seed, STEPS, *train.all_captions, train.labels)
+    everything = digest_of_training(network, key, context.seed, STEPS, str(train.captions), train.labels)
     network.set_weights(context.arrays.arrays("retrieval", everything, fit))
     return _JointEmbedding(network, front_end, mean, deviation)

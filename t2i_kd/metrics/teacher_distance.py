@@ -47,13 +47,19 @@ def measure(context):
     if context.teacher.teacher != "none" and compared_taps(context.loaded_teacher):
         measures[f"lpips_like_{context.teacher_name}"] = distance_by(context.loaded_teacher)
         protocol = context.teacher_protocol()
-    others, count = np.roll(np.arange(len(taught)), len(taught) // 2), len(taught)
+    count = len(taught)
+    # Each picture once: with more pairs than pictures, half of them further on is the same picture again.
+    first = {}
+    for row, (picture, _) in enumerate(context.pairs):
+        first.setdefault(picture, row)
+    distinct = list(first.values())
+    others = distinct[len(distinct) // 2 :] + distinct[: len(distinct) // 2]
     values, unrelated = {}, {}
     for name, distance in measures.items():
         line = f"{name}_{side}_n{count}"
         values[line] = _compared(distance, context.generated, taught)
-        if count > 1:
-            unrelated[line] = float(_compared(distance, taught, taught[others]).mean())
+        if len(distinct) > 1:
+            unrelated[line] = float(_compared(distance, taught[distinct], taught[others]).mean())
     return Measurement(
         protocol=protocol,
         statistic=mean_of(values),

@@ -54,7 +54,10 @@ def start_from(network, condition, path):
     except UserError as error:
         raise UserError(f"--init_from: {error}") from None
     ours, before = (getattr(getattr(each, "front_end", None), "tokenizer", None) for each in (condition, theirs))
-    assigned = {}
+    assigned, left = {}, sorted(values.keys() - {weight.path for weight in network.weights})
+    if left:
+        raise UserError(f"--init_from: {path} has {left[0]}, which this student has not: its student has other layers")
+    _check_images(network, None if saved else load_network(Path(path) / WEIGHTS_FILE), path)
     for weight in network.weights:
         name = weight.path
         if name not in values:
@@ -68,6 +71,30 @@ def start_from(network, condition, path):
     for weight in network.weights:
         weight.assign(assigned[weight.path])
     return (len(set(ours.vocabulary) & set(before.vocabulary)), len(ours.vocabulary)) if ours and before else None
+
+
+def _check_images(ours, theirs, path):
+    """Raises `UserError` where two students shift or scale what they read and give otherwise; no weight says so."""
+    if theirs is None:
+        return
+    found = [
+        {
+            layer.name: (np.asarray(layer.scale).tolist(), np.asarray(layer.offset).tolist())
+            for layer in layers_of(network)
+            if isinstance(layer, keras.layers.Rescaling)
+        }
+        for network in (ours, theirs)
+    ]
+    if found[0] != found[1]:
+        raise UserError(f"--init_from: {path} scales its images otherwise, as another --image_output does")
+
+
+def layers_of(network):
+    """The layers of a network and of the models in it."""
+    for layer in network.layers:
+        yield layer
+        if isinstance(layer, keras.Model):
+            yield from layers_of(layer)
 
 
 def _by_word(initial, values, vocabulary, known):

@@ -131,6 +131,11 @@ class TextToImageSystem(System):
             found["discriminator_teacher"] = network_digest(load_teacher(seen_through, side))
         return found
 
+    def check_recipe(self):
+        super().check_recipe()
+        if self.recipe.student.init_from and self.recipe.text.text_weights:
+            raise UserError("--text_weights: the student of --init_from has a text encoder of its own; leave one out")
+
     def descriptions(self):
         return [*super().descriptions(), self.describe_text]
 
@@ -259,7 +264,8 @@ class TextToImageSystem(System):
 
     def measure(self, trainer, step):
         """The values of `Measurements.of`, and, of a GAN, of `head_health`, warned of where one leaves its range; else
-        the loss of held-out images, where it is one function at every step.
+        the loss of held-out images, where it is one function at every step and noise does not say which image is meant,
+        which of held-out ones is not known.
 
         A DS-SJE stage moves no image, and has none.
         """
@@ -279,7 +285,7 @@ class TextToImageSystem(System):
             with restored(trainer.non_trainable_variables):
                 scores, generated = trainer.scores(training)
                 values |= head_health(scores, trainer.scores(held_out)[0], generated)
-        elif trainer.has_one_loss:
+        elif trainer.has_one_loss and self.codes is None:
             values[HELD_OUT_LOSS] = self.held_out_loss(trainer)
         self.health.look(step, values)
         return values
@@ -321,8 +327,10 @@ class TextToImageSystem(System):
         )
 
     def before_stage(self, plan):
-        # After the last DS-SJE stage: it moves the vectors that are to become white.
-        if plan.stage.objective != JOINT_EMBEDDING and not self._whitened:
+        # After every DS-SJE stage: it moves the vectors that are to become white.
+        if plan.stage.objective == JOINT_EMBEDDING:
+            self._whitened = False
+        elif not self._whitened:
             self._whitened = True
             whiten_text(self.network, self.condition.arrays(evenly(self.dataset.all_captions, WHITENING_CAPTIONS)))
 
@@ -418,8 +426,13 @@ def freeze(network, patterns):
     layers = [layer for layer in network.layers if layer.name.startswith("text_")]
     layers += network.get_layer("generator").layers
     for pattern in patterns:
-        if not fnmatch.filter([layer.name for layer in layers], pattern):
+        fitting = [layer for layer in layers if fnmatch.fnmatchcase(layer.name, pattern)]
+        if not fitting:
             raise UserError(f"frozen: {pattern!r} fits none of the student's layers")
+        if not any(layer.weights for layer in fitting):
+            having = [layer.name for layer in layers if layer.weights and pattern.rstrip("*") in layer.name]
+            hint = f"; {', '.join(having)} has them" if having else ""
+            raise UserError(f"frozen: {pattern!r} fits layers without weights alone{hint}")
     for layer in layers:
         layer.trainable = not any(fnmatch.fnmatchcase(layer.name, pattern) for pattern in patterns)
     if not network.trainable_variables:

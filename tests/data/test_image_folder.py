@@ -448,10 +448,12 @@ LAYOUTS = {
     },
     "csv": {"metadata.csv": as_csv("file_name,text", "a.png,A", 'b.png,"B, ""C""\r\nD"')},
     "semicolons": {"metadata.csv": as_csv("file_name;caption;label", "a.png;A;3", "b.png;B;0")},
+    "lists of pandas": {"metadata.csv": as_csv("file_name,captions", "a.png,A", "b.png,\"['B', 'C']\"")},
     "lists": {"metadata.csv": as_csv("file_name,captions", "a.png,A", 'b.png,"[""B"", ""C""]"')},
     "one folder down": {"flowers/metadata.jsonl": metadata(*({"file_name": f"{n}.png", "caption": n} for n in "ab"))},
 }
-CAPTIONS = {"text": ("B", "C"), "csv": ('B, "C"\r\nD',), "lists": ("B", "C"), "one folder down": ("b",)}
+CAPTIONS = {"text": ("B", "C"), "csv": ('B, "C"\r\nD',), "one folder down": ("b",)}
+CAPTIONS |= dict.fromkeys(("lists", "lists of pandas"), ("B", "C"))
 
 
 @pytest.mark.parametrize("zipped", [False, True])

@@ -22,6 +22,7 @@ from t2i_kd.data.batches import Batches, caption_pairs
 from t2i_kd.data.catalogue import load_dataset
 from t2i_kd.data.shard_writer import Preparation, prepare
 from t2i_kd.errors import UserError
+from tests.data import test_noto_emoji as emoji
 
 pytest.importorskip("apache_beam", reason="shards need Apache Beam")
 pytest.importorskip("grain.sources", reason="shards need Grain")
@@ -69,7 +70,6 @@ def preparation(data, out, **changes):
 
 def write(data, out, splits=("train", "test"), **changes):
     """Prepares; the lines that it says."""
-    shard_writer._load.cache_clear()
     lines = []
     prepare(preparation(data, out, **changes), splits, report=lines.append)
     return lines
@@ -132,6 +132,18 @@ def test_a_set_without_files_keeps_its_attributes(tmp_path):
         list(each) for each in (original.described(), original.named())
     ]
     np.testing.assert_array_equal(np.stack(list(shards.images)), original.images)
+
+
+def test_pictures_of_an_archive_that_has_changed_are_written_again(tmp_path):
+    """Emoji have no files of their own: what changes is the archive."""
+    out, files = tmp_path / "shards", emoji.package()
+    archive = emoji.write_tgz(tmp_path / "emoji.tgz", files)
+    shards = {"splits": ("train",), "dataset": "noto_emoji", "examples_per_shard": 1000}
+    assert write(archive, out, **shards)[0].endswith("1 shards, 0 of them already there")
+    assert write(archive, out, **shards)[0].endswith("1 shards, 1 of them already there")
+    (changed,) = [name for name in files if name.endswith("/1f1eb.png")]
+    emoji.write_tgz(archive, files | {changed: emoji.png(200)})
+    assert write(archive, out, **shards)[0].endswith("1 shards, 0 of them already there")
 
 
 def test_what_is_there_is_not_written_again(tmp_path, data):

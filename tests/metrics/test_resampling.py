@@ -112,11 +112,25 @@ def test_asking_again_makes_nothing_surer():
 
 
 def test_clusters_are_the_pictures_or_the_captions_whichever_are_fewer():
-    by_picture = [(7, "a"), (3, "b"), (7, "c"), (3, "d")]
-    assert resampling.clusters_of(by_picture).tolist() == [0, 1, 0, 1]
-    by_caption = [(1, "a"), (2, "a"), (3, "b"), (4, "a")]
-    assert resampling.clusters_of(by_caption).tolist() == [0, 0, 1, 0]
+    by_picture = [(picture, f"caption {n}") for n in range(3) for picture in range(20)]
+    by_picture = [(picture, f"{caption} {picture}") for picture, caption in by_picture]
+    assert resampling.clusters_of(by_picture).tolist() == 3 * list(range(20))
+    by_caption = [(picture, f"caption {picture % 25}") for picture in range(60)]
+    assert resampling.clusters_of(by_caption).tolist() == [picture % 25 for picture in range(60)]
     assert resampling.clusters_of([]).tolist() == []
+
+
+def test_a_few_captions_are_all_that_there_are():
+    """Then pictures are drawn: an interval of three captions' means would miss the truth in a third of all cases."""
+    pairs = [(picture, f"caption {picture % 3}") for picture in range(60)]
+    assert resampling.clusters_of(pairs).tolist() == list(range(60))
+    rng, missed = np.random.default_rng(0), 0
+    for trial in range(200):
+        measurement = dataclasses.replace(mean_measurement(rng.normal(0, 1, 60)), pairs=pairs)
+        low, high = resampling.interval(resampling.resampled(measurement, 200, trial)["line"])
+        missed += not low <= 0 <= high
+    assert missed < 0.12 * 200
+    assert resampling.clusters_of([(7, "a"), (3, "a"), (7, "a")]).tolist() == [0, 1, 0]
 
 
 def test_a_cluster_is_drawn_whole():
@@ -126,7 +140,7 @@ def test_a_cluster_is_drawn_whole():
         given.update(generated=generated_weights)
         return {"line": generated_weights[:, 0]}
 
-    pairs = [(0, "a"), (1, "b"), (0, "c"), (2, "d")]
-    resampling.resampled(Measurement({}, statistic, 4, pairs=pairs), 50, 0)
-    np.testing.assert_array_equal(given["generated"][:, 0], given["generated"][:, 2])
-    assert (given["generated"][:, [0, 1, 3]].sum(1) == 3).all() and len(np.unique(given["generated"], axis=0)) > 5
+    pairs = [(0, "a"), (0, "b"), *((picture, f"caption {picture}") for picture in range(1, 20))]
+    resampling.resampled(Measurement({}, statistic, 21, pairs=pairs), 50, 0)
+    np.testing.assert_array_equal(given["generated"][:, 0], given["generated"][:, 1])
+    assert (given["generated"][:, 1:].sum(1) == 20).all() and len(np.unique(given["generated"], axis=0)) > 5

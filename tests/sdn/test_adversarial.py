@@ -58,6 +58,30 @@ def trainer_of(recipe):
     return system, trainer, {name: keras.ops.convert_to_tensor(values) for name, values in batch.items()}
 
 
+def test_the_heads_take_real_images_for_real_and_their_gradients_reach_the_generator():
+    """The loss by hand from the heads' scores; what of L_G reaches the generator, term by term."""
+    _, trainer, batch = trainer_of(changed("caption_weight=0.5 seed_diversity_weight=2 seed_diversity_target=0.9"))
+    generated = trainer.generate(batch)
+    real, fake = trainer.scores(batch)
+    text, projected = generated["text"], trainer.projected
+    view = projected.view(projected.features(np.asarray(batch["image"], "float32")))
+    wrong = {name: np.asarray(each) for name, each in projected.scores(view, np.roll(text, -1, axis=0)).items()}
+    _, terms = trainer.discriminator_terms(batch, generated)
+    for name in real:
+        faked = (np.maximum(0, 1 + fake[name]).mean(1) + np.maximum(0, 1 + wrong[name]).mean(1)) / 2
+        expected = np.maximum(0, 1 - real[name]).mean() + faked.mean()
+        assert float(terms[f"discriminator_{name}"]) == pytest.approx(expected, rel=1e-3)
+    tf = pytest.importorskip("tensorflow")
+    if keras.backend.backend() != "tensorflow":
+        return
+    with tf.GradientTape(persistent=True) as tape:
+        _, terms = trainer.generator_terms(batch, trainer.generate(batch))
+    kernel = trainer.generator_variables[0].value
+    for name in ("caption_of_generated", "same_seeds", *(f"generator_{name}" for name in real)):
+        gradient = tape.gradient(terms[name], kernel)
+        assert gradient is not None and np.any(gradient), name
+
+
 def test_none_of_an_images_own_captions_is_a_wrong_one():
     """Of four images with the same three captions none is; one with another caption is, and what follows it."""
     shared = [("a photo of a cat", "a cat", "a picture of a cat")] * 3

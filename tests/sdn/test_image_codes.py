@@ -5,7 +5,8 @@ import dataclasses
 import numpy as np
 import pytest
 
-from t2i_kd.data.batches import Batches
+from t2i_kd.data import from_arrays
+from t2i_kd.data.batches import Batches, caption_pairs
 from t2i_kd.data.captioned_images import CaptionedImages
 from t2i_kd.errors import UserError
 from t2i_kd.options import DataOptions, NoiseOptions, StudentOptions, TeacherOptions
@@ -21,6 +22,7 @@ from t2i_kd.sdn.image_codes import (
     ridge,
     word_counts,
 )
+from t2i_kd.sdn.trainer import SDN
 
 RNG = np.random.default_rng(0)
 SLIM = TeacherOptions(teacher="vgg19_slim")
@@ -115,6 +117,23 @@ def test_a_batchs_noise_is_that_of_its_images(monkeypatch):
     for image, drawn, noise in zip(batch["image"], plain["noise"], batch["noise"], strict=True):
         ((index, mirrored),) = np.argwhere((both == image).all((2, 3, 4)))
         np.testing.assert_allclose(noise, 0.8 * codes[index, mirrored] + 0.6 * drawn, rtol=1e-5, atol=1e-6)
+
+
+def test_the_noise_of_a_runs_batches_follows_the_images_and_no_held_out_loss_is_measured():
+    """Of held-out images it is not known which noise means them, so that their loss would be another function."""
+    images = few_images(24).images
+    dataset = from_arrays(images, ["a"] * 24, images[:4], ["a"] * 4)
+    system = SDN(recipe_of(CLOSE, stages=(PERCEPTUAL,)), dataset=dataset)
+    (plan,) = system.plans
+    batch = system.batches(plan, 0, 1)[0]
+    drawn = dataclasses.replace(system.recipe, noise=NoiseOptions())
+    plain = SDN(drawn, dataset=dataset).batches(plan, 0, 1)[0]
+    np.testing.assert_array_equal(batch["image"], plain["image"])
+    chosen = system.batches(plan, 0, 1).chosen(0)
+    expected = system.codes.noise(caption_pairs(system.dataset)[chosen, 0], np.zeros(len(chosen), bool), plain["noise"])
+    np.testing.assert_allclose(batch["noise"], expected, rtol=1e-6)
+    assert not np.allclose(batch["noise"], plain["noise"])
+    assert "held_out_loss" not in system.measure(system.own_trainer(plan), 1)
 
 
 def test_images_that_differ_in_too_few_directions_are_refused():

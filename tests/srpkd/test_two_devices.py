@@ -12,15 +12,17 @@ RUN = (
     "--batch_size=4",
     "--generator_channels=4",
     "--generator_depth=1",
-    "--discriminator_channels=4",
-    "--discriminator_layers=2",
-    "--pool_size=6",
     "--log_every=1",
 )
 TEACHER = ("--teacher={folder}/teacher.npz", "--output_weight=10", "--relation_weight=3")
 STAGES = {
     "distil": (*TEACHER, "--stage=one: objective=distil steps=3"),
-    "cycle": ("--stage=one: objective=cycle_gan steps=4",),
+    "cycle": (
+        "--discriminator_channels=4",
+        "--discriminator_layers=2",
+        "--pool_size=6",
+        "--stage=one: objective=cycle_gan steps=4",
+    ),
 }
 
 

@@ -1,6 +1,7 @@
 """Whitening against its definition."""
 
 import numpy as np
+import pytest
 
 from t2i_kd.text.whitening import FLOOR, whitening_map
 
@@ -23,7 +24,10 @@ def test_directions_that_do_not_vary_stay_bounded():
     np.testing.assert_allclose((vectors @ kernel + bias)[:, 1:], 0, atol=1e-6)
 
 
-def test_identical_vectors_give_a_finite_map():
-    kernel, bias = whitening_map(np.ones((10, 3)))
-    assert np.isfinite(kernel).all()
-    assert np.isfinite(bias).all()
+@pytest.mark.parametrize("noise", [0, 1e-7])
+def test_vectors_that_are_alike_but_for_rounding_are_centred(noise):
+    """Otherwise rounding would be blown up to the size of a difference."""
+    vectors = np.array([3.0, -2, 0.5]) + noise * np.random.default_rng(0).standard_normal((10, 3))
+    kernel, bias = whitening_map(vectors)
+    np.testing.assert_allclose(kernel, np.eye(3), atol=1e-6)
+    np.testing.assert_allclose(bias, [-3, 2, -0.5], atol=1e-5)

@@ -179,6 +179,24 @@ def test_a_student_of_other_layers_is_refused(trained, tmp_path):
     other = dataclasses.replace(recipe(data, init_from=str(run_dir)), sdn=SDNOptions(width=1 / 16))
     with pytest.raises(UserError, match=r"--init_from: fc7/kernel has shape .* and .* here"):
         t2i_kd.train(other, tmp_path / "other")
+    for changed, told in (
+        ({"sdn": dataclasses.replace(recipe(data).sdn, image_output="centred")}, "scales its images otherwise"),
+        ({"sdn": dataclasses.replace(recipe(data).sdn, modulation=True)}, "its student has other layers"),
+        (
+            {"student": dataclasses.replace(recipe(data).student, init_from=str(run_dir), whiten_text=True)},
+            "other layers",
+        ),
+        (
+            {"text": dataclasses.replace(recipe(data).text, text_weights="x")},
+            "--text_weights: the student of --init_from",
+        ),
+    ):
+        with pytest.raises(UserError, match=told):
+            t2i_kd.train(dataclasses.replace(recipe(data, init_from=str(run_dir)), **changed), tmp_path / "other")
+    more = dataclasses.replace(recipe(data), student=dataclasses.replace(recipe(data).student, whiten_text=True))
+    t2i_kd.train(more, tmp_path / "white")
+    with pytest.raises(UserError, match=r"has text_whitening/bias, which this student has not"):
+        t2i_kd.train(recipe(data, init_from=str(tmp_path / "white")), tmp_path / "other")
     with pytest.raises(UserError, match=r"--init_from: .* is neither a finished run"):
         t2i_kd.train(recipe(data, init_from=str(data)), tmp_path / "other")
     assert not (tmp_path / "other").exists()
