@@ -114,6 +114,21 @@ class EvaluationContext:
             if count < fewest:
                 raise UserError(f"{flag}: {metric} needs at least {fewest} pictures, not {count}")
 
+    def check_different(self, metric):
+        """Raises `UserError` where a metric of sets would be given the same generated picture several times.
+
+        That is where more captions are asked for than there are test pictures, and the student takes no noise.
+        """
+        count = len(self.split("test"))
+        if len(self.pairs) <= count:
+            return
+        one, other = self.student.generate(2 * self.items[:1], [self.seed, self.seed + 1])
+        if (np.asarray(one) == np.asarray(other)).all():
+            raise UserError(
+                f"--num_captions: {metric} compares different pictures, the student makes one of a caption, and there "
+                f"are {count} test pictures; give at most {count}"
+            )
+
     def check_extractor(self, probabilities=False):
         """How many numbers the extractor gives of a picture. Trains nothing.
 

@@ -57,6 +57,7 @@ def moments_of(activations, weights):
 def check(context):
     """Raises `UserError`, see `catalogue.Metric`: fewer pictures than numbers of the extractor, or no extractor."""
     context.check_counts("frechet", 1 + context.check_extractor())
+    context.check_different("frechet")
 
 
 def measure(context):

@@ -76,6 +76,7 @@ def check(context):
     fewest = SPLITS * FEWEST_IN_SPLIT
     if context.num_captions < fewest:
         raise UserError(f"--num_captions: inception_score needs at least {fewest} pictures, not {context.num_captions}")
+    context.check_different("inception_score")
     context.check_extractor(probabilities=True)
 
 

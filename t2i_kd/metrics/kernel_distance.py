@@ -64,6 +64,7 @@ def kernel_distance(one, other, weights=None, other_weights=None):
 def check(context):
     """Raises `UserError`, see `catalogue.Metric`: too few pictures, or no extractor."""
     context.check_counts("kernel", 2)
+    context.check_different("kernel")
     context.check_extractor()
 
 

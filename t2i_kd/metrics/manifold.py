@@ -81,6 +81,7 @@ def _radii(vectors, neighbours):
 def check(context):
     """Raises `UserError`, see `catalogue.Metric`: too few pictures, or no extractor."""
     context.check_counts("manifold", NEIGHBOURS + 1)
+    context.check_different("manifold")
     context.check_extractor()
 
 

@@ -3,6 +3,7 @@
 Source: Xu et al., "AttnGAN" (CVPR 2018), section 4, with other evaluators than its DAMSM.
 """
 
+import re
 from dataclasses import dataclass
 from typing import Any
 
@@ -59,13 +60,45 @@ def first_among(image_vectors, text_vectors, candidates):
     return found
 
 
-def draw_candidates(captions, pairs, seed, others=OTHERS):
-    """For each pair its own caption and `others` different texts that no caption of its picture equals.
+def other_texts(captions, attributes=()):
+    """Which captions of a split are of other pictures.
+
+    A text is none where it reads as one of the picture's own but for letters' case and punctuation, nor where it is of
+    a picture with the same attributes, as far as those are known.
+
+    Args:
+        captions: for each picture of the split its captions.
+        attributes: for each picture {name: value}; or empty.
+
+    Returns:
+        (texts, others): the split's distinct captions in their order, and a function from a picture's index to the rows
+        of those of other pictures.
+    """
+    texts = sorted({caption for own in captions for caption in own})
+    words = [" ".join(re.findall(r"\w+", text.casefold())) for text in texts]
+    rows, alike, same = {text: row for row, text in enumerate(texts)}, {}, {}
+    for row, each in enumerate(words):
+        alike.setdefault(each, []).append(row)
+    for picture, found in enumerate(attributes):
+        same.setdefault(tuple(sorted(found.items())), []).append(picture)
+
+    def others(picture):
+        pictures = same[tuple(sorted(attributes[picture].items()))] if attributes else [picture]
+        own = {rows[caption] for each in pictures for caption in captions[each]}
+        own |= {other for row in own for other in alike[words[row]]}
+        return np.setdiff1d(np.arange(len(texts)), sorted(own))
+
+    return texts, others
+
+
+def draw_candidates(captions, pairs, seed, others=OTHERS, attributes=()):
+    """For each pair its own caption and `others` different texts of other pictures, see `other_texts`.
 
     Args:
         captions: for each picture of the split its captions.
         pairs: (picture, caption).
         seed: the only source of chance.
+        attributes: see `other_texts`.
 
     Returns:
         (texts, int [pairs, 1 + others]): the split's distinct captions, and rows of it, each pair's own first.
@@ -73,22 +106,21 @@ def draw_candidates(captions, pairs, seed, others=OTHERS):
     Raises:
         ValueError: where a picture has fewer texts of others.
     """
-    texts = sorted({caption for own in captions for caption in own})
+    texts, of_others = other_texts(captions, attributes)
     rows = {text: row for row, text in enumerate(texts)}
     rng = np.random.default_rng([seed, 99])
     candidates = np.empty((len(pairs), 1 + others), np.int64)
     for i, (picture, caption) in enumerate(pairs):
-        wrong = np.setdiff1d(np.arange(len(texts)), [rows[own] for own in captions[picture]])
-        candidates[i] = [rows[caption], *rng.choice(wrong, others, replace=False)]
+        candidates[i] = [rows[caption], *rng.choice(of_others(picture), others, replace=False)]
     return texts, candidates
 
 
 def other_captions(context):
     """How many captions of other pictures each is compared with: 99, or as many as there are."""
-    captions = context.split("test").captions
-    texts = {caption for own in captions for caption in own}
+    test = context.split("test")
     # What `draw_candidates` would find, of the pictures that are asked for.
-    return min(OTHERS, len(texts) - max(len(set(captions[picture])) for picture, _ in context.pairs))
+    _, others = other_texts(test.captions, test.attributes)
+    return min(OTHERS, *(len(others(picture)) for picture, _ in context.pairs))
 
 
 def check(context):
@@ -119,7 +151,8 @@ def measure(context):
     """
     check(context)
     others = other_captions(context)
-    texts, candidates = draw_candidates(context.split("test").captions, context.pairs, context.seed, others)
+    test = context.split("test")
+    texts, candidates = draw_candidates(test.captions, context.pairs, context.seed, others, test.attributes)
     extractor = context.extractor_network
     if context.retrieval_handle:
         evaluator, kind = _hub_pair(context, context.check_extractor()), "hub"

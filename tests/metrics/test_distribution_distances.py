@@ -14,6 +14,7 @@ from t2i_kd.metrics.context import EvaluationContext
 from t2i_kd.metrics.frechet import frechet_distance
 from t2i_kd.metrics.moments import Moments
 from t2i_kd.options import TeacherOptions
+from tests.metrics import flowers
 
 
 def moments(values):
@@ -172,3 +173,24 @@ def test_too_few_pictures_name_the_flag():
         frechet.measure(context(num_captions=100))
     with pytest.raises(UserError, match="--num_captions: kernel needs at least 2"):
         kernel_distance.measure(context(num_captions=1))
+
+
+class Still:
+    """A student that takes no noise: one picture of a caption."""
+
+    resolution = data_resolution = 32
+
+    def generate(self, captions, seeds):
+        return np.stack([np.full((32, 32, 3), len(caption), np.uint8) for caption in captions])
+
+
+@pytest.mark.parametrize("name", ["kernel", "manifold", "frechet", "inception_score"])
+def test_copies_of_one_picture_are_refused(name):
+    """Copies would count as neighbours and as other pictures; seeds make different ones."""
+    (metric,) = resolve_metrics(name).values()
+    with pytest.raises(
+        UserError, match=r"--num_captions: .* one of a caption, and there are 160 test pictures; give at"
+    ):
+        metric.check(flowers.context_of(Still(), test=160, num_captions=400))
+    flowers.context_of(Still(), test=160, num_captions=160).check_different(name)
+    flowers.context_of(flowers.Painter(), test=160, num_captions=400).check_different(name)

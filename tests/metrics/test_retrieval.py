@@ -52,6 +52,18 @@ def test_candidates_are_the_own_caption_and_99_of_other_pictures():
     assert (again[:, 0] == candidates[:, 0]).all() and not np.array_equal(again, candidates)
 
 
+def test_what_says_the_same_of_the_picture_is_no_wrong_caption():
+    """Other letters' cases and punctuation, and captions of pictures with the same attributes."""
+    captions = [["A red cat.", "one cat"], ["a red cat"], ["a cat that is red"], ["a dog"], ["a bird"]]
+    attributes = [{"kind": "cat", "colour": "red"}] * 3 + [{"kind": "dog"}, {"kind": "bird"}]
+    for given, expected in (((), ["a bird", "a cat that is red", "a dog"]), (attributes, ["a bird", "a dog"])):
+        texts, others = retrieval.other_texts(captions, given)
+        assert [texts[row] for row in others(0)] == expected
+    texts, candidates = retrieval.draw_candidates(captions, [(0, "one cat"), (3, "a dog")], 0, 2, attributes)
+    assert [texts[row] for row in candidates[0]][:1] == ["one cat"]
+    assert {texts[row] for row in candidates[0][1:]} == {"a bird", "a dog"}
+
+
 def test_too_few_captions_name_the_data_set():
     with pytest.raises(UserError, match="--dataset: r_precision needs 9 captions of other pictures, there are 8"):
         retrieval.measure(context_of(Painter(), test=6))
