@@ -19,7 +19,7 @@ from t2i_kd.training.batch_captions import BatchCaptions, next_rows
 from t2i_kd.training.distribution import gathered
 from t2i_kd.training.gan_losses import fake_loss, generator_loss, real_loss
 from t2i_kd.training.projected import ProjectedDiscriminators, check_projection, projection_at
-from t2i_kd.training.text_to_image import TextToImageSystem
+from t2i_kd.training.text_to_image import JOINT_EMBEDDING, TextToImageSystem
 
 OBJECTIVE = "icsd"
 
@@ -227,7 +227,7 @@ def sides_of(recipe):
 class ICSDGAN(TextToImageSystem):
     """An ICSD-GAN run; see `TextToImageSystem`."""
 
-    own_objectives = (OBJECTIVE,)
+    own_objectives, reads_taps = (OBJECTIVE,), (JOINT_EMBEDDING,)
 
     def build_generator(self):
         recipe, icsd = self.recipe, self.recipe.icsd
@@ -257,6 +257,8 @@ class ICSDGAN(TextToImageSystem):
         for name in ("icsd_weight", "kl_weight"):
             if not 0 <= getattr(recipe.icsd, name) < float("inf"):
                 raise UserError(f"--{name}: {getattr(recipe.icsd, name)} is negative or not finite")
+        if not recipe.icsd.icsd_weight:
+            refuse_unread(recipe.icsd, "--icsd_weight", ("icsd_warmup", "icsd_teacher", "icsd_features"))
         if not 0 <= recipe.icsd.icsd_warmup <= 1:
             raise UserError(f"--icsd_warmup: {recipe.icsd.icsd_warmup} is not a share, 0 to 1")
 

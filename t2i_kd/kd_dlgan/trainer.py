@@ -32,7 +32,7 @@ from t2i_kd.training.projected import (
 )
 from t2i_kd.training.seed_diversity import check_seed_diversity, second_images, seed_diversity_of
 from t2i_kd.training.system import evenly
-from t2i_kd.training.text_to_image import TextToImageSystem, text_network
+from t2i_kd.training.text_to_image import JOINT_EMBEDDING, TextToImageSystem, text_network
 
 OBJECTIVE = "kd_dlgan"
 WEIGHTS = ("agkd_weight", "cgkd_weight", "diversity_weight")
@@ -271,7 +271,7 @@ class ProjectedKDDLGANTrainer(KDDLGANTrainer):
 class KDDLGAN(TextToImageSystem):
     """A KD-DLGAN run; see `TextToImageSystem`."""
 
-    own_objectives = (OBJECTIVE,)
+    own_objectives, reads_taps = (OBJECTIVE,), (JOINT_EMBEDDING,)
 
     @property
     def is_taught(self):

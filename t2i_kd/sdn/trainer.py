@@ -9,6 +9,7 @@ from keras import ops
 from t2i_kd.errors import UserError
 from t2i_kd.metrics.tap_errors import ERRORS, SCALINGS, tap_errors, tap_scales
 from t2i_kd.options import refuse_unread
+from t2i_kd.sdn import SDNStage
 from t2i_kd.sdn.adversarial import ADVERSARIAL, SDNAdversarialTrainer
 from t2i_kd.sdn.image_codes import ImageCodes, check_codes, codes_teacher, image_codes
 from t2i_kd.sdn.objective import OBJECTIVES
@@ -117,6 +118,9 @@ def check_adversarial(stage, recipe):
     check_projection(projection_of(stage, recipe), recipe.gan, recipe.teacher, recipe.data.resolution, named)
     if stage.error == "annealed":
         raise UserError(f"--stage {stage.name}: error=annealed is not for an adversarial stage")
+    for field in ("tap_weights", "error", "scaling") if not stage.distance_weight else ():
+        if getattr(stage, field) != getattr(SDNStage, field):
+            raise UserError(f"--stage {stage.name}: {field} is read only with a distance_weight above 0")
 
 
 def projection_of(stage, recipe):

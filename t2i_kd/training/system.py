@@ -71,6 +71,9 @@ class System:
         self.recipe = dataclasses.replace(recipe, data=data, teacher=teacher, training=training)
         self.check_recipe()
 
+    # The objectives that read a stage's tap_weights; None: not known, all may.
+    reads_taps = None
+
     def check_recipe(self):
         """Raises `UserError` for what can be known to be wrong before anything is loaded."""
         check_subset(self.recipe.data)
@@ -80,6 +83,12 @@ class System:
             if stage.objective not in self.objectives:
                 known = ", ".join(self.objectives)
                 raise UserError(f"--stage {stage.name}: objective is {stage.objective!r}, none of {known}")
+            if (
+                getattr(stage, "tap_weights", ())
+                and self.reads_taps is not None
+                and stage.objective not in self.reads_taps
+            ):
+                raise UserError(f"--stage {stage.name}: objective={stage.objective} reads no tap_weights")
             self.check_stage(stage)
 
     def check_stage(self, stage):

@@ -204,7 +204,10 @@ class TextToImageSystem(System):
         freeze(self.network, plan.stage.frozen)
         if plan.stage.objective == JOINT_EMBEDDING:
             (tap,) = resolve_tap_weights(plan.stage.tap_weights, list(self.teacher.output))
-            return JointEmbeddingTrainer(self.network.get_layer("text_encoder"), self.teacher, tap)
+            encoder = self.network.get_layer("text_encoder")
+            if not encoder.trainable_variables:
+                raise UserError(f"--stage {plan.stage.name}: frozen leaves no text encoder to train")
+            return JointEmbeddingTrainer(encoder, self.teacher, tap)
         return self.objective_trainer(plan)
 
     @functools.cached_property

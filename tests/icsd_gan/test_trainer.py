@@ -196,6 +196,45 @@ def test_real_pictures_of_coarse_stages_are_averages_of_squares(system):
     np.testing.assert_array_equal(trainer_of(system)._real(batch, 32), pixels)
 
 
+def test_heads_on_the_teacher_take_real_images_for_real():
+    """The loss by hand from the heads' scores of real, generated and wrongly captioned images."""
+    images = np.random.default_rng(2).integers(0, 256, (8, 32, 32, 3), np.uint8)
+    captions = [f"picture {index} of eight" for index in range(8)]
+    recipe = changed(
+        data={"dataset": "arrays"},
+        teacher={"teacher": "vgg19_slim"},
+        icsd={"discriminator": "teacher", "image_stages": 2},
+        gan={"gradient_penalty": "none"},
+    )
+    system = ICSDGAN(recipe, dataset=from_arrays(images, captions, images, captions))
+    (plan,) = system.plans
+    trainer = system.own_trainer(plan)
+    batch = {name: keras.ops.convert_to_tensor(each) for name, each in system.batches(plan, 0, 1)[0].items()}
+    generated = trainer.generate(batch)
+    real, fake = trainer.scores(batch)
+    _, terms = trainer.discriminator_terms(batch, generated)
+    checked = 0
+    for stage, side in zip(trainer.stages, (16, 32), strict=True):
+        seen = stage.view(stage.features(trainer._real(batch, side)))
+        wrong = stage.scores(seen, keras.ops.roll(generated["text"], -1, axis=0))
+        for name, scores in wrong.items():
+            against = (np.maximum(0, 1 + fake[name]).mean(1) + np.maximum(0, 1 + np.asarray(scores)).mean(1)) / 2
+            expected = np.maximum(0, 1 - real[name]).mean() + against.mean()
+            (term,) = [each for each in terms if each.startswith("discriminator") and each.endswith(f"_{name}")]
+            assert float(terms[term]) == pytest.approx(expected, rel=1e-3)
+            checked += 1
+    assert checked > 2
+
+
+def test_plain_scores_are_of_real_images_first(system):
+    trainer, batch = trainer_of(system), batch_of(system)
+    text = trainer.generate(batch)["text"]
+    real = trainer.scores(batch)[0]
+    side = max(trainer.sides)
+    expected, _ = trainer.discriminators[-1](trainer._real(batch, side), text)
+    np.testing.assert_allclose(real[f"{side}"], expected, rtol=1e-4, atol=1e-5)
+
+
 def test_a_batch_of_one_text_is_trained_on(system):
     trainer, batch = trainer_of(system), batch_of(system)
     alike = {**batch, "tokens": keras.ops.convert_to_tensor(np.asarray(batch["tokens"])[[0, 0, 0, 0]])}

@@ -133,6 +133,9 @@ def test_a_hub_pair_compares_by_cosine(tmp_path):
     red = [caption == "a red flower" for _, caption in measurement.pairs]
     assert hits[red].tolist() == [1]
     assert hits[np.logical_not(red)].sum() == 0
+    # Real pictures go with their own captions: that of the only red one is first, all others are alike.
+    share = np.mean([picture == 0 for picture, _ in measurement.pairs])
+    assert share > 0 and measurement.baselines["real pictures"][name] == pytest.approx(share)
     with pytest.raises(UserError, match="--retrieval_handle: needs --extractor=hub"):
         retrieval.measure(context_of(Painter(), retrieval_handle=str(tmp_path / "text")))
     with pytest.raises(UserError, match=r"--retrieval_handle: .*is no encoder"):

@@ -168,6 +168,9 @@ def test_health_scores_are_the_steps(recipe):
     [
         (changed("error=annealed"), "--stage gan: error=annealed"),
         (changed("distance_weight=-1"), "--stage gan: distance_weight is -1.0"),
+        (changed("tap_weights=image:2"), "--stage gan: tap_weights is read only with a distance_weight above 0"),
+        (changed("error=squared"), "--stage gan: error is read only with a distance_weight above 0"),
+        (changed("scaling=normalised"), "--stage gan: scaling is read only with a distance_weight above 0"),
         (changed("caption_weight=-1"), "--stage gan: caption_weight is -1.0"),
         (changed("seed_diversity_weight=-1"), "--stage gan: seed_diversity_weight is -1.0"),
         (changed("seed_diversity_weight=1 seed_diversity_target=0"), "--stage gan: seed_diversity_target is 0.0"),
