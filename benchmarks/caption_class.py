@@ -60,9 +60,15 @@ def probes(teacher, train, known, side):
     features = extractor.features(train.images)
     fitted = {name: fitted_probe(features, classes, strength=0.1, iterations=300) for name, classes in known.items()}
     return {
-        name: (probe.classes_, lambda images, probe=probe: probe.decision_function(extractor.features(images)))
+        name: (probe.classes_, lambda images, probe=probe: class_scores(probe, extractor.features(images)))
         for name, probe in fitted.items()
     }
+
+
+def class_scores(probe, features):
+    """A score for each class, float [n, classes]; of two classes the probe gives the second one's alone."""
+    scores = probe.decision_function(features)
+    return scores if scores.ndim == 2 else np.stack([-scores, scores], axis=1)
 
 
 def own_classifier(train, known):

@@ -7,7 +7,9 @@ import pytest
 
 pytest.importorskip("sklearn")
 
-from benchmarks.caption_class import shares, targets
+from sklearn.linear_model import LogisticRegression
+
+from benchmarks.caption_class import class_scores, shares, targets
 
 
 def test_shares_count_the_first_and_the_first_five():
@@ -16,6 +18,13 @@ def test_shares_count_the_first_and_the_first_five():
     )
     # Right first; right last; right last of five; not among the first five.
     assert shares(np.arange(10, 17), scores, [10, 16, 13, 16]) == (0.5, 0.75)
+
+
+@pytest.mark.parametrize("count", [2, 3])
+def test_every_class_has_a_score(count):
+    features, classes = np.repeat(np.eye(count), 5, axis=0), np.repeat(np.arange(count), 5)
+    scores = class_scores(LogisticRegression().fit(features, classes), features)
+    assert scores.shape == (5 * count, count) and (scores.argmax(1) == classes).all()
 
 
 def test_emoji_are_named_by_their_files():
