@@ -86,7 +86,9 @@ def other_texts(captions, attributes=()):
         pictures = same[tuple(sorted(attributes[picture].items()))] if attributes else [picture]
         own = {rows[caption] for each in pictures for caption in captions[each]}
         own |= {other for row in own for other in alike[words[row]]}
-        return np.setdiff1d(np.arange(len(texts)), sorted(own))
+        free = np.ones(len(texts), bool)
+        free[list(own)] = False
+        return np.flatnonzero(free)
 
     return texts, others
 

@@ -39,6 +39,21 @@ def draw_pairs(captions, groups, count, seed):
     return pairs
 
 
+def unrelated(pairs):
+    """Where the first pair of each picture stands among `pairs`, and for each of these one of another picture.
+
+    With more pairs than pictures, half of the pairs further on may be the same picture again; of pictures it is not.
+
+    Returns:
+        (rows, others), lists of ints: the others are the rows half of them further on.
+    """
+    first = {}
+    for row, (picture, _) in enumerate(pairs):
+        first.setdefault(picture, row)
+    rows = list(first.values())
+    return rows, rows[len(rows) // 2 :] + rows[: len(rows) // 2]
+
+
 def _distinct_pairs(captions, group, rng):
     pictures = [int(picture) for picture in rng.permutation(group)]
     shuffled = {picture: rng.permutation(len(captions[picture])) for picture in pictures}

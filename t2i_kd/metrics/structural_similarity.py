@@ -8,7 +8,7 @@ import numpy as np
 from scipy import ndimage
 
 from t2i_kd.errors import UserError
-from t2i_kd.metrics import resampling
+from t2i_kd.metrics import resampling, sampling
 
 BATCH = 32
 WINDOW = 11
@@ -122,9 +122,7 @@ def measure_similarity(context, name, similarity, constants):
             for start in range(0, len(pictures), BATCH)
         ]
     )
-    # Each picture once: with more captions than pictures, half of the pairs further on is the same picture again.
-    distinct = list(dict.fromkeys(pictures))
-    others = distinct[len(distinct) // 2 :] + distinct[: len(distinct) // 2]
+    distinct, others = ([pictures[row] for row in rows] for rows in sampling.unrelated(context.pairs))
     unrelated = [
         similarity(_stacked(images, distinct[start : start + BATCH]), _stacked(images, others[start : start + BATCH]))
         for start in range(0, len(distinct) if len(distinct) > 1 else 0, BATCH)

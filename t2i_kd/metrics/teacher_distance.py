@@ -48,12 +48,7 @@ def measure(context):
         measures[f"lpips_like_{context.teacher_name}"] = distance_by(context.loaded_teacher)
         protocol = context.teacher_protocol()
     count = len(taught)
-    # Each picture once: with more pairs than pictures, half of them further on is the same picture again.
-    first = {}
-    for row, (picture, _) in enumerate(context.pairs):
-        first.setdefault(picture, row)
-    distinct = list(first.values())
-    others = distinct[len(distinct) // 2 :] + distinct[: len(distinct) // 2]
+    distinct, others = sampling.unrelated(context.pairs)
     values, unrelated = {}, {}
     for name, distance in measures.items():
         line = f"{name}_{side}_n{count}"

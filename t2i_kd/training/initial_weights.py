@@ -50,14 +50,16 @@ def start_from(network, condition, path):
     saved = (Path(path) / SAVED_MODEL).is_file()
     try:
         theirs = load_condition(Path(path) / EXTRA if saved else path)
-        values = _of_saved_model(path) if saved else _of_run(path)
+        finished = None if saved else load_network(Path(path) / WEIGHTS_FILE)
+        values = _of_saved_model(path) if saved else {each.path: np.asarray(each) for each in finished.weights}
     except UserError as error:
         raise UserError(f"--init_from: {error}") from None
     ours, before = (getattr(getattr(each, "front_end", None), "tokenizer", None) for each in (condition, theirs))
     assigned, left = {}, sorted(values.keys() - {weight.path for weight in network.weights})
     if left:
         raise UserError(f"--init_from: {path} has {left[0]}, which this student has not: its student has other layers")
-    _check_images(network, None if saved else load_network(Path(path) / WEIGHTS_FILE), path)
+    if finished is not None:
+        _check_images(network, finished, path)
     for weight in network.weights:
         name = weight.path
         if name not in values:
@@ -75,26 +77,16 @@ def start_from(network, condition, path):
 
 def _check_images(ours, theirs, path):
     """Raises `UserError` where two students shift or scale what they read and give otherwise; no weight says so."""
-    if theirs is None:
-        return
     found = [
         {
             layer.name: (np.asarray(layer.scale).tolist(), np.asarray(layer.offset).tolist())
-            for layer in layers_of(network)
+            for layer in network._flatten_layers()
             if isinstance(layer, keras.layers.Rescaling)
         }
         for network in (ours, theirs)
     ]
     if found[0] != found[1]:
         raise UserError(f"--init_from: {path} scales its images otherwise, as another --image_output does")
-
-
-def layers_of(network):
-    """The layers of a network and of the models in it."""
-    for layer in network.layers:
-        yield layer
-        if isinstance(layer, keras.Model):
-            yield from layers_of(layer)
 
 
 def _by_word(initial, values, vocabulary, known):
@@ -107,10 +99,6 @@ def _by_word(initial, values, vocabulary, known):
         if token in rows:
             found[row] = values[rows[token]]
     return found
-
-
-def _of_run(path):
-    return {weight.path: np.asarray(weight) for weight in load_network(Path(path) / WEIGHTS_FILE).weights}
 
 
 def _of_saved_model(path):
