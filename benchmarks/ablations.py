@@ -81,16 +81,25 @@ def row_flags(row, steps, seed):
     return [*further, f"--seed={seed}", *(f"--stage={text}" for text in texts)]
 
 
+def checkpoints(run_dir):
+    """The files from which a run would go on."""
+    return sorted(Path(run_dir).glob("checkpoints/*/*.npz"))
+
+
 def train(recipe, run_dir, *options, stages=None):
-    """Runs `t2i_kd.train` on a flagfile, unless `run_dir` is finished. Raises `UserError` where it fails.
+    """Runs `t2i_kd.train` on a flagfile, unless `run_dir` is finished and has no checkpoints any more.
 
     Args:
         recipe: path of the flagfile.
         run_dir: the run's folder.
         options: further flags.
         stages: names of the recipe's stages to train; None: all.
+
+    Raises:
+        UserError: where it fails.
     """
-    if (Path(run_dir) / WEIGHTS_FILE).is_file():
+    # Where there are checkpoints it may have been ended early, and its command goes on with it or ends at once.
+    if (Path(run_dir) / WEIGHTS_FILE).is_file() and not checkpoints(run_dir):
         print(f"{run_dir}: is finished")
         return
     if not Path(recipe).is_file():

@@ -10,20 +10,17 @@ images are evaluated on the same held-out captions, each stage at its own side, 
 the seeds, and the difference to the first lambda with the same seed, with a 95 % interval (Student's t over the seeds).
 """
 
-import json
 import shutil
 from pathlib import Path
 
 import numpy as np
 from absl import flags
-from scipy import stats
 
 from benchmarks import command
 from benchmarks.ablations import train
-from benchmarks.reports import line_of
+from benchmarks.reports import difference, kept, line_of
 from t2i_kd.errors import UserError
 from t2i_kd.evaluation import FINAL, evaluate
-from t2i_kd.imaging import write_file_atomically
 from t2i_kd.metrics.catalogue import EXTRACTORS
 from t2i_kd.options import TeacherOptions
 from t2i_kd.training.text_to_image import TEXT_WEIGHTS_FILE
@@ -54,24 +51,18 @@ def train_all(recipe, root, weights, seeds, options):
 
 def evaluate_run(folder, metrics, teacher, **options):
     """{stage: {heading: value}} of a run, kept in its folder; see `t2i_kd.evaluation.evaluate` for the arguments."""
-    kept = folder / "evaluated.json"
-    if not kept.is_file():
+
+    def measure():
         report = evaluate(folder, "", metrics, teacher=teacher, bootstrap=0, report=print, **options)
         found = {}
         for heading, (metric, beginning) in COLUMNS.items():
             for label, result in report["metrics"].get(metric, {}).items():
                 if label.startswith(FINAL):
                     found.setdefault(label, {})[heading] = result["values"][line_of(result, beginning)]
-        write_file_atomically(kept, json.dumps(found, indent=2).encode("utf-8"))
-    return json.loads(kept.read_text("utf-8"))
+        return found
 
-
-def difference(values, reference):
-    """Mean and half width of the 95 % interval of paired differences, by Student's t over the seeds."""
-    found = np.subtract(values, reference)
-    if len(found) < 2:
-        return float(found.mean()), float("nan")
-    return float(found.mean()), float(stats.t.ppf(0.975, len(found) - 1) * stats.sem(found))
+    asked = {"metrics": metrics, "teacher": teacher and teacher.teacher, **options}
+    return kept(folder / "evaluated.json", asked, measure)
 
 
 def markdown(evaluated, weights, seeds):

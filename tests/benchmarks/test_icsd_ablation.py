@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 
 from benchmarks.ablations import train
-from benchmarks.icsd_ablation import COLUMNS, difference, markdown
+from benchmarks.icsd_ablation import COLUMNS, markdown
+from benchmarks.reports import difference
 from t2i_kd.errors import UserError
 
 

@@ -1,0 +1,278 @@
+"""Trains KD-DLGAN's terms, alone and together, for the same number of steps, evaluates them and draws their curves.
+
+    python -m benchmarks.kd_dlgan_ablation --set=cats --data_dir=CATS.zip --run_dir=runs/kd_cats
+        [--rows=diffaugment,both] [--teacher_weights=LITE0.npz --sentence_vocabulary=vocab.txt]
+        [--seeds=0,1,2] [--plot=curves.png]
+
+All runs are one recipe and differ in the discriminator, in its terms and in the seed alone. A finished run is not
+trained again, an interrupted one goes on. The teacher's files are asked for where a row has terms of the teacher. Then
+every run's last student and its best one, by the run's own measurements, are evaluated on held-out images with
+features of a network that taught none of them, and printed as a table: the mean over the seeds, and the difference to
+the row of the same discriminator without terms, paired by seed, with a 95 % interval (Student's t over the seeds).
+"""
+
+import dataclasses
+import json
+from pathlib import Path
+
+import numpy as np
+from absl import flags
+
+from benchmarks import command
+from benchmarks.ablations import checkpoints, train
+from benchmarks.reports import difference, kept, line_of
+from t2i_kd.errors import UserError
+from t2i_kd.evaluation import evaluate
+from t2i_kd.options import TeacherOptions
+from t2i_kd.student import BEST_FILE
+
+PLAIN, TEACHER = "plain", "teacher"
+# Of this package, and none of the networks that teach a row.
+EXTRACTOR = TeacherOptions(teacher="vgg19_slim")
+METRICS = "frechet,kernel,manifold,diversity"
+# Heading -> the metric and how the name of its line begins.
+COLUMNS = {
+    "Fréchet": ("frechet", "frechet"),
+    "kernel": ("kernel", "kernel"),
+    "precision": ("manifold", "precision"),
+    "recall": ("manifold", "recall"),
+    "coverage": ("manifold", "coverage"),
+    "diversity": ("diversity", "diversity_captions"),
+}
+LAST, BEST = "last", "best"
+# What the curves show: of the run's own measurements, the value whose name begins so.
+CURVES = {"overfitting": "overfitting (ADA's r_v)", "kernel_distance_": "kernel distance, by the run's own extractor"}
+
+
+@dataclasses.dataclass(frozen=True)
+class Setting:
+    """One set of images and how the rows are trained on it.
+
+    Args:
+        recipe: path of the flagfile that all rows share.
+        stage: the adversarial stage, without its steps and how many of them warm up.
+        steps: of a row, where no other number is asked for.
+        discriminators: {PLAIN or TEACHER: its flags}.
+        weights: {PLAIN or TEACHER: (of AGKD, of CGKD)}.
+        stage_options: {PLAIN or TEACHER: what its stage has beside that}.
+        teacher: flags of the teacher of the terms.
+        prompts: flags of what CGKD correlates with.
+        augmentation: DiffAugment's kinds.
+        diversity: weight of the pairwise diversity on the generator, in its row.
+    """
+
+    recipe: str
+    stage: str
+    steps: int
+    discriminators: dict
+    weights: dict
+    stage_options: dict
+    teacher: tuple
+    prompts: tuple
+    augmentation: str
+    diversity: float
+
+
+THROUGH_LITE0 = (
+    "--discriminator=teacher",
+    "--discriminator_teacher=efficientnet_lite0",
+    "--discriminator_mixing=scales",
+    "--discriminator_channels=32",
+)
+NARROW = ("--discriminator=plain", "--discriminator_channels=16")
+CATS = (
+    "a white cat; a black cat; a ginger cat; a tabby cat; a grey cat; a Siamese cat; a Persian cat; a kitten; a lion; "
+    "a dog"
+)
+SETS = {
+    "cats": Setting(
+        recipe="benchmarks/kd_dlgan_cats64.flags",
+        stage="learning_rate=4e-4 schedule=cosine",
+        steps=3000,
+        discriminators={PLAIN: NARROW, TEACHER: THROUGH_LITE0},
+        weights={PLAIN: (0.5, 0.01), TEACHER: (0.5, 0.1)},
+        stage_options={
+            PLAIN: "",
+            TEACHER: "seed_diversity_weight=4 seed_diversity_target=0.85 seed_diversity_side=4",
+        },
+        teacher=("--teacher_side=96",),
+        prompts=(f"--prompts={CATS}",),
+        augmentation="color,reflect_translation,cutout",
+        diversity=0.01,
+    ),
+    "cifar10": Setting(
+        recipe="benchmarks/kd_dlgan_cifar10.flags",
+        stage="learning_rate=4e-4 schedule=cosine",
+        steps=5000,
+        discriminators={PLAIN: NARROW, TEACHER: (*THROUGH_LITE0, "--discriminator_side=64")},
+        weights={PLAIN: (0.5, 0.01), TEACHER: (0.5, 0.01)},
+        stage_options={PLAIN: "", TEACHER: ""},
+        teacher=("--teacher_side=64",),
+        prompts=("--prompts=classes", "--prompt_template={}"),
+        augmentation="translation,cutout",
+        diversity=0.01,
+    ),
+}
+# Row -> (its discriminator, its terms, its further flags).
+ROWS = {
+    "diffaugment": (PLAIN, (), ()),
+    "agkd": (PLAIN, ("agkd",), ()),
+    "cgkd": (PLAIN, ("cgkd",), ()),
+    "both": (PLAIN, ("agkd", "cgkd"), ()),
+    "teacher": (TEACHER, (), ()),
+    "teacher_both": (TEACHER, ("agkd", "cgkd"), ()),
+    "no_augmentation": (PLAIN, (), ("--augmentation=",)),
+    "lecam": (PLAIN, (), ("--lecam_weight=0.3",)),
+    "diversity": (PLAIN, ("agkd", "cgkd", "diversity"), ()),
+}
+REFERENCES = {PLAIN: "diffaugment", TEACHER: "teacher"}
+MAIN_ROWS = ("diffaugment", "agkd", "cgkd", "both", "teacher", "teacher_both")
+
+
+def row_flags(setting, row, steps, seed, files=()):
+    """The flags of `t2i_kd.train` that make a row what it is.
+
+    Args:
+        setting: a `Setting`.
+        row: a name of `ROWS`.
+        steps: of its stage.
+        seed: an integer.
+        files: the flags that say where the teacher's files are.
+    """
+    discriminator, terms, further = ROWS[row]
+    agkd, cgkd = setting.weights[discriminator]
+    given = [*setting.discriminators[discriminator], f"--augmentation={setting.augmentation}", f"--seed={seed}"]
+    given += [f"--agkd_weight={agkd if 'agkd' in terms else 0}", f"--cgkd_weight={cgkd if 'cgkd' in terms else 0}"]
+    if terms:
+        given += ["--teacher=conse", "--teacher_sees=plain", "--head_units=256", *setting.teacher, *files]
+    else:
+        given.append("--teacher=none")
+    if "cgkd" in terms:
+        given += setting.prompts
+    if "diversity" in terms:
+        given.append(f"--diversity_weight={setting.diversity}")
+    options = f"warmup_steps={min(100, steps // 10)} {setting.stage_options[discriminator]}".rstrip()
+    return [*given, *further, f"--stage=gan: objective=kd_dlgan steps={steps} {setting.stage} {options}"]
+
+
+def students(folder):
+    """{`LAST`, `BEST`: path} of a run; without the best where it kept none."""
+    best = folder / "checkpoints" / "gan" / BEST_FILE
+    return {LAST: folder} | ({BEST: best} if best.is_file() else {})
+
+
+def evaluate_run(folder, **options):
+    """{`LAST`, `BEST`: {heading: value}} of a run, kept in its folder; see `t2i_kd.evaluation.evaluate`."""
+    given = {"teacher": EXTRACTOR, "extractor": "teacher", "bootstrap": 0, "report": print, **options}
+
+    def measure():
+        found = {}
+        for which, path in students(folder).items():
+            metrics = evaluate(path, "image_folder", METRICS, **given)["metrics"]
+            results = {name: next(iter(metrics[name].values())) for name in metrics}
+            found[which] = {
+                heading: results[metric]["values"][line_of(results[metric], beginning)]
+                for heading, (metric, beginning) in COLUMNS.items()
+            }
+        return found
+
+    return kept(folder / "evaluated.json", options, measure)
+
+
+def markdown(evaluated, rows, seeds):
+    """The table of {(row, seed): {which: {heading: value}}}: a line for each row and for its last and best students."""
+    lines = [["row", "student", *COLUMNS], ["---"] * (2 + len(COLUMNS))]
+    for row in rows:
+        reference = REFERENCES[ROWS[row][0]]
+        for which in (LAST, BEST):
+            if not all(which in evaluated[row, seed] for seed in seeds):
+                continue
+            cells = []
+            for heading in COLUMNS:
+                values = [evaluated[row, seed][which][heading] for seed in seeds]
+                cell = f"{np.mean(values):.3g}"
+                compared = [evaluated.get((reference, seed), {}).get(which) for seed in seeds]
+                if row != reference and all(compared):
+                    mean, half = difference(values, [each[heading] for each in compared])
+                    cell += f" ({mean:+.2g} ± {half:.2g})"
+                cells.append(cell)
+            lines.append([row, which, *cells])
+    return "\n".join("| " + " | ".join(line) + " |" for line in lines)
+
+
+def curves(folder, beginning):
+    """The steps of a run and its own measurements of the value whose name begins so: two lists, of the same length."""
+    found = []
+    for line in (folder / "metrics.jsonl").read_text("utf-8").splitlines():
+        logs = json.loads(line)
+        found += [(logs["step"], value) for name, value in logs.items() if name.startswith(beginning)]
+    return tuple(map(list, zip(*found, strict=True))) or ([], [])
+
+
+def plot(folders, path):
+    """Draws the curves of {(row, seed): folder}: a thin line for each run, of one colour for each row."""
+    import matplotlib
+
+    matplotlib.use("agg")
+    from matplotlib import pyplot
+
+    figure, axes = pyplot.subplots(1, len(CURVES), figsize=(9, 3.4), layout="constrained")
+    rows = list(dict.fromkeys(row for row, _ in folders))
+    for axis, (beginning, label) in zip(axes, CURVES.items(), strict=True):
+        for (row, _), folder in folders.items():
+            colour = f"C{rows.index(row)}"
+            axis.plot(*curves(folder, beginning), "o-", color=colour, linewidth=1, markersize=2, label=row)
+        axis.set(xlabel="steps", title=label)
+        axis.title.set_fontsize(9)
+        axis.grid(alpha=0.3)
+    handles, labels = axes[0].get_legend_handles_labels()
+    lines = dict(zip(labels, handles, strict=True))
+    axes[0].legend(lines.values(), lines.keys(), fontsize=7)
+    figure.savefig(path, dpi=100)
+
+
+def define_flags():
+    """Defines this command's flags."""
+    flags.DEFINE_enum("set", "cats", tuple(SETS), "how and on what kind of images the rows are trained")
+    flags.DEFINE_string("data_dir", "", "folder or .zip of the images, with metadata.jsonl")
+    flags.DEFINE_string("teacher_weights", "", "of conse; see t2i_kd.train")
+    flags.DEFINE_string("sentence_vocabulary", "", "of conse's sentence encoder; see t2i_kd.train")
+    flags.DEFINE_string("run_dir", "", "folder of the runs")
+    flags.DEFINE_list("rows", list(MAIN_ROWS), f"names with commas between them, of {', '.join(ROWS)}")
+    flags.DEFINE_list("seeds", ["0", "1", "2"], "seeds with commas between them")
+    flags.DEFINE_integer("steps", 0, "of each row; 0: as many as the set's rows have", 0)
+    flags.DEFINE_integer("num_captions", 1000, "held-out captions that each student is evaluated by", 1)
+    flags.DEFINE_string("cache_dir", "~/.cache/t2i_kd", "see t2i_kd.evaluate")
+    flags.DEFINE_string("plot", "", "file of the curves, .png or .svg; empty: none")
+
+
+def main():
+    """Trains, evaluates, prints the table and draws the curves."""
+    values = flags.FLAGS
+    setting = SETS[values.set]
+    for row in values.rows:
+        if row not in ROWS:
+            raise UserError(f"--rows: {row!r} is none of {', '.join(ROWS)}")
+    for seed in values.seeds:
+        if not seed.isdecimal():
+            raise UserError(f"--seeds: {seed!r} is no number")
+    if not values.run_dir:
+        raise UserError("--run_dir: say where the runs are kept")
+    files = [
+        f"--{name}={values[name].value}" for name in ("teacher_weights", "sentence_vocabulary") if values[name].value
+    ]
+    folders = {(row, seed): Path(values.run_dir) / f"{row}-seed{seed}" for seed in values.seeds for row in values.rows}
+    for (row, seed), folder in folders.items():
+        options = row_flags(setting, row, values.steps or setting.steps, int(seed), files)
+        train(setting.recipe, folder, f"--data_dir={values.data_dir}", *options)
+        for path in checkpoints(folder):
+            path.unlink()
+    measured = {"data_dir": values.data_dir, "num_captions": values.num_captions, "cache_dir": values.cache_dir}
+    evaluated = {key: evaluate_run(folder, **measured) for key, folder in folders.items()}
+    print(markdown(evaluated, values.rows, values.seeds))
+    if values.plot:
+        plot(folders, values.plot)
+
+
+if __name__ == "__main__":
+    command.run(main, define_flags, __doc__.partition("\n")[0])
