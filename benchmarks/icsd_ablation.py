@@ -18,7 +18,7 @@ from absl import flags
 
 from benchmarks import command
 from benchmarks.ablations import train
-from benchmarks.reports import difference, kept, line_of
+from benchmarks.reports import compared, kept, line_of
 from t2i_kd.errors import UserError
 from t2i_kd.evaluation import FINAL, evaluate
 from t2i_kd.metrics.catalogue import EXTRACTORS
@@ -78,11 +78,7 @@ def markdown(evaluated, weights, seeds):
                 values, reference = (
                     [evaluated[w, seed][stage][heading] for seed in seeds] for w in (weight, weights[0])
                 )
-                cell = f"{np.mean(values):.3g}"
-                if weight != weights[0]:
-                    mean, half = difference(values, reference)
-                    cell += f" ({mean:+.2g} ± {half:.2g})"
-                cells.append(cell)
+                cells.append(f"{np.mean(values):.3g}" if weight == weights[0] else compared(values, reference))
             lines.append([stage, weight, *cells])
     return "\n".join("| " + " | ".join(line) + " |" for line in lines)
 

@@ -1,8 +1,8 @@
-"""Trains KD-DLGAN's terms, alone and together, for the same number of steps, evaluates them and draws their curves.
+"""Trains KD-DLGAN's terms, alone and together, for the same number of steps, evaluates them, draws their overfitting.
 
     python -m benchmarks.kd_dlgan_ablation --set=cats --data_dir=CATS.zip --run_dir=runs/kd_cats
         [--rows=diffaugment,both] [--teacher_weights=LITE0.npz --sentence_vocabulary=vocab.txt]
-        [--seeds=0,1,2] [--plot=curves.png]
+        [--seeds=0,1,2] [--plot=overfitting.png]
 
 All runs are one recipe and differ in the discriminator, in its terms and in the seed alone. A finished run is not
 trained again, an interrupted one goes on. The teacher's files are asked for where a row has terms of the teacher. Then
@@ -20,7 +20,7 @@ from absl import flags
 
 from benchmarks import command
 from benchmarks.ablations import checkpoints, train
-from benchmarks.reports import difference, kept, line_of
+from benchmarks.reports import compared, kept, line_of
 from t2i_kd.errors import UserError
 from t2i_kd.evaluation import evaluate
 from t2i_kd.options import TeacherOptions
@@ -40,8 +40,8 @@ COLUMNS = {
     "diversity": ("diversity", "diversity_captions"),
 }
 LAST, BEST = "last", "best"
-# What the curves show: of the run's own measurements, the value whose name begins so.
-CURVES = {"overfitting": "overfitting (ADA's r_v)", "kernel_distance_": "kernel distance, by the run's own extractor"}
+# Of a run's own measurements: ADA's r_v, see docs/runs.md.
+OVERFITTING = "overfitting"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -190,44 +190,38 @@ def markdown(evaluated, rows, seeds):
             cells = []
             for heading in COLUMNS:
                 values = [evaluated[row, seed][which][heading] for seed in seeds]
-                cell = f"{np.mean(values):.3g}"
-                compared = [evaluated.get((reference, seed), {}).get(which) for seed in seeds]
-                if row != reference and all(compared):
-                    mean, half = difference(values, [each[heading] for each in compared])
-                    cell += f" ({mean:+.2g} ± {half:.2g})"
-                cells.append(cell)
+                references = [evaluated.get((reference, seed), {}).get(which) for seed in seeds]
+                if row == reference or not all(references):
+                    cells.append(f"{np.mean(values):.3g}")
+                else:
+                    cells.append(compared(values, [each[heading] for each in references]))
             lines.append([row, which, *cells])
     return "\n".join("| " + " | ".join(line) + " |" for line in lines)
 
 
-def curves(folder, beginning):
-    """The steps of a run and its own measurements of the value whose name begins so: two lists, of the same length."""
-    found = []
-    for line in (folder / "metrics.jsonl").read_text("utf-8").splitlines():
-        logs = json.loads(line)
-        found += [(logs["step"], value) for name, value in logs.items() if name.startswith(beginning)]
-    return tuple(map(list, zip(*found, strict=True))) or ([], [])
+def curve(folder):
+    """The steps at which a run measured its overfitting, and what it was: two lists of the same length."""
+    lines = map(json.loads, (folder / "metrics.jsonl").read_text("utf-8").splitlines())
+    found = [(logs["step"], logs[OVERFITTING]) for logs in lines if OVERFITTING in logs]
+    return [step for step, _ in found], [value for _, value in found]
 
 
 def plot(folders, path):
-    """Draws the curves of {(row, seed): folder}: a thin line for each run, of one colour for each row."""
+    """Draws the overfitting of {(row, seed): folder}: a line for each run, of one colour for each row."""
     import matplotlib
 
     matplotlib.use("agg")
     from matplotlib import pyplot
 
-    figure, axes = pyplot.subplots(1, len(CURVES), figsize=(9, 3.4), layout="constrained")
+    figure, axis = pyplot.subplots(figsize=(6, 3.6), layout="constrained")
     rows = list(dict.fromkeys(row for row, _ in folders))
-    for axis, (beginning, label) in zip(axes, CURVES.items(), strict=True):
-        for (row, _), folder in folders.items():
-            colour = f"C{rows.index(row)}"
-            axis.plot(*curves(folder, beginning), "o-", color=colour, linewidth=1, markersize=2, label=row)
-        axis.set(xlabel="steps", title=label)
-        axis.title.set_fontsize(9)
-        axis.grid(alpha=0.3)
-    handles, labels = axes[0].get_legend_handles_labels()
-    lines = dict(zip(labels, handles, strict=True))
-    axes[0].legend(lines.values(), lines.keys(), fontsize=7)
+    for (row, seed), folder in folders.items():
+        first = next(each for each in folders if each[0] == row) == (row, seed)
+        style = {"color": f"C{rows.index(row)}", "linewidth": 1, "markersize": 2}
+        axis.plot(*curve(folder), "o-", label=row if first else None, **style)
+    axis.set(xlabel="steps", ylabel="overfitting (0: none, 1: by heart)")
+    axis.grid(alpha=0.3)
+    axis.legend(fontsize=7)
     figure.savefig(path, dpi=100)
 
 
@@ -243,11 +237,11 @@ def define_flags():
     flags.DEFINE_integer("steps", 0, "of each row; 0: as many as the set's rows have", 0)
     flags.DEFINE_integer("num_captions", 1000, "held-out captions that each student is evaluated by", 1)
     flags.DEFINE_string("cache_dir", "~/.cache/t2i_kd", "see t2i_kd.evaluate")
-    flags.DEFINE_string("plot", "", "file of the curves, .png or .svg; empty: none")
+    flags.DEFINE_string("plot", "", "file of the plot of overfitting, .png or .svg; empty: none")
 
 
 def main():
-    """Trains, evaluates, prints the table and draws the curves."""
+    """Trains, evaluates, prints the table and draws the overfitting."""
     values = flags.FLAGS
     setting = SETS[values.set]
     for row in values.rows:

@@ -42,6 +42,16 @@ def difference(values, reference):
     return float(found.mean()), float(stats.t.ppf(0.975, len(found) - 1) * stats.sem(found))
 
 
+def compared(values, reference):
+    """`MEAN (DIFFERENCE ± HALF)` of paired values; without the half width of one pair, which has none."""
+    mean, half = difference(values, reference)
+    return (
+        f"{np.mean(values):.3g} ({mean:+.2g})"
+        if np.isnan(half)
+        else f"{np.mean(values):.3g} ({mean:+.2g} ± {half:.2g})"
+    )
+
+
 def with_interval(result, line):
     """A line's value and its interval, as `0.812 [0.770, 0.853]`."""
     low, high = result["intervals"][line]

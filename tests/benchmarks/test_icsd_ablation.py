@@ -5,7 +5,7 @@ import pytest
 
 from benchmarks.ablations import train
 from benchmarks.icsd_ablation import COLUMNS, markdown
-from benchmarks.reports import difference
+from benchmarks.reports import compared, difference
 from t2i_kd.errors import UserError
 
 
@@ -15,6 +15,7 @@ def test_differences_are_paired_by_seed():
     assert mean == 3 and half == pytest.approx(4.3027 / 3**0.5, rel=1e-4)
     mean, half = difference([3.0], [1.0])
     assert mean == 2 and np.isnan(half)
+    assert compared([3.0], [1.0]) == "3 (+2)" and compared([3.0, 5.0], [1.0, 3.0]) == "4 (+2 ± 0)"
 
 
 def test_the_table_has_a_line_for_every_stage_and_lambda():
@@ -34,7 +35,7 @@ def test_the_table_has_a_line_for_every_stage_and_lambda():
 def test_the_table_has_the_columns_that_were_measured():
     evaluated = {(weight, "0"): {"8 px": {"kernel": float(weight)}} for weight in ("0", "1")}
     lines = markdown(evaluated, ["0", "1"], ["0"]).splitlines()
-    assert lines[0] == "| image | lambda | kernel |" and lines[3].startswith("| 8 px | 1 | 1 (+1 ")
+    assert lines[0] == "| image | lambda | kernel |" and lines[3].startswith("| 8 px | 1 | 1 (+1) |")
 
 
 def test_a_recipe_that_is_not_here_is_named(tmp_path):

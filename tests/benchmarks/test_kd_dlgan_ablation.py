@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from benchmarks.kd_dlgan_ablation import BEST, COLUMNS, LAST, ROWS, SETS, curves, markdown, row_flags, students
+from benchmarks.kd_dlgan_ablation import BEST, COLUMNS, LAST, ROWS, SETS, curve, markdown, row_flags, students
 from benchmarks.reports import kept
 from tests.systems import recipe_and_others
 
@@ -60,11 +60,10 @@ def test_the_table_compares_with_the_same_discriminator_seed_by_seed():
     ]
 
 
-def test_curves_are_the_measurements_alone(tmp_path):
+def test_a_curve_is_the_measurements_alone(tmp_path):
     lines = [{"step": 1, "loss": 2.0}, {"step": 2, "overfitting": 0.25, "loss": 1.0}, {"step": 4, "overfitting": 0.5}]
     (tmp_path / "metrics.jsonl").write_text("\n".join(map(json.dumps, lines)))
-    assert curves(tmp_path, "overfitting") == ([2, 4], [0.25, 0.5])
-    assert curves(tmp_path, "kernel_distance_") == ([], [])
+    assert curve(tmp_path) == ([2, 4], [0.25, 0.5])
 
 
 def test_the_best_student_is_evaluated_where_there_is_one(tmp_path):
