@@ -24,7 +24,7 @@ from benchmarks.reports import compared, kept, line_of
 from t2i_kd.errors import UserError
 from t2i_kd.evaluation import evaluate
 from t2i_kd.options import TeacherOptions
-from t2i_kd.student import BEST_FILE
+from t2i_kd.student import BEST_FILE, WEIGHTS_FILE
 
 PLAIN, TEACHER = "plain", "teacher"
 # Of this package, and none of the networks that teach a row.
@@ -156,9 +156,9 @@ def row_flags(setting, row, steps, seed, files=()):
 
 
 def students(folder):
-    """{`LAST`, `BEST`: path} of a run; without the best where it kept none."""
+    """{`LAST`, `BEST`: file} of a run; without the best where it kept none."""
     best = folder / "checkpoints" / "gan" / BEST_FILE
-    return {LAST: folder} | ({BEST: best} if best.is_file() else {})
+    return {LAST: folder / WEIGHTS_FILE} | ({BEST: best} if best.is_file() else {})
 
 
 def evaluate_run(folder, **options):
@@ -166,15 +166,13 @@ def evaluate_run(folder, **options):
     given = {"teacher": EXTRACTOR, "extractor": "teacher", "bootstrap": 0, "report": print, **options}
 
     def measure():
-        found = {}
-        for which, path in students(folder).items():
-            metrics = evaluate(path, "image_folder", METRICS, **given)["metrics"]
-            results = {name: next(iter(metrics[name].values())) for name in metrics}
-            found[which] = {
-                heading: results[metric]["values"][line_of(results[metric], beginning)]
-                for heading, (metric, beginning) in COLUMNS.items()
-            }
-        return found
+        found = students(folder)
+        metrics = evaluate(list(found.values()), "image_folder", METRICS, **given)["metrics"]
+        values = {which: {} for which in found}
+        for heading, (metric, beginning) in COLUMNS.items():
+            for which, result in zip(found, metrics[metric].values(), strict=True):
+                values[which][heading] = result["values"][line_of(result, beginning)]
+        return values
 
     return kept(folder / "evaluated.json", options, measure)
 

@@ -11,6 +11,7 @@ from PIL import Image
 
 from benchmarks.kd_dlgan_ablation import BEST, COLUMNS, LAST, ROWS, SETS, curve, markdown, row_flags, students
 from benchmarks.reports import kept
+from t2i_kd.student import WEIGHTS_FILE
 from tests.systems import recipe_and_others
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -67,11 +68,11 @@ def test_a_curve_is_the_measurements_alone(tmp_path):
 
 
 def test_the_best_student_is_evaluated_where_there_is_one(tmp_path):
-    assert students(tmp_path) == {LAST: tmp_path}
+    assert students(tmp_path) == {LAST: tmp_path / WEIGHTS_FILE}
     best = tmp_path / "checkpoints" / "gan" / "best.keras"
     best.parent.mkdir(parents=True)
     best.write_bytes(b"")
-    assert students(tmp_path) == {LAST: tmp_path, BEST: best}
+    assert students(tmp_path) == {LAST: tmp_path / WEIGHTS_FILE, BEST: best}
 
 
 def test_what_is_kept_is_measured_again_where_another_thing_is_asked(tmp_path):
