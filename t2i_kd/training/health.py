@@ -1,4 +1,6 @@
-"""What tells, while a GAN trains, that it has gone wrong: discriminators that win, that overfit, or a collapse."""
+"""What tells, while a GAN trains, that it has gone wrong: discriminators that win, that overfit or that are dead, or a
+collapse.
+"""
 
 import numpy as np
 from absl import logging
@@ -8,6 +10,8 @@ CERTAIN = 0.99
 # Above it the discriminators know the training images by heart. Source: Karras et al., "Training Generative Adversarial
 # Networks with Limited Data" (ADA; NeurIPS 2020), whose augmentation holds r_v there.
 LARGEST_OVERFITTING = 0.6
+# Scores that deviate by less say the same of every image; the hinge's margin is 1.
+SMALLEST_SPREAD = 0.05
 # Generated images that are less than half as different from each other as real ones.
 SMALLEST_DIVERSITY = 0.5
 
@@ -16,7 +20,8 @@ def head_health(training, held_out, generated):
     """How discriminators take images that they train on, held-out real ones and generated ones.
 
     For each head, with D its mean scores: `real_for_real` and `generated_for_real`, the shares of the training and of
-    the generated images' scores that are positive; and over all heads, D the sum of their means,
+    the generated images' scores that are positive; `score_spread`, the largest of the heads' standard deviations of
+    all training and generated images' scores; and over all heads, D the sum of their means,
 
         overfitting = r_v = (D_training - D_held_out) / (D_training - D_generated),
 
@@ -26,14 +31,15 @@ def head_health(training, held_out, generated):
         training, held_out, generated: {head: float array of scores}.
 
     Returns:
-        {name: float}; `overfitting` is left out where training and generated images score alike.
+        {name: float}; `overfitting` is left out where training and generated images score alike, or all images do.
     """
-    values = {}
+    spreads = [np.std(np.concatenate([np.ravel(training[head]), np.ravel(generated[head])])) for head in training]
+    values = {"score_spread": float(max(spreads))}
     for head in training:
         values[f"real_for_real_{head}"] = float(np.mean(training[head] > 0))
         values[f"generated_for_real_{head}"] = float(np.mean(generated[head] > 0))
     means = [sum(float(np.mean(scores)) for scores in each.values()) for each in (training, held_out, generated)]
-    if means[0] != means[2]:
+    if means[0] != means[2] and values["score_spread"] >= SMALLEST_SPREAD:
         values["overfitting"] = (means[0] - means[1]) / (means[0] - means[2])
     return values
 
@@ -59,6 +65,15 @@ class Health:
             "step %d: every head tells real and generated images apart without fail; the generator has nothing to "
             "follow. A lower --discriminator_learning_rate or more --augmentation helps",
             step,
+        )
+        spread = values.get("score_spread", 1.0)
+        self._tell(
+            "dead",
+            spread < SMALLEST_SPREAD,
+            "step %d: the discriminators say the same of every image (their scores deviate by %.3f), and the generator "
+            "has nothing to follow; the weights of their other losses may be too large",
+            step,
+            spread,
         )
         overfitting = values.get("overfitting", 0.0)
         self._tell(

@@ -22,6 +22,8 @@ def test_shares_and_overfitting_are_those_of_the_formula():
     values = head_health(training, held_out, generated)
     assert values["real_for_real_fine"] == 0.75 and values["generated_for_real_fine"] == 0.25
     assert values["real_for_real_coarse"] == 1 and values["generated_for_real_coarse"] == 0
+    # Of coarse 2, 2, -1, whose mean is 1: squares 1, 1, 4. Of fine 3, 1, -1, 1, -2, 1, -2, -1, whose mean is 0.
+    assert values["score_spread"] == pytest.approx(max(2**0.5, (22 / 8) ** 0.5))
     # Means: training 1 + 2, held out 0.5 + 1, generated -1 - 1.
     assert values["overfitting"] == pytest.approx((3 - 1.5) / (3 + 2))
 
@@ -30,10 +32,17 @@ def test_equal_scores_have_no_overfitting():
     assert "overfitting" not in head_health(*[{"one": np.array([1.0])}] * 3)
 
 
+def test_scores_that_say_nothing_have_no_overfitting():
+    training, held_out, generated = ({"one": np.full(4, value)} for value in (0.0012, 0.0009, 0.0011))
+    values = head_health(training, held_out, generated)
+    assert "overfitting" not in values and values["score_spread"] == pytest.approx(0.00005)
+
+
 @pytest.mark.parametrize(
     ("values", "words"),
     [
         ({"real_for_real_a": 1.0, "generated_for_real_a": 0.0}, "apart without fail"),
+        ({"score_spread": 0.01}, "the same of every image (their scores deviate by 0.010)"),
         ({"overfitting": 0.7}, "by heart (overfitting 0.70, above 0.60)"),
         ({"diversity_any": 0.4}, "0.40 times as different"),
     ],
@@ -53,7 +62,7 @@ def test_a_value_that_leaves_its_range_is_told_once_until_it_is_back(warnings, v
     [
         {},
         {"real_for_real_a": 1.0, "generated_for_real_a": 0.0, "real_for_real_b": 0.9, "generated_for_real_b": 0.0},
-        {"overfitting": 0.6, "diversity_any": 0.5},
+        {"overfitting": 0.6, "diversity_any": 0.5, "score_spread": 0.05},
     ],
 )
 def test_within_their_ranges_nothing_is_told(warnings, values):
