@@ -217,7 +217,8 @@ def plot(folders, path):
         first = next(each for each in folders if each[0] == row) == (row, seed)
         style = {"color": f"C{rows.index(row)}", "linewidth": 1, "markersize": 2}
         axis.plot(*curve(folder), "o-", label=row if first else None, **style)
-    axis.set(xlabel="steps", ylabel="overfitting (0: none, 1: by heart)")
+    # Beyond it lie those of discriminators that say next to nothing, a quotient of two small numbers.
+    axis.set(xlabel="steps", ylabel="overfitting (0: none, 1: by heart)", ylim=(-0.25, 1.25))
     axis.grid(alpha=0.3)
     axis.legend(fontsize=7)
     figure.savefig(path, dpi=100)
