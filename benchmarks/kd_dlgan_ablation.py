@@ -124,6 +124,7 @@ ROWS = {
     "no_augmentation": (PLAIN, (), ("--augmentation=",)),
     "lecam": (PLAIN, (), ("--lecam_weight=0.3",)),
     "diversity": (PLAIN, ("agkd", "cgkd", "diversity"), ()),
+    "teacher_both_float32": (TEACHER, ("agkd", "cgkd"), ("--dtype_policy=float32",)),
 }
 REFERENCES = {PLAIN: "diffaugment", TEACHER: "teacher"}
 MAIN_ROWS = ("diffaugment", "agkd", "cgkd", "both", "teacher", "teacher_both")

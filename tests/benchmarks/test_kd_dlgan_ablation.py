@@ -37,6 +37,7 @@ def test_a_row_has_its_terms_and_the_teacher_that_they_need(name, row):
     assert found.teacher.teacher_weights == ("W.npz" if terms else "imagenet")
     assert bool(found.kd.diversity_weight) == ("diversity" in terms)
     assert bool(found.kd.lecam_weight) == (row == "lecam")
+    assert found.training.dtype_policy == ("float32" if row.endswith("float32") else "mixed_bfloat16")
     assert bool(found.gan.augmentation) == (row != "no_augmentation")
 
 
