@@ -7,6 +7,7 @@ an interrupted one goes on. Of a finished row the checkpoints are dropped: 30 ru
 `python -m t2i_kd.evaluate --model=RUN,RUN,...` then compares them.
 """
 
+import json
 import shutil
 import subprocess
 import sys
@@ -16,10 +17,13 @@ from absl import flags
 
 from benchmarks import command
 from t2i_kd.errors import UserError
+from t2i_kd.imaging import write_file_atomically
 from t2i_kd.student import WEIGHTS_FILE
 from t2i_kd.training.text_to_image import TEXT_WEIGHTS_FILE
 
 RECIPE = "benchmarks/sdn_ablations32.flags"
+# Of a run's folder: the flags that it was trained with, as its checkpoints, which would say so, are dropped.
+COMMAND_FILE = "command.json"
 TEXT_STAGE = "text: objective=ds_sje steps=300 learning_rate=1e-3 schedule=cosine warmup_steps=30 tap_weights=pool4:1"
 ADAM = "schedule=cosine warmup_steps=20 learning_rate=5e-4"
 NORMALISED = "error=squared scaling=normalised"
@@ -96,21 +100,24 @@ def train(recipe, run_dir, *options, stages=None):
         stages: names of the recipe's stages to train; None: all.
 
     Raises:
-        UserError: where it fails.
+        UserError: where it fails, or `run_dir` is finished and was trained with other flags.
     """
-    # Where there are checkpoints it may have been ended early, and its command goes on with it or ends at once.
-    if (Path(run_dir) / WEIGHTS_FILE).is_file() and not checkpoints(run_dir):
-        print(f"{run_dir}: is finished")
-        return
     if not Path(recipe).is_file():
         raise UserError(f"{recipe} is not here; run this from the repository's root")
     lines = [line for line in Path(recipe).read_text("utf-8").splitlines() if line.startswith("--")]
     if stages is not None:
         lines = [line for line in lines if not line.startswith("--stage=") or line[8:].partition(":")[0] in stages]
-    kept = [line for line in lines if not line.startswith(("--run_dir=", "--export_dir="))]
-    command = [sys.executable, "-m", "t2i_kd.train", *kept, f"--run_dir={run_dir}", *options]
-    if subprocess.run(command).returncode:
+    asked = [*(line for line in lines if not line.startswith(("--run_dir=", "--export_dir="))), *options]
+    note = Path(run_dir) / COMMAND_FILE
+    # Where there are checkpoints it may have been ended early, and its command goes on with it or ends at once.
+    if (Path(run_dir) / WEIGHTS_FILE).is_file() and not checkpoints(run_dir):
+        if note.is_file() and json.loads(note.read_text("utf-8")) != asked:
+            raise UserError(f"--run_dir: {run_dir} was trained with other flags; remove it, or name another folder")
+        print(f"{run_dir}: is finished")
+        return
+    if subprocess.run([sys.executable, "-m", "t2i_kd.train", *asked, f"--run_dir={run_dir}"]).returncode:
         raise UserError(f"--run_dir: training {run_dir} failed")
+    write_file_atomically(note, json.dumps(asked, indent=2).encode("utf-8"))
 
 
 def define_flags():
