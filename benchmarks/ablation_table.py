@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 from absl import flags
 
-from benchmarks import command
+from benchmarks import command, reports
 from benchmarks.ablations import ROWS
 from t2i_kd.data.catalogue import load_dataset
 from t2i_kd.errors import UserError
@@ -56,9 +56,7 @@ def markdown(report, runs):
             baselines = {what: f"{values[name]:.3g}" for what, values in first["baselines"].items() if name in values}
             lines[name] = cells | baselines
     rows = list(dict.fromkeys(row for cells in lines.values() for row in cells))
-    table = [["", *lines], ["---"] * (1 + len(lines))]
-    table += [[row, *(cells.get(row, "") for cells in lines.values())] for row in rows]
-    return "\n".join("| " + " | ".join(cells) + " |" for cells in table)
+    return reports.markdown([{"": row} | {name: cells.get(row, "") for name, cells in lines.items()} for row in rows])
 
 
 def write_sheet(path, runs, data_dir):

@@ -16,7 +16,7 @@ import numpy as np
 from absl import flags
 
 from benchmarks import command
-from benchmarks.workers import markdown
+from benchmarks.reports import markdown
 from t2i_kd.data import noto_emoji
 from t2i_kd.data.catalogue import load_dataset
 from t2i_kd.data.subset import picked

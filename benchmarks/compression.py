@@ -12,7 +12,7 @@ from absl import flags
 
 from benchmarks import command
 from benchmarks.on_device import NAMES, artifacts_of, measure
-from benchmarks.workers import markdown
+from benchmarks.reports import markdown
 from t2i_kd.errors import UserError
 from t2i_kd.imaging import write_file_atomically
 

@@ -13,8 +13,7 @@ from pathlib import Path
 from absl import flags
 
 from benchmarks import command
-from benchmarks.reports import line_of, with_interval
-from benchmarks.workers import markdown
+from benchmarks.reports import line_of, markdown, with_interval
 from t2i_kd.errors import UserError
 from t2i_kd.exporting.manifest import EXTRA, FILES, MANIFEST, read_manifest
 from t2i_kd.student import WEIGHTS_FILE

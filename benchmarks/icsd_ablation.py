@@ -16,9 +16,9 @@ from pathlib import Path
 import numpy as np
 from absl import flags
 
-from benchmarks import command
+from benchmarks import command, reports
 from benchmarks.ablations import train
-from benchmarks.reports import compared, kept, line_of
+from benchmarks.reports import by_heading, compared, kept
 from t2i_kd.errors import UserError
 from t2i_kd.evaluation import FINAL, evaluate
 from t2i_kd.metrics.catalogue import EXTRACTORS
@@ -54,12 +54,7 @@ def evaluate_run(folder, metrics, teacher, **options):
 
     def measure():
         report = evaluate(folder, "", metrics, teacher=teacher, bootstrap=0, report=print, **options)
-        found = {}
-        for heading, (metric, beginning) in COLUMNS.items():
-            for label, result in report["metrics"].get(metric, {}).items():
-                if label.startswith(FINAL):
-                    found.setdefault(label, {})[heading] = result["values"][line_of(result, beginning)]
-        return found
+        return {label: values for label, values in by_heading(report, COLUMNS).items() if label.startswith(FINAL)}
 
     asked = {"metrics": metrics, "teacher": teacher and teacher.teacher, **options}
     return kept(folder / "evaluated.json", asked, measure)
@@ -69,18 +64,17 @@ def markdown(evaluated, weights, seeds):
     """The table of {(lambda, seed): {stage: {heading: value}}}: for each stage a line for each lambda."""
     first = evaluated[weights[0], seeds[0]]
     columns = [heading for heading in COLUMNS if heading in next(iter(first.values()))]
-    lines = [["image", "lambda", *columns]]
-    lines.append(["---"] * len(lines[0]))
+    rows = []
     for stage in first:
         for weight in weights:
-            cells = []
+            cells = {"image": stage, "lambda": weight}
             for heading in columns:
                 values, reference = (
                     [evaluated[w, seed][stage][heading] for seed in seeds] for w in (weight, weights[0])
                 )
-                cells.append(f"{np.mean(values):.3g}" if weight == weights[0] else compared(values, reference))
-            lines.append([stage, weight, *cells])
-    return "\n".join("| " + " | ".join(line) + " |" for line in lines)
+                cells[heading] = f"{np.mean(values):.3g}" if weight == weights[0] else compared(values, reference)
+            rows.append(cells)
+    return reports.markdown(rows)
 
 
 def define_flags():

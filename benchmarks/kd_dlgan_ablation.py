@@ -18,9 +18,9 @@ from pathlib import Path
 import numpy as np
 from absl import flags
 
-from benchmarks import command
+from benchmarks import command, reports
 from benchmarks.ablations import checkpoints, train
-from benchmarks.reports import compared, kept, line_of
+from benchmarks.reports import by_heading, compared, kept
 from t2i_kd.errors import UserError
 from t2i_kd.evaluation import evaluate
 from t2i_kd.options import TeacherOptions
@@ -50,29 +50,25 @@ class Setting:
 
     Args:
         recipe: path of the flagfile that all rows share.
-        stage: the adversarial stage, without its steps and how many of them warm up.
         steps: of a row, where no other number is asked for.
         discriminators: {PLAIN or TEACHER: its flags}.
-        weights: {PLAIN or TEACHER: (of AGKD, of CGKD)}.
-        stage_options: {PLAIN or TEACHER: what its stage has beside that}.
+        cgkd_weights: {PLAIN or TEACHER: that of CGKD}.
+        stage_options: {PLAIN or TEACHER: what its stage has beside `STAGE`}.
         teacher: flags of the teacher of the terms.
         prompts: flags of what CGKD correlates with.
-        augmentation: DiffAugment's kinds.
-        diversity: weight of the pairwise diversity on the generator, in its row.
     """
 
     recipe: str
-    stage: str
     steps: int
     discriminators: dict
-    weights: dict
+    cgkd_weights: dict
     stage_options: dict
     teacher: tuple
     prompts: tuple
-    augmentation: str
-    diversity: float
 
 
+STAGE = "learning_rate=4e-4 schedule=cosine"
+AGKD_WEIGHT, DIVERSITY_WEIGHT = 0.5, 0.01
 THROUGH_LITE0 = (
     "--discriminator=teacher",
     "--discriminator_teacher=efficientnet_lite0",
@@ -87,30 +83,24 @@ CATS = (
 SETS = {
     "cats": Setting(
         recipe="benchmarks/kd_dlgan_cats64.flags",
-        stage="learning_rate=4e-4 schedule=cosine",
         steps=3000,
         discriminators={PLAIN: NARROW, TEACHER: THROUGH_LITE0},
-        weights={PLAIN: (0.5, 0.01), TEACHER: (0.5, 0.1)},
+        cgkd_weights={PLAIN: 0.01, TEACHER: 0.1},
         stage_options={
             PLAIN: "",
             TEACHER: "seed_diversity_weight=4 seed_diversity_target=0.85 seed_diversity_side=4",
         },
         teacher=("--teacher_side=96",),
         prompts=(f"--prompts={CATS}",),
-        augmentation="color,reflect_translation,cutout",
-        diversity=0.01,
     ),
     "cifar10": Setting(
         recipe="benchmarks/kd_dlgan_cifar10.flags",
-        stage="learning_rate=4e-4 schedule=cosine",
         steps=5000,
         discriminators={PLAIN: NARROW, TEACHER: (*THROUGH_LITE0, "--discriminator_side=64")},
-        weights={PLAIN: (0.5, 0.01), TEACHER: (0.5, 0.01)},
+        cgkd_weights={PLAIN: 0.01, TEACHER: 0.01},
         stage_options={PLAIN: "", TEACHER: ""},
         teacher=("--teacher_side=64",),
         prompts=("--prompts=classes", "--prompt_template={}"),
-        augmentation="translation,cutout",
-        diversity=0.01,
     ),
 }
 # Row -> (its discriminator, its terms, its further flags).
@@ -141,19 +131,17 @@ def row_flags(setting, row, steps, seed, files=()):
         files: the flags that say where the teacher's files are.
     """
     discriminator, terms, further = ROWS[row]
-    agkd, cgkd = setting.weights[discriminator]
-    given = [*setting.discriminators[discriminator], f"--augmentation={setting.augmentation}", f"--seed={seed}"]
-    given += [f"--agkd_weight={agkd if 'agkd' in terms else 0}", f"--cgkd_weight={cgkd if 'cgkd' in terms else 0}"]
+    weights = {"agkd": AGKD_WEIGHT, "cgkd": setting.cgkd_weights[discriminator], "diversity": DIVERSITY_WEIGHT}
+    given = [*setting.discriminators[discriminator], f"--seed={seed}"]
+    given += [f"--{term}_weight={weight if term in terms else 0}" for term, weight in weights.items()]
     if terms:
         given += ["--teacher=conse", "--teacher_sees=plain", "--head_units=256", *setting.teacher, *files]
     else:
         given.append("--teacher=none")
     if "cgkd" in terms:
         given += setting.prompts
-    if "diversity" in terms:
-        given.append(f"--diversity_weight={setting.diversity}")
     options = f"warmup_steps={min(100, steps // 10)} {setting.stage_options[discriminator]}".rstrip()
-    return [*given, *further, f"--stage=gan: objective=kd_dlgan steps={steps} {setting.stage} {options}"]
+    return [*given, *further, f"--stage=gan: objective=kd_dlgan steps={steps} {STAGE} {options}"]
 
 
 def students(folder):
@@ -168,34 +156,30 @@ def evaluate_run(folder, **options):
 
     def measure():
         found = students(folder)
-        metrics = evaluate(list(found.values()), "image_folder", METRICS, **given)["metrics"]
-        values = {which: {} for which in found}
-        for heading, (metric, beginning) in COLUMNS.items():
-            for which, result in zip(found, metrics[metric].values(), strict=True):
-                values[which][heading] = result["values"][line_of(result, beginning)]
-        return values
+        report = evaluate(list(found.values()), "image_folder", METRICS, **given)
+        return dict(zip(found, by_heading(report, COLUMNS).values(), strict=True))
 
     return kept(folder / "evaluated.json", options, measure)
 
 
 def markdown(evaluated, rows, seeds):
     """The table of {(row, seed): {which: {heading: value}}}: a line for each row and for its last and best students."""
-    lines = [["row", "student", *COLUMNS], ["---"] * (2 + len(COLUMNS))]
+    lines = []
     for row in rows:
         reference = REFERENCES[ROWS[row][0]]
         for which in (LAST, BEST):
             if not all(which in evaluated[row, seed] for seed in seeds):
                 continue
-            cells = []
+            cells = {"row": row, "student": which}
             for heading in COLUMNS:
                 values = [evaluated[row, seed][which][heading] for seed in seeds]
                 references = [evaluated.get((reference, seed), {}).get(which) for seed in seeds]
                 if row == reference or not all(references):
-                    cells.append(f"{np.mean(values):.3g}")
+                    cells[heading] = f"{np.mean(values):.3g}"
                 else:
-                    cells.append(compared(values, [each[heading] for each in references]))
-            lines.append([row, which, *cells])
-    return "\n".join("| " + " | ".join(line) + " |" for line in lines)
+                    cells[heading] = compared(values, [each[heading] for each in references])
+            lines.append(cells)
+    return reports.markdown(lines)
 
 
 def curve(folder):
@@ -213,11 +197,11 @@ def plot(folders, path):
     from matplotlib import pyplot
 
     figure, axis = pyplot.subplots(figsize=(6, 3.6), layout="constrained")
-    rows = list(dict.fromkeys(row for row, _ in folders))
-    for (row, seed), folder in folders.items():
-        first = next(each for each in folders if each[0] == row) == (row, seed)
-        style = {"color": f"C{rows.index(row)}", "linewidth": 1, "markersize": 2}
-        axis.plot(*curve(folder), "o-", label=row if first else None, **style)
+    for number, row in enumerate(dict.fromkeys(row for row, _ in folders)):
+        runs = [folder for (of, _), folder in folders.items() if of == row]
+        for folder in runs:
+            label = row if folder is runs[0] else None
+            axis.plot(*curve(folder), "o-", color=f"C{number}", linewidth=1, markersize=2, label=label)
     # Beyond it lie those of discriminators that say next to nothing, a quotient of two small numbers.
     axis.set(xlabel="steps", ylabel="overfitting (0: none, 1: by heart)", ylim=(-0.25, 1.25))
     axis.grid(alpha=0.3)

@@ -17,7 +17,8 @@ from absl import flags
 
 from benchmarks import command
 from benchmarks.on_device import NAMES, artifacts_of
-from benchmarks.workers import Worker, by_turns, markdown
+from benchmarks.reports import markdown
+from benchmarks.workers import Worker, by_turns
 from t2i_kd import recipe_flags
 from t2i_kd.errors import UserError
 from t2i_kd.exporting.fidelity import LARGEST_ALLOWED, MEAN_ALLOWED, difference

@@ -15,8 +15,8 @@ import numpy as np
 from absl import flags
 
 from benchmarks import command
-from benchmarks.reports import line_of, with_interval
-from benchmarks.workers import Worker, by_turns, markdown
+from benchmarks.reports import line_of, markdown, with_interval
+from benchmarks.workers import Worker, by_turns
 from t2i_kd.errors import UserError
 from t2i_kd.exporting.fidelity import difference
 from t2i_kd.exporting.manifest import EXTRA, FILES, MANIFEST, read_manifest

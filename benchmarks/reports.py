@@ -1,4 +1,6 @@
-"""Reads the report of `t2i_kd.evaluation.evaluate`, whose lines are named after all that their value depends on."""
+"""Reports of `t2i_kd.evaluation.evaluate`, whose lines are named after all that their value depends on: what is read of
+them, kept, compared, and printed as a table.
+"""
 
 import json
 
@@ -34,6 +36,20 @@ def line_of(result, beginning):
     return names[0]
 
 
+def by_heading(report, columns):
+    """{student: {heading: value}} of the columns that a report has.
+
+    Args:
+        report: what `evaluate` returned.
+        columns: {heading: (metric, how the name of its only line begins)}.
+    """
+    found = {}
+    for heading, (metric, beginning) in columns.items():
+        for label, result in report["metrics"].get(metric, {}).items():
+            found.setdefault(label, {})[heading] = result["values"][line_of(result, beginning)]
+    return found
+
+
 def difference(values, reference):
     """Mean and half width of the 95 % interval of paired differences, by Student's t over the seeds."""
     found = np.subtract(values, reference)
@@ -45,14 +61,17 @@ def difference(values, reference):
 def compared(values, reference):
     """`MEAN (DIFFERENCE ± HALF)` of paired values; without the half width of one pair, which has none."""
     mean, half = difference(values, reference)
-    return (
-        f"{np.mean(values):.3g} ({mean:+.2g})"
-        if np.isnan(half)
-        else f"{np.mean(values):.3g} ({mean:+.2g} ± {half:.2g})"
-    )
+    interval = "" if np.isnan(half) else f" ± {half:.2g}"
+    return f"{np.mean(values):.3g} ({mean:+.2g}{interval})"
 
 
 def with_interval(result, line):
     """A line's value and its interval, as `0.812 [0.770, 0.853]`."""
     low, high = result["intervals"][line]
     return f"{result['values'][line]:.3f} [{low:.3f}, {high:.3f}]"
+
+
+def markdown(rows):
+    """A table of {heading: cell} rows, each with the same headings."""
+    lines = [list(rows[0]), ["---"] * len(rows[0]), *(list(row.values()) for row in rows)]
+    return "\n".join("| " + " | ".join(map(str, line)) + " |" for line in lines)

@@ -80,9 +80,3 @@ def by_turns(workers, repeats):
         for name, worker in workers.items():
             times[name] += worker.seconds(TURN)
     return {name: statistics.median(values) * 1000 for name, values in times.items()}
-
-
-def markdown(rows):
-    """A table of {heading: cell} rows, each with the same headings."""
-    lines = [list(rows[0]), ["---"] * len(rows[0]), *(list(row.values()) for row in rows)]
-    return "\n".join("| " + " | ".join(map(str, line)) + " |" for line in lines)

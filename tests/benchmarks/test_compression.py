@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks import compression, workers
+from benchmarks import compression, reports
 from t2i_kd.conditions.image import ImageCondition
 from t2i_kd.srpkd.networks import build_generator
 from t2i_kd.student import save_network
@@ -25,7 +25,7 @@ def test_the_table_puts_shares_beside_numbers():
         ("big", "onnx"): {"milliseconds": {1: 6.0, 2: 3.0}},
         ("small", "saved_model"): {"milliseconds": {1: 2.0, 2: 3.0}},
     }
-    lines = workers.markdown(compression.rows(models, found)).splitlines()
+    lines = reports.markdown(compression.rows(models, found)).splitlines()
     assert lines[0] == "| model | artifact | parameters | G multiply-adds | MB | ms, 1 thread | ms, 2 threads |"
     assert lines[2] == ("| big | SavedModel | 1,000,000 (1.00) | 2 (1.00) | 4.00 (1.00) | 8.00 (1.00) | 4.00 (1.00) |")
     assert lines[-1] == (

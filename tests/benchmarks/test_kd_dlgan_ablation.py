@@ -29,8 +29,8 @@ def recipe(name, row, steps=7, seed=3):
 def test_a_row_has_its_terms_and_the_teacher_that_they_need(name, row):
     found = recipe(name, row)
     discriminator, terms, _ = ROWS[row]
-    agkd, cgkd = SETS[name].weights[discriminator]
-    assert (found.kd.agkd_weight, found.kd.cgkd_weight) == (agkd * ("agkd" in terms), cgkd * ("cgkd" in terms))
+    cgkd = SETS[name].cgkd_weights[discriminator]
+    assert (found.kd.agkd_weight, found.kd.cgkd_weight) == (0.5 * ("agkd" in terms), cgkd * ("cgkd" in terms))
     assert found.kd.discriminator == discriminator and found.training.seed == 3
     assert [(stage.objective, stage.steps) for stage in found.stages] == [("kd_dlgan", 7)]
     assert found.teacher.teacher == ("conse" if terms else "none")

@@ -8,7 +8,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
-from benchmarks import on_device, picture_worker, workers
+from benchmarks import on_device, picture_worker, reports, workers
 from t2i_kd.errors import UserError
 from t2i_kd.imaging import encode_png
 from t2i_kd.loading import load_artifact
@@ -68,7 +68,7 @@ def test_the_table_compares_with_the_saved_model():
     both = {"milliseconds": {1: 4.5, 2: 3.0}, "peak": 90.4, "growth": 12.0}
     found = {"saved_model": both | {"pictures": black}, "onnx": both | {"pictures": other}}
     manifest = {"artifacts": {"saved_model": {"size": 2_000_000}, "onnx": {"size": 1_500_000}}}
-    text = workers.markdown(on_device.rows(found, manifest, "accuracy", {"saved_model": "1", "onnx": "0.5"}))
+    text = reports.markdown(on_device.rows(found, manifest, "accuracy", {"saved_model": "1", "onnx": "0.5"}))
     assert text.splitlines() == [
         "| artifact | MB | ms, 1 thread | ms, 2 threads | MB for the model | MB at most "
         "| mean difference /255 | largest | accuracy |",
