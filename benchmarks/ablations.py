@@ -4,26 +4,20 @@
 
 The text encoder is trained first, once (DS-SJE), and every row starts from it. A finished row is not trained again,
 an interrupted one goes on. Of a finished row the checkpoints are dropped: 30 runs of 40 million parameters fill a disk.
-`python -m t2i_kd.evaluate --model=RUN,RUN,...` then compares them.
+`python -m benchmarks.ablation_table` then compares them.
 """
 
-import json
-import shutil
-import subprocess
-import sys
+import functools
 from pathlib import Path
 
 from absl import flags
 
 from benchmarks import command
+from benchmarks.runs import asked_of, chosen_cores, chosen_seeds, define_cores, on_cores, train, train_row
 from t2i_kd.errors import UserError
-from t2i_kd.imaging import write_file_atomically
-from t2i_kd.student import WEIGHTS_FILE
 from t2i_kd.training.text_to_image import TEXT_WEIGHTS_FILE
 
 RECIPE = "benchmarks/sdn_ablations32.flags"
-# Of a run's folder: the flags that it was trained with, as its checkpoints, which would say so, are dropped.
-COMMAND_FILE = "command.json"
 TEXT_STAGE = "text: objective=ds_sje steps=300 learning_rate=1e-3 schedule=cosine warmup_steps=30 tap_weights=pool4:1"
 ADAM = "schedule=cosine warmup_steps=20 learning_rate=5e-4"
 NORMALISED = "error=squared scaling=normalised"
@@ -85,41 +79,6 @@ def row_flags(row, steps, seed):
     return [*further, f"--seed={seed}", *(f"--stage={text}" for text in texts)]
 
 
-def checkpoints(run_dir):
-    """The files from which a run would go on."""
-    return sorted(Path(run_dir).glob("checkpoints/*/*.npz"))
-
-
-def train(recipe, run_dir, *options, stages=None):
-    """Runs `t2i_kd.train` on a flagfile, unless `run_dir` is finished and has no checkpoints any more.
-
-    Args:
-        recipe: path of the flagfile.
-        run_dir: the run's folder.
-        options: further flags.
-        stages: names of the recipe's stages to train; None: all.
-
-    Raises:
-        UserError: where it fails, or `run_dir` is finished and was trained with other flags.
-    """
-    if not Path(recipe).is_file():
-        raise UserError(f"{recipe} is not here; run this from the repository's root")
-    lines = [line for line in Path(recipe).read_text("utf-8").splitlines() if line.startswith("--")]
-    if stages is not None:
-        lines = [line for line in lines if not line.startswith("--stage=") or line[8:].partition(":")[0] in stages]
-    asked = [*(line for line in lines if not line.startswith(("--run_dir=", "--export_dir="))), *options]
-    note = Path(run_dir) / COMMAND_FILE
-    # Where there are checkpoints it may have been ended early, and its command goes on with it or ends at once.
-    if (Path(run_dir) / WEIGHTS_FILE).is_file() and not checkpoints(run_dir):
-        if note.is_file() and json.loads(note.read_text("utf-8")) != asked:
-            raise UserError(f"--run_dir: {run_dir} was trained with other flags; remove it, or name another folder")
-        print(f"{run_dir}: is finished")
-        return
-    if subprocess.run([sys.executable, "-m", "t2i_kd.train", *asked, f"--run_dir={run_dir}"]).returncode:
-        raise UserError(f"--run_dir: training {run_dir} failed")
-    write_file_atomically(note, json.dumps(asked, indent=2).encode("utf-8"))
-
-
 def define_flags():
     """Defines this command's flags."""
     flags.DEFINE_string("data_dir", "", "folder or .zip of the pictures, with metadata.jsonl")
@@ -128,6 +87,7 @@ def define_flags():
     flags.DEFINE_list("rows", [], f"names with commas between them; empty: all of {', '.join(ROWS)}")
     flags.DEFINE_list("seeds", ["0", "1"], "seeds with commas between them")
     flags.DEFINE_integer("steps", 240, "of each row, in all of its stages", 90)
+    define_cores()
 
 
 def main():
@@ -141,13 +101,15 @@ def main():
         raise UserError("--run_dir: say where the runs are kept")
     root = Path(values.run_dir)
     common = [f"--data_dir={values.data_dir}", f"--teacher_weights={values.teacher_weights}"]
-    train(RECIPE, root / "text", *common, f"--stage={TEXT_STAGE}")
+    cores = chosen_cores(values.cores)
+    train(root / "text", asked_of(RECIPE, *common, f"--stage={TEXT_STAGE}"))
     common.append(f"--text_weights={root / 'text' / TEXT_WEIGHTS_FILE}")
-    for seed in values.seeds:
+    jobs = []
+    for seed in chosen_seeds(values.seeds):
         for row in rows:
-            folder = root / f"{row}-seed{seed}"
-            train(RECIPE, folder, *common, *row_flags(row, values.steps, int(seed)))
-            shutil.rmtree(folder / "checkpoints", ignore_errors=True)
+            asked = asked_of(RECIPE, *common, *row_flags(row, values.steps, int(seed)))
+            jobs.append(functools.partial(train_row, root / f"{row}-seed{seed}", asked))
+    on_cores(cores, jobs)
 
 
 if __name__ == "__main__":

@@ -10,15 +10,15 @@ images are evaluated on the same held-out captions, each stage at its own side, 
 the seeds, and the difference to the first lambda with the same seed, with a 95 % interval (Student's t over the seeds).
 """
 
-import shutil
+import functools
 from pathlib import Path
 
 import numpy as np
 from absl import flags
 
 from benchmarks import command, reports
-from benchmarks.ablations import train
 from benchmarks.reports import by_heading, compared, kept
+from benchmarks.runs import asked_of, chosen_cores, chosen_seeds, define_cores, on_cores, train, train_row
 from t2i_kd.errors import UserError
 from t2i_kd.evaluation import FINAL, evaluate
 from t2i_kd.metrics.catalogue import EXTRACTORS
@@ -36,16 +36,18 @@ COLUMNS = {
 }
 
 
-def train_all(recipe, root, weights, seeds, options):
+def train_all(recipe, root, weights, seeds, options, cores=()):
     """Trains the text encoder once, then every (lambda, seed); returns {(lambda, seed): folder}."""
-    train(recipe, root / "text", *options, stages=["text"])
+    train(root / "text", asked_of(recipe, *options, stages=["text"]))
     given = f"--text_weights={root / 'text' / TEXT_WEIGHTS_FILE}"
-    folders = {}
+    folders, jobs = {}, []
     for seed in seeds:
         for weight in weights:
             folder = folders[weight, seed] = root / f"lambda{weight}-seed{seed}"
-            train(recipe, folder, *options, given, f"--icsd_weight={weight}", f"--seed={seed}", stages=["gan"])
-            shutil.rmtree(folder / "checkpoints", ignore_errors=True)
+            row = (f"--icsd_weight={weight}", f"--seed={seed}")
+            asked = asked_of(recipe, *options, given, *row, stages=["gan"])
+            jobs.append(functools.partial(train_row, folder, asked))
+    on_cores(cores, jobs)
     return folders
 
 
@@ -91,6 +93,7 @@ def define_flags():
     )
     flags.DEFINE_string("extractor", EXTRACTORS[0], "see t2i_kd.evaluate")
     flags.DEFINE_string("teacher", "", "of that name, for --extractor=teacher and r_precision; empty: that of the runs")
+    define_cores()
     flags.DEFINE_integer("num_captions", 500, "held-out captions that each image is evaluated by", 1)
     flags.DEFINE_string("cache_dir", "~/.cache/t2i_kd", "see t2i_kd.evaluate")
 
@@ -110,11 +113,12 @@ def main():
     for metric in values.metrics.split(","):
         if metric not in columns:
             raise UserError(f"--metrics: {metric!r} is none of {', '.join(sorted(columns))}")
-    folders = train_all(values.recipe, Path(values.run_dir), values.weights, values.seeds, options)
+    seeds, cores = chosen_seeds(values.seeds), chosen_cores(values.cores)
+    folders = train_all(values.recipe, Path(values.run_dir), values.weights, seeds, options, cores)
     teacher = TeacherOptions(teacher=values.teacher) if values.teacher else None
     measured = {"num_captions": values.num_captions, "cache_dir": values.cache_dir, "extractor": values.extractor}
     evaluated = {key: evaluate_run(folder, values.metrics, teacher, **measured) for key, folder in folders.items()}
-    print(markdown(evaluated, values.weights, values.seeds))
+    print(markdown(evaluated, values.weights, seeds))
 
 
 if __name__ == "__main__":

@@ -2,7 +2,7 @@
 
     python -m benchmarks.kd_dlgan_ablation --set=cats --data_dir=CATS.zip --run_dir=runs/kd_cats
         [--rows=diffaugment,both] [--teacher_weights=LITE0.npz --sentence_vocabulary=vocab.txt]
-        [--seeds=0,1,2] [--plot=overfitting.png]
+        [--seeds=0,1,2] [--cores=0,1] [--plot=overfitting.png]
 
 All runs are one recipe and differ in the discriminator, in its terms and in the seed alone. A finished run is not
 trained again, an interrupted one goes on. The teacher's files are asked for where a row has terms of the teacher. Then
@@ -12,6 +12,7 @@ the row of the same discriminator without terms, paired by seed, with a 95 % int
 """
 
 import dataclasses
+import functools
 import json
 from pathlib import Path
 
@@ -19,8 +20,8 @@ import numpy as np
 from absl import flags
 
 from benchmarks import command, reports
-from benchmarks.ablations import checkpoints, train
 from benchmarks.reports import by_heading, compared, kept
+from benchmarks.runs import asked_of, chosen_cores, chosen_seeds, define_cores, on_cores, train_row
 from t2i_kd.errors import UserError
 from t2i_kd.evaluation import evaluate
 from t2i_kd.options import TeacherOptions
@@ -56,6 +57,7 @@ class Setting:
         stage_options: {PLAIN or TEACHER: what its stage has beside `STAGE`}.
         teacher: flags of the teacher of the terms.
         prompts: flags of what CGKD correlates with.
+        subset: flags of how many images are trained on, where not as many as the recipe says.
     """
 
     recipe: str
@@ -65,6 +67,7 @@ class Setting:
     stage_options: dict
     teacher: tuple
     prompts: tuple
+    subset: tuple = ()
 
 
 STAGE = "learning_rate=4e-4 schedule=cosine"
@@ -80,6 +83,15 @@ CATS = (
     "a white cat; a black cat; a ginger cat; a tabby cat; a grey cat; a Siamese cat; a Persian cat; a kitten; a lion; "
     "a dog"
 )
+CIFAR10_TENTH = Setting(
+    recipe="benchmarks/kd_dlgan_cifar10.flags",
+    steps=3000,
+    discriminators={PLAIN: NARROW, TEACHER: (*THROUGH_LITE0, "--discriminator_side=64")},
+    cgkd_weights={PLAIN: 0.01, TEACHER: 0.01},
+    stage_options={PLAIN: "", TEACHER: ""},
+    teacher=("--teacher_side=64",),
+    prompts=("--prompts=classes", "--prompt_template={}"),
+)
 SETS = {
     "cats": Setting(
         recipe="benchmarks/kd_dlgan_cats64.flags",
@@ -93,15 +105,8 @@ SETS = {
         teacher=("--teacher_side=96",),
         prompts=(f"--prompts={CATS}",),
     ),
-    "cifar10": Setting(
-        recipe="benchmarks/kd_dlgan_cifar10.flags",
-        steps=5000,
-        discriminators={PLAIN: NARROW, TEACHER: (*THROUGH_LITE0, "--discriminator_side=64")},
-        cgkd_weights={PLAIN: 0.01, TEACHER: 0.01},
-        stage_options={PLAIN: "", TEACHER: ""},
-        teacher=("--teacher_side=64",),
-        prompts=("--prompts=classes", "--prompt_template={}"),
-    ),
+    "cifar10": CIFAR10_TENTH,
+    "cifar10_fifth": dataclasses.replace(CIFAR10_TENTH, subset=("--max_examples=10000",)),
 }
 # Row -> (its discriminator, its terms, its further flags).
 ROWS = {
@@ -132,7 +137,7 @@ def row_flags(setting, row, steps, seed, files=()):
     """
     discriminator, terms, further = ROWS[row]
     weights = {"agkd": AGKD_WEIGHT, "cgkd": setting.cgkd_weights[discriminator], "diversity": DIVERSITY_WEIGHT}
-    given = [*setting.discriminators[discriminator], f"--seed={seed}"]
+    given = [*setting.discriminators[discriminator], *setting.subset, f"--seed={seed}"]
     given += [f"--{term}_weight={weight if term in terms else 0}" for term, weight in weights.items()]
     if terms:
         given += ["--teacher=conse", "--teacher_sees=plain", "--head_units=256", *setting.teacher, *files]
@@ -221,6 +226,7 @@ def define_flags():
     flags.DEFINE_integer("steps", 0, "of each row; 0: as many as the set's rows have", 0)
     flags.DEFINE_integer("num_captions", 1000, "held-out captions that each student is evaluated by", 1)
     flags.DEFINE_string("cache_dir", "~/.cache/t2i_kd", "see t2i_kd.evaluate")
+    define_cores()
     flags.DEFINE_string("plot", "", "file of the plot of overfitting, .png or .svg; empty: none")
 
 
@@ -231,23 +237,22 @@ def main():
     for row in values.rows:
         if row not in ROWS:
             raise UserError(f"--rows: {row!r} is none of {', '.join(ROWS)}")
-    for seed in values.seeds:
-        if not seed.isdecimal():
-            raise UserError(f"--seeds: {seed!r} is no number")
     if not values.run_dir:
         raise UserError("--run_dir: say where the runs are kept")
     files = [
         f"--{name}={values[name].value}" for name in ("teacher_weights", "sentence_vocabulary") if values[name].value
     ]
-    folders = {(row, seed): Path(values.run_dir) / f"{row}-seed{seed}" for seed in values.seeds for row in values.rows}
+    seeds = chosen_seeds(values.seeds)
+    folders = {(row, seed): Path(values.run_dir) / f"{row}-seed{seed}" for seed in seeds for row in values.rows}
+    jobs = []
     for (row, seed), folder in folders.items():
         options = row_flags(setting, row, values.steps or setting.steps, int(seed), files)
-        train(setting.recipe, folder, f"--data_dir={values.data_dir}", *options)
-        for path in checkpoints(folder):
-            path.unlink()
+        asked = asked_of(setting.recipe, f"--data_dir={values.data_dir}", *options)
+        jobs.append(functools.partial(train_row, folder, asked))
+    on_cores(chosen_cores(values.cores), jobs)
     measured = {"data_dir": values.data_dir, "num_captions": values.num_captions, "cache_dir": values.cache_dir}
     evaluated = {key: evaluate_run(folder, **measured) for key, folder in folders.items()}
-    print(markdown(evaluated, values.rows, values.seeds))
+    print(markdown(evaluated, values.rows, seeds))
     if values.plot:
         plot(folders, values.plot)
 

@@ -314,7 +314,8 @@ class KDDLGAN(TextToImageSystem):
             refuse_unread(recipe.towers, reader)
             refuse_unread(kd, reader, ("teacher_sees",))
             through_it = kd.discriminator == "teacher" and not recipe.projection.discriminator_teacher
-            if recipe.teacher.teacher != "none" and not through_it:
+            embeds = any(stage.objective == JOINT_EMBEDDING for stage in recipe.stages)
+            if recipe.teacher.teacher != "none" and not (through_it or embeds):
                 refuse_unread(recipe.teacher, reader, ("teacher",))
         if not self.reads_prompts:
             refuse_unread(kd, "CGKD or the diversity term", ("prompts", "prompt_template"))

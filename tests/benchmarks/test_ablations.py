@@ -1,6 +1,5 @@
 """The ablation's rows differ in what their names say and in nothing else, and its table shows what was measured."""
 
-import subprocess
 from pathlib import Path
 
 import pytest
@@ -82,31 +81,6 @@ def test_the_table_has_every_seed_and_the_anchors():
         "| both | 0.5 / 0.75 | 20 / 20 |",
         "| another real picture | 0.25 |  |",
     ]
-
-
-def test_a_finished_run_of_other_flags_is_refused(tmp_path, monkeypatch, capsys):
-    recipe, run = tmp_path / "all.flags", tmp_path / "run"
-    recipe.write_text("# What.\n--seed=1\n--run_dir=elsewhere\n")
-    run.mkdir()
-    trained = []
-
-    def start(command):
-        trained.append(command[3:])
-        (run / "student.keras").write_bytes(b"")
-        return subprocess.CompletedProcess(command, 0)
-
-    monkeypatch.setattr(ablations.subprocess, "run", start)
-    for _ in range(2):
-        ablations.train(recipe, run, "--steps=3")
-    assert trained == [["--seed=1", "--steps=3", f"--run_dir={run}"]] and "is finished" in capsys.readouterr().out
-    with pytest.raises(UserError, match="run was trained with other flags"):
-        ablations.train(recipe, run, "--steps=4")
-    # One with checkpoints may have been ended early: its command decides.
-    checkpoint = run / "checkpoints" / "gan" / "step-00000003.npz"
-    checkpoint.parent.mkdir(parents=True)
-    checkpoint.write_bytes(b"")
-    ablations.train(recipe, run, "--steps=3")
-    assert len(trained) == 2
 
 
 def test_unknown_rows_are_named(monkeypatch):

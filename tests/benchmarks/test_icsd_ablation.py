@@ -3,9 +3,9 @@
 import numpy as np
 import pytest
 
-from benchmarks.ablations import train
 from benchmarks.icsd_ablation import COLUMNS, markdown
 from benchmarks.reports import compared, difference
+from benchmarks.runs import asked_of
 from t2i_kd.errors import UserError
 
 
@@ -40,4 +40,4 @@ def test_the_table_has_the_columns_that_were_measured():
 
 def test_a_recipe_that_is_not_here_is_named(tmp_path):
     with pytest.raises(UserError, match=r"nowhere.flags is not here"):
-        train(tmp_path / "nowhere.flags", tmp_path / "run")
+        asked_of(tmp_path / "nowhere.flags")

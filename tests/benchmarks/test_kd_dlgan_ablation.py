@@ -41,6 +41,11 @@ def test_a_row_has_its_terms_and_the_teacher_that_they_need(name, row):
     assert bool(found.gan.augmentation) == (row != "no_augmentation")
 
 
+@pytest.mark.parametrize(("name", "images"), [("cifar10", 5000), ("cifar10_fifth", 10000)])
+def test_a_set_says_how_many_images_are_trained_on(name, images):
+    assert recipe(name, "both").data.max_examples == images
+
+
 def test_the_table_compares_with_the_same_discriminator_seed_by_seed():
     base = {"diffaugment": 4.0, "both": 3.0, "teacher": 2.0, "teacher_both": 1.5}
     evaluated = {

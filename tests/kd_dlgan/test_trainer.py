@@ -23,6 +23,7 @@ from t2i_kd.options import (
     TrainingOptions,
 )
 from t2i_kd.recipe import SeedDiversityStage
+from t2i_kd.training.joint_embedding import JointEmbeddingTrainer
 
 tf = pytest.importorskip("tensorflow")
 SIDE, BATCH = 32, 4
@@ -409,6 +410,16 @@ def test_a_recipe_that_cannot_be_trained_is_named(groups, named):
 def test_options_that_nothing_reads_are_named(kd, groups, named):
     with pytest.raises(UserError, match=named):
         KDDLGAN(changed(kd=UNTAUGHT | kd, **groups), dataset=data())
+
+
+def test_a_text_stage_reads_the_teacher_of_a_gan_without_terms():
+    text = SeedDiversityStage("text", "ds_sje", steps=2, tap_weights=(("pool4", 1.0),))
+    recipe = changed(kd=UNTAUGHT, teacher={"teacher": "vgg19_slim"}, training={"batch_size": 2})
+    recipe = dataclasses.replace(recipe, stages=(text, *recipe.stages))
+    system = KDDLGAN(recipe, dataset=data())
+    system.prepare()
+    embedding, adversarial = map(system.own_trainer, system.plans)
+    assert isinstance(embedding, JointEmbeddingTrainer) and adversarial.teacher is None
 
 
 def test_seeds_kept_apart_need_a_generator_of_one_image_a_noise():
