@@ -50,6 +50,9 @@ class KDDLGANOptions:
     crossed_probability: float = option(
         1.0, "With which probability a crossed term of AGKD counts. 1, the code's, always; the paper's is below it."
     )
+    agkd_length: float = option(
+        1.0, "The length of the teacher's vectors in AGKD. In the authors' code it is what CLIP gives them, some ten."
+    )
     cgkd_weight: float = option(10.0, "The weight of the correlated distillation, CGKD. 0 leaves it out.")
     cgkd_variant: str = option(
         "code",

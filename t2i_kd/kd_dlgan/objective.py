@@ -3,7 +3,7 @@
 With x a real image, G a generated one, r = T(x) and f = T(G) the teacher's vectors of them, d_r = e(x) and d_f = e(G)
 those of the discriminator's head, and t_1 ... t_K the teacher's vectors of K prompts, as rows of a matrix P:
 
-    AGKD: mean |r - d_r| + mean |f - d_f| + mean |r - d_f| + mean |f - d_r|
+    AGKD: mean |l r - d_r| + mean |l f - d_f| + mean |l r - d_f| + mean |l f - d_r|,    l: a length
     CGKD: sum (N(r P^T) - N(d_r P^T))^2 + sum (N(f P^T) - N(d_f P^T))^2,    N: each row divided by its length
     diversity: sum_(i != j) cos(C_i, C_j),    C_i the rows of f P^T
 
@@ -11,7 +11,7 @@ The first two move the discriminator, the third the generator.
 
 Source: Cui et al., "KD-DLGAN: Data Limited Image Generation via Knowledge Distillation" (CVPR 2023), and the authors'
 code, which the defaults follow. What the paper has instead is an option, after others' account of it. The teacher's
-vectors have length 1 here; in the authors' code those of images have the length that CLIP gives them.
+vectors have length 1 here; in the authors' code those of images have the length that CLIP gives them, for which l stands.
 """
 
 from keras import ops
@@ -34,23 +34,27 @@ def unit_rows(vectors):
     return vectors / ops.maximum(lengths(vectors), SMALLEST)[:, None]
 
 
-def aggregated_loss(real, generated, real_head, generated_head, kept=None):
+def aggregated_loss(real, generated, real_head, generated_head, kept=None, length=1.0):
     """L_AGKD: the head's vectors are drawn to the teacher's, those of real and of generated images to both.
 
-    mean_i |r_i - d_r,i| + mean_i |f_i - d_f,i| + mean_i k_i |r_i - d_f,i| + mean_i l_i |f_i - d_r,i|, with lengths, not
-    their squares. The crossed terms make the two kinds harder to tell apart. Source: the authors' code, where every
-    crossed term counts (k = l = 1). In the paper, as others account of it, a crossed term of a sample counts where a
-    uniform number is at most p, 0.7 in a re-implementation.
+    mean_i |l r_i - d_r,i| + mean_i |l f_i - d_f,i| + mean_i k_i1 |l r_i - d_f,i| + mean_i k_i2 |l f_i - d_r,i|, with
+    lengths, not their squares. The crossed terms make the two kinds harder to tell apart. Source: the authors' code,
+    where every crossed term counts (k = 1). In the paper, as others account of it, a crossed term of a sample counts
+    where a uniform number is at most p, 0.7 in a re-implementation.
+
+    A head whose kernels are spectrally normalised does not lengthen what it reads, but for its biases, so that vectors
+    of length 1 ask for short features, and a score, which is spectrally normalised too, is then near 0 for every image.
 
     Args:
         real, generated: r and f, float [batch, dim], taken without a gradient.
         real_head, generated_head: d_r and d_f, float [batch, dim].
-        kept: k and l, float [batch, 2], 1 where a crossed term counts and 0 elsewhere; None: all 1.
+        kept: k, float [batch, 2], 1 where a crossed term counts and 0 elsewhere; None: all 1.
+        length: l, above 0.
 
     Returns:
         A float32 scalar, 0 or more.
     """
-    real, generated = ops.stop_gradient(real), ops.stop_gradient(generated)
+    real, generated = (length * ops.stop_gradient(each) for each in (real, generated))
     crossed = [lengths(real - generated_head), lengths(generated - real_head)]
     if kept is not None:
         crossed = [ops.cast(kept[:, index], "float32") * each for index, each in enumerate(crossed)]

@@ -152,7 +152,7 @@ class KDDLGANTrainer(AdversarialTrainer):
             kept = None
             if kd.crossed_probability < 1:
                 kept = ops.cast(batch["uniforms"][:, -2:] <= kd.crossed_probability, "float32")
-            found.append((kd.agkd_weight, "agkd", aggregated_loss(*vectors, kept)))
+            found.append((kd.agkd_weight, "agkd", aggregated_loss(*vectors, kept, kd.agkd_length)))
         if kd.cgkd_weight:
             # A sum over the whole batch, of which every device then has all.
             everyones = [gathered(each) for each in vectors]
@@ -320,7 +320,7 @@ class KDDLGAN(TextToImageSystem):
         if not self.reads_prompts:
             refuse_unread(kd, "CGKD or the diversity term", ("prompts", "prompt_template"))
         for name, reader, unread in (
-            ("agkd_weight", "AGKD", ("crossed_probability",)),
+            ("agkd_weight", "AGKD", ("crossed_probability", "agkd_length")),
             ("cgkd_weight", "CGKD", ("cgkd_variant",)),
             ("lecam_weight", "--lecam_weight", ("lecam_start",)),
         ):
@@ -448,6 +448,8 @@ def check_options(kd):
             raise UserError(f"--{name}: {getattr(kd, name)} is negative")
     if not 0 <= kd.crossed_probability <= 1:
         raise UserError(f"--crossed_probability: {kd.crossed_probability} is not in 0 to 1")
+    if not 0 < kd.agkd_length < float("inf"):
+        raise UserError(f"--agkd_length: {kd.agkd_length} is not above 0 and finite")
     if "{}" not in kd.prompt_template:
         raise UserError(f"--prompt_template: {kd.prompt_template!r} has no {{}} for the class's name")
 
