@@ -72,6 +72,8 @@ class Setting:
 
 STAGE = "learning_rate=4e-4 schedule=cosine"
 AGKD_WEIGHT, DIVERSITY_WEIGHT = 0.5, 0.01
+# About that of CLIP's vectors, as the authors' code has them.
+AGKD_LENGTH = 10
 THROUGH_LITE0 = (
     "--discriminator=teacher",
     "--discriminator_teacher=efficientnet_lite0",
@@ -114,9 +116,9 @@ ROWS = {
     "agkd": (PLAIN, ("agkd",), ()),
     "cgkd": (PLAIN, ("cgkd",), ()),
     "both": (PLAIN, ("agkd", "cgkd"), ()),
-    "agkd_long": (PLAIN, ("agkd",), ("--agkd_length=10",)),
-    "both_long": (PLAIN, ("agkd", "cgkd"), ("--agkd_length=10",)),
-    "teacher_both_long": (TEACHER, ("agkd", "cgkd"), ("--agkd_length=10",)),
+    "agkd_unit": (PLAIN, ("agkd",), ("--agkd_length=1",)),
+    "both_unit": (PLAIN, ("agkd", "cgkd"), ("--agkd_length=1",)),
+    "teacher_both_unit": (TEACHER, ("agkd", "cgkd"), ("--agkd_length=1",)),
     "teacher": (TEACHER, (), ()),
     "teacher_both": (TEACHER, ("agkd", "cgkd"), ()),
     "no_augmentation": (PLAIN, (), ("--augmentation=",)),
@@ -148,6 +150,8 @@ def row_flags(setting, row, steps, seed, files=()):
         given.append("--teacher=none")
     if "cgkd" in terms:
         given += setting.prompts
+    if "agkd" in terms:
+        given.append(f"--agkd_length={AGKD_LENGTH}")
     options = f"warmup_steps={min(100, steps // 10)} {setting.stage_options[discriminator]}".rstrip()
     return [*given, *further, f"--stage=gan: objective=kd_dlgan steps={steps} {STAGE} {options}"]
 

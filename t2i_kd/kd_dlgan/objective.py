@@ -11,7 +11,7 @@ The first two move the discriminator, the third the generator.
 
 Source: Cui et al., "KD-DLGAN: Data Limited Image Generation via Knowledge Distillation" (CVPR 2023), and the authors'
 code, which the defaults follow. What the paper has instead is an option, after others' account of it. The teacher's
-vectors have length 1 here; in the authors' code those of images have the length that CLIP gives them, for which l stands.
+vectors have length 1 here; l stands for what those of images have in the authors' code, where it is CLIP's.
 """
 
 from keras import ops
@@ -42,8 +42,8 @@ def aggregated_loss(real, generated, real_head, generated_head, kept=None, lengt
     where every crossed term counts (k = 1). In the paper, as others account of it, a crossed term of a sample counts
     where a uniform number is at most p, 0.7 in a re-implementation.
 
-    A head whose kernels are spectrally normalised does not lengthen what it reads, but for its biases, so that vectors
-    of length 1 ask for short features, and a score, which is spectrally normalised too, is then near 0 for every image.
+    A head whose kernels are spectrally normalised does not lengthen what it reads, but by its biases, nor does the
+    score's layer. Vectors of length 1 drew features together until all scores were near 0 (docs/results.md).
 
     Args:
         real, generated: r and f, float [batch, dim], taken without a gradient.

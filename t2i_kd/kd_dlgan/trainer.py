@@ -333,6 +333,11 @@ class KDDLGAN(TextToImageSystem):
 
     def warnings(self):
         lines, kd = super().warnings(), self.recipe.kd
+        if kd.agkd_weight and kd.discriminator == "plain" and kd.agkd_length <= 1:
+            lines.append(
+                f"--agkd_length={kd.agkd_length}: AGKD draws a plain discriminator's features to vectors so short that "
+                "its scores stay near 0; the authors' vectors, CLIP's, are some ten long"
+            )
         starts = [("ema_start", kd.ema_start, "nothing is averaged")]
         if kd.lecam_weight:
             starts.append(("lecam_start", kd.lecam_start, "LeCam penalises nothing"))

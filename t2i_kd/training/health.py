@@ -12,6 +12,8 @@ CERTAIN = 0.99
 LARGEST_OVERFITTING = 0.6
 # Scores that deviate by less say the same of every image; the hinge's margin is 1.
 SMALLEST_SPREAD = 0.05
+# With its two means nearer to each other than so many standard errors, r_v is a quotient of what samples differ by.
+SMALLEST_SEPARATION = 4
 # Generated images that are less than half as different from each other as real ones.
 SMALLEST_DIVERSITY = 0.5
 
@@ -31,16 +33,21 @@ def head_health(training, held_out, generated):
         training, held_out, generated: {head: float array of scores}.
 
     Returns:
-        {name: float}; `overfitting` is left out where training and generated images score alike, or all images do.
+        {name: float}; `overfitting` is left out where training images do not score `SMALLEST_SEPARATION` standard
+        errors above generated ones, or all images score alike.
     """
     spreads = [np.std(np.concatenate([np.ravel(training[head]), np.ravel(generated[head])])) for head in training]
     values = {"score_spread": float(max(spreads))}
     for head in training:
         values[f"real_for_real_{head}"] = float(np.mean(training[head] > 0))
         values[f"generated_for_real_{head}"] = float(np.mean(generated[head] > 0))
-    means = [sum(float(np.mean(scores)) for scores in each.values()) for each in (training, held_out, generated)]
-    if means[0] != means[2] and values["score_spread"] >= SMALLEST_SPREAD:
-        values["overfitting"] = (means[0] - means[1]) / (means[0] - means[2])
+    known, unknown, made = (
+        sum(np.reshape(scores, (len(scores), -1)).mean(1) for scores in each.values())
+        for each in (training, held_out, generated)
+    )
+    apart, error = known.mean() - made.mean(), np.sqrt(known.var() / len(known) + made.var() / len(made))
+    if apart > SMALLEST_SEPARATION * error and values["score_spread"] >= SMALLEST_SPREAD:
+        values["overfitting"] = float((known.mean() - unknown.mean()) / apart)
     return values
 
 

@@ -41,6 +41,7 @@ def test_agkd_by_hand():
     given = np.array([[3.0, 0.0]], "float32"), np.array([[0.0, 4.0]], "float32"), nothing, nothing
     assert float(aggregated_loss(*given)) == pytest.approx(14.0)
     assert float(aggregated_loss(*given, kept=np.array([[1.0, 0.0]]))) == pytest.approx(10.0)
+    assert float(aggregated_loss(*given, length=2.0)) == pytest.approx(28.0)
 
 
 def test_crossed_terms_that_are_not_kept_do_not_count():

@@ -38,6 +38,7 @@ RECIPE = KDDLGANRecipe(
         generator_channels=2,
         head_units=5,
         crossed_probability=0.5,
+        agkd_length=3.0,
         diversity_weight=0.3,
         lecam_weight=0.3,
         lecam_start=0,
@@ -49,6 +50,7 @@ THROUGH_A_TEACHER = {"discriminator": "teacher", "generator": "mirrored", "gener
 # Nothing that reads a teacher's vectors, nor what these terms alone read.
 UNTAUGHT = dict.fromkeys(("agkd_weight", "cgkd_weight", "diversity_weight"), 0.0) | {
     "crossed_probability": 1.0,
+    "agkd_length": 1.0,
     "head_units": 1024,
 }
 
@@ -204,7 +206,7 @@ def test_the_distillation_is_of_what_teacher_and_head_see(plain):
     d_r, d_f = (trainer.head(trainer.discriminator.trunk(each)) for each in (real, fake))
     kept = (np.asarray(batch["uniforms"])[:, -2:] <= 0.5).astype("float32")
     assert 0 < kept.mean() < 1
-    assert float(terms["agkd"]) == pytest.approx(float(aggregated_loss(r, f, d_r, d_f, kept)), rel=1e-4)
+    assert float(terms["agkd"]) == pytest.approx(float(aggregated_loss(r, f, d_r, d_f, kept, 3.0)), rel=1e-4)
     assert float(terms["cgkd"]) == pytest.approx(float(correlated_loss(r, f, d_r, d_f, trainer.prompts)), rel=1e-4)
 
 
@@ -361,6 +363,7 @@ def test_prompts():
         ({"kd": {"agkd_weight": -1.0}}, "--agkd_weight"),
         ({"kd": {"cgkd_weight": float("inf")}}, "--cgkd_weight"),
         ({"kd": {"crossed_probability": 1.5}}, "--crossed_probability"),
+        ({"kd": {"agkd_length": 0.0}}, "--agkd_length: 0.0 is not above 0"),
         ({"kd": {"prompt_template": "a cat"}}, "--prompt_template"),
         ({"kd": {"lecam_start": -1}}, "--lecam_start"),
         ({"kd": {"head_units": 0}}, "--head_units"),
@@ -395,6 +398,7 @@ def test_a_recipe_that_cannot_be_trained_is_named(groups, named):
         ),
         ({"head_units": 5}, {"teacher": {"teacher": "none"}}, "--head_units: only AGKD or CGKD"),
         ({"crossed_probability": 0.5}, {"teacher": {"teacher": "none"}}, "--crossed_probability: only AGKD"),
+        ({"agkd_length": 10.0}, {"teacher": {"teacher": "none"}}, "--agkd_length: only AGKD"),
         ({"cgkd_variant": "paper"}, {"teacher": {"teacher": "none"}}, "--cgkd_variant: only CGKD"),
         ({"agkd_weight": 1.0, "cgkd_variant": "paper"}, {}, "--cgkd_variant: only CGKD"),
         ({"agkd_weight": 1.0, "prompts": "captions"}, {}, "--prompts: only CGKD or the diversity term"),
@@ -428,6 +432,13 @@ def test_seeds_kept_apart_need_a_generator_of_one_image_a_noise():
     recipe = dataclasses.replace(changed(PROJECTED, kd={"generator": "biggan"}), mirrored=MirroredOptions())
     with pytest.raises(UserError, match="--stage gan: seed_diversity_weight needs --generator=mirrored"):
         KDDLGAN(dataclasses.replace(recipe, stages=(stage,)), dataset=data())
+
+
+def test_vectors_that_keep_a_plain_discriminator_silent_are_told():
+    (told,) = KDDLGAN(changed(kd={"agkd_length": 1.0} | NO_LECAM), dataset=data()).warnings()
+    assert told.startswith("--agkd_length=1.0: AGKD draws a plain discriminator's features to vectors so short that")
+    through_a_teacher = changed(PROJECTED, kd={"agkd_length": 1.0})
+    assert not [line for line in KDDLGAN(through_a_teacher, dataset=data()).warnings() if "agkd_length" in line]
 
 
 def test_averages_and_penalties_that_never_begin_are_told():

@@ -38,6 +38,17 @@ def test_scores_that_say_nothing_have_no_overfitting():
     assert "overfitting" not in values and values["score_spread"] == pytest.approx(0.00005)
 
 
+@pytest.mark.parametrize(("generated", "measured"), [(0.0, True), (0.6, False), (2.0, False)])
+def test_means_that_samples_alone_keep_apart_have_no_overfitting(generated, measured):
+    """Of 16 images with deviation 1 each, the standard error of the difference is 2^0.5 / 4 = .354, 4 of them 1.41."""
+    spread = np.tile([-1.0, 1.0], 8)
+    scores = ({"one": mean + spread} for mean in (1.5, 1.0, generated))
+    values = head_health(*scores)
+    assert ("overfitting" in values) == measured
+    if measured:
+        assert values["overfitting"] == pytest.approx(1 / 3)
+
+
 @pytest.mark.parametrize(
     ("values", "words"),
     [
