@@ -116,9 +116,6 @@ ROWS = {
     "agkd": (PLAIN, ("agkd",), ()),
     "cgkd": (PLAIN, ("cgkd",), ()),
     "both": (PLAIN, ("agkd", "cgkd"), ()),
-    "agkd_unit": (PLAIN, ("agkd",), ("--agkd_length=1",)),
-    "both_unit": (PLAIN, ("agkd", "cgkd"), ("--agkd_length=1",)),
-    "teacher_both_unit": (TEACHER, ("agkd", "cgkd"), ("--agkd_length=1",)),
     "teacher": (TEACHER, (), ()),
     "teacher_both": (TEACHER, ("agkd", "cgkd"), ()),
     "no_augmentation": (PLAIN, (), ("--augmentation=",)),
@@ -130,7 +127,7 @@ REFERENCES = {PLAIN: "diffaugment", TEACHER: "teacher"}
 MAIN_ROWS = ("diffaugment", "agkd", "cgkd", "both", "teacher", "teacher_both")
 
 
-def row_flags(setting, row, steps, seed, files=()):
+def row_flags(setting, row, steps, seed, files=(), agkd_length=AGKD_LENGTH):
     """The flags of `t2i_kd.train` that make a row what it is.
 
     Args:
@@ -139,6 +136,7 @@ def row_flags(setting, row, steps, seed, files=()):
         steps: of its stage.
         seed: an integer.
         files: the flags that say where the teacher's files are.
+        agkd_length: of the teacher's vectors, in rows with AGKD.
     """
     discriminator, terms, further = ROWS[row]
     weights = {"agkd": AGKD_WEIGHT, "cgkd": setting.cgkd_weights[discriminator], "diversity": DIVERSITY_WEIGHT}
@@ -151,7 +149,7 @@ def row_flags(setting, row, steps, seed, files=()):
     if "cgkd" in terms:
         given += setting.prompts
     if "agkd" in terms:
-        given.append(f"--agkd_length={AGKD_LENGTH}")
+        given.append(f"--agkd_length={agkd_length:g}")
     options = f"warmup_steps={min(100, steps // 10)} {setting.stage_options[discriminator]}".rstrip()
     return [*given, *further, f"--stage=gan: objective=kd_dlgan steps={steps} {STAGE} {options}"]
 
@@ -231,6 +229,7 @@ def define_flags():
     flags.DEFINE_list("rows", list(MAIN_ROWS), f"names with commas between them, of {', '.join(ROWS)}")
     flags.DEFINE_list("seeds", ["0", "1", "2"], "seeds with commas between them")
     flags.DEFINE_integer("steps", 0, "of each row; 0: as many as the set's rows have", 0)
+    flags.DEFINE_float("agkd_length", AGKD_LENGTH, "of the teacher's vectors, in rows with AGKD")
     flags.DEFINE_integer("num_captions", 1000, "held-out captions that each student is evaluated by", 1)
     flags.DEFINE_string("cache_dir", "~/.cache/t2i_kd", "see t2i_kd.evaluate")
     define_cores()
@@ -253,7 +252,7 @@ def main():
     folders = {(row, seed): Path(values.run_dir) / f"{row}-seed{seed}" for seed in seeds for row in values.rows}
     jobs = []
     for (row, seed), folder in folders.items():
-        options = row_flags(setting, row, values.steps or setting.steps, int(seed), files)
+        options = row_flags(setting, row, values.steps or setting.steps, int(seed), files, values.agkd_length)
         asked = asked_of(setting.recipe, f"--data_dir={values.data_dir}", *options)
         jobs.append(functools.partial(train_row, folder, asked))
     on_cores(chosen_cores(values.cores), jobs)

@@ -17,8 +17,8 @@ from tests.systems import recipe_and_others
 ROOT = Path(__file__).resolve().parents[2]
 
 
-def recipe(name, row, steps=7, seed=3):
-    given = row_flags(SETS[name], row, steps, seed, ["--teacher_weights=W.npz"])
+def recipe(name, row, **options):
+    given = row_flags(SETS[name], row, 7, 3, ["--teacher_weights=W.npz"], **options)
     recipe, others = recipe_and_others(f"--flagfile={ROOT / SETS[name].recipe}", "--data_dir=D", *given)
     assert others == {}
     return recipe
@@ -38,8 +38,13 @@ def test_a_row_has_its_terms_and_the_teacher_that_they_need(name, row):
     assert bool(found.kd.diversity_weight) == ("diversity" in terms)
     assert bool(found.kd.lecam_weight) == (row == "lecam")
     assert found.training.dtype_policy == ("float32" if row.endswith("float32") else "mixed_bfloat16")
-    assert found.kd.agkd_length == (10 if "agkd" in terms and not row.endswith("unit") else 1)
+    assert found.kd.agkd_length == (10 if "agkd" in terms else 1)
     assert bool(found.gan.augmentation) == (row != "no_augmentation")
+
+
+def test_the_length_of_the_teachers_vectors_may_be_another():
+    found, plain = (recipe("cats", row, agkd_length=2.5) for row in ("both", "cgkd"))
+    assert (found.kd.agkd_length, plain.kd.agkd_length) == (2.5, 1)
 
 
 @pytest.mark.parametrize(("name", "images"), [("cifar10", 5000), ("cifar10_fifth", 10000)])
