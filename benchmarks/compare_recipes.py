@@ -7,8 +7,9 @@
 
 A side is a name and what one types after `python -m t2i_kd.train`; the seed, the run directory and no export are added.
 A finished run is not trained again, an interrupted one goes on. The evaluation is what one types after `python -m
-t2i_kd.evaluate`, without the models. A line of the table is a side, a cell the mean over the seeds and, from the second
-side on, the difference to the first, paired by seed, with a 95 % interval (Student's t over the seeds).
+t2i_kd.evaluate`, without the models, which are each run's last student. A row of the table is a measure, a column a
+side, a cell the mean over the seeds and, from the second side on, the difference to the first, paired by seed, with a
+95 % interval (Student's t over the seeds).
 """
 
 import functools
@@ -26,6 +27,7 @@ from benchmarks import command, reports
 from benchmarks.recipe_step import parse_side
 from benchmarks.reports import compared, kept
 from benchmarks.runs import chosen_cores, chosen_seeds, define_cores, on_cores, train_row
+from t2i_kd.checksums import sha256_of
 from t2i_kd.errors import UserError
 from t2i_kd.student import WEIGHTS_FILE
 
@@ -114,7 +116,7 @@ def main():
     if not evaluation:
         return
     models = {key: str(folder / WEIGHTS_FILE) for key, folder in folders.items()}
-    asked = {"models": list(models.values()), "evaluation": evaluation}
+    asked = {"models": {model: sha256_of(model) for model in models.values()}, "evaluation": evaluation}
     found = kept(root / "evaluated.json", asked, lambda: evaluate(list(models.values()), evaluation))
     print(markdown({key: found[model] for key, model in models.items()}, list(sides), seeds))
 

@@ -53,5 +53,10 @@ def test_two_recipes_are_trained_once_and_compared(tmp_path):
     assert sorted(path.name for path in (tmp_path / "runs").iterdir() if path.is_dir()) == [
         f"{name}-seed{seed}" for name in ("noisy", "plain") for seed in (0, 1)
     ]
+    # A student that has become another is measured anew.
+    student = tmp_path / "runs" / "noisy-seed0" / "student.keras"
+    student.write_bytes((tmp_path / "runs" / "noisy-seed1" / "student.keras").read_bytes())
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=600)
+    assert done.stdout[done.stdout.index("|  | plain | noisy |") :] != tables[0], done.stderr
     wrong = subprocess.run([*command, "--side=plain: --seed=1"], cwd=ROOT, capture_output=True, text=True)
     assert wrong.returncode == 2 and "--side: give two or more, each with a name of its own" in wrong.stderr
