@@ -7,13 +7,12 @@ an interrupted one goes on. Of a finished row the checkpoints are dropped: 30 ru
 `python -m benchmarks.ablation_table` then compares them.
 """
 
-import functools
 from pathlib import Path
 
 from absl import flags
 
 from benchmarks import command
-from benchmarks.runs import asked_of, chosen_cores, chosen_seeds, define_cores, on_cores, train, train_row
+from benchmarks.runs import asked_of, chosen_cores, chosen_seeds, define_cores, train, train_rows
 from t2i_kd.errors import UserError
 from t2i_kd.training.text_to_image import TEXT_WEIGHTS_FILE
 
@@ -101,15 +100,15 @@ def main():
         raise UserError("--run_dir: say where the runs are kept")
     root = Path(values.run_dir)
     common = [f"--data_dir={values.data_dir}", f"--teacher_weights={values.teacher_weights}"]
-    cores = chosen_cores(values.cores)
+    seeds, cores = chosen_seeds(values.seeds), chosen_cores(values.cores)
     train(root / "text", asked_of(RECIPE, *common, f"--stage={TEXT_STAGE}"))
     common.append(f"--text_weights={root / 'text' / TEXT_WEIGHTS_FILE}")
-    jobs = []
-    for seed in chosen_seeds(values.seeds):
-        for row in rows:
-            asked = asked_of(RECIPE, *common, *row_flags(row, values.steps, int(seed)))
-            jobs.append(functools.partial(train_row, root / f"{row}-seed{seed}", asked))
-    on_cores(cores, jobs)
+    asked = {
+        root / f"{row}-seed{seed}": asked_of(RECIPE, *common, *row_flags(row, values.steps, int(seed)))
+        for seed in seeds
+        for row in rows
+    }
+    train_rows(asked, cores)
 
 
 if __name__ == "__main__":

@@ -12,9 +12,7 @@ side, a cell the mean over the seeds and, from the second side on, the differenc
 95 % interval (Student's t over the seeds).
 """
 
-import functools
 import json
-import shlex
 import subprocess
 import sys
 import tempfile
@@ -24,9 +22,9 @@ import numpy as np
 from absl import flags
 
 from benchmarks import command, reports
-from benchmarks.recipe_step import parse_side
+from benchmarks.recipe_step import parse_sides, split_flags
 from benchmarks.reports import compared, kept
-from benchmarks.runs import chosen_cores, chosen_seeds, define_cores, on_cores, train_row
+from benchmarks.runs import chosen_cores, chosen_seeds, define_cores, train_rows
 from t2i_kd.checksums import sha256_of
 from t2i_kd.errors import UserError
 from t2i_kd.student import WEIGHTS_FILE
@@ -92,26 +90,17 @@ def main():
     values = flags.FLAGS
     if not values.run_dir:
         raise UserError("--run_dir: say where the runs are kept")
-    sides = dict(parse_side(text) for text in values.side)
-    if len(sides) < 2 or len(sides) < len(values.side):
-        raise UserError("--side: give two or more, each with a name of its own")
+    sides = parse_sides(values.side)
     for name, arguments in sides.items():
         if "/" in name:
             raise UserError(f"--side {name}: a name is a part of its folders' names, without /")
         check_own(f"--side {name}", arguments, OWN)
-    try:
-        evaluation = shlex.split(values.evaluation)
-    except ValueError as error:
-        raise UserError(f"--evaluation: {error}") from None
+    evaluation = split_flags("--evaluation", values.evaluation)
     check_own("--evaluation", evaluation, OWN_OF_EVALUATION)
     seeds, cores, root = chosen_seeds(values.seeds), chosen_cores(values.cores), Path(values.run_dir)
     folders = {(side, seed): root / f"{side}-seed{seed}" for seed in seeds for side in sides}
-    on_cores(
-        cores,
-        [
-            functools.partial(train_row, folder, [*sides[side], "--export_dir=", f"--seed={seed}"])
-            for (side, seed), folder in folders.items()
-        ],
+    train_rows(
+        {folder: [*sides[side], "--export_dir=", f"--seed={seed}"] for (side, seed), folder in folders.items()}, cores
     )
     if not evaluation:
         return

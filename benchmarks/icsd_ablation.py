@@ -10,7 +10,6 @@ images are evaluated on the same held-out captions, each stage at its own side, 
 the seeds, and the difference to the first lambda with the same seed, with a 95 % interval (Student's t over the seeds).
 """
 
-import functools
 from pathlib import Path
 
 import numpy as np
@@ -18,7 +17,7 @@ from absl import flags
 
 from benchmarks import command, reports
 from benchmarks.reports import by_heading, compared, kept
-from benchmarks.runs import asked_of, chosen_cores, chosen_seeds, define_cores, on_cores, train, train_row
+from benchmarks.runs import asked_of, chosen_cores, chosen_seeds, define_cores, train, train_rows
 from t2i_kd.errors import UserError
 from t2i_kd.evaluation import FINAL, evaluate
 from t2i_kd.metrics.catalogue import EXTRACTORS
@@ -40,14 +39,13 @@ def train_all(recipe, root, weights, seeds, options, cores=()):
     """Trains the text encoder once, then every (lambda, seed); returns {(lambda, seed): folder}."""
     train(root / "text", asked_of(recipe, *options, stages=["text"]))
     given = f"--text_weights={root / 'text' / TEXT_WEIGHTS_FILE}"
-    folders, jobs = {}, []
+    folders, rows = {}, {}
     for seed in seeds:
         for weight in weights:
             folder = folders[weight, seed] = root / f"lambda{weight}-seed{seed}"
             row = (f"--icsd_weight={weight}", f"--seed={seed}")
-            asked = asked_of(recipe, *options, given, *row, stages=["gan"])
-            jobs.append(functools.partial(train_row, folder, asked))
-    on_cores(cores, jobs)
+            rows[folder] = asked_of(recipe, *options, given, *row, stages=["gan"])
+    train_rows(rows, cores)
     return folders
 
 

@@ -12,7 +12,6 @@ the row of the same discriminator without terms, paired by seed, with a 95 % int
 """
 
 import dataclasses
-import functools
 import json
 from pathlib import Path
 
@@ -21,7 +20,7 @@ from absl import flags
 
 from benchmarks import command, reports
 from benchmarks.reports import by_heading, compared, kept
-from benchmarks.runs import asked_of, chosen_cores, chosen_seeds, define_cores, on_cores, train_row
+from benchmarks.runs import asked_of, chosen_cores, chosen_seeds, define_cores, train_rows
 from t2i_kd.errors import UserError
 from t2i_kd.evaluation import evaluate
 from t2i_kd.options import TeacherOptions
@@ -250,12 +249,11 @@ def main():
     ]
     seeds = chosen_seeds(values.seeds)
     folders = {(row, seed): Path(values.run_dir) / f"{row}-seed{seed}" for seed in seeds for row in values.rows}
-    jobs = []
+    asked = {}
     for (row, seed), folder in folders.items():
         options = row_flags(setting, row, values.steps or setting.steps, int(seed), files, values.agkd_length)
-        asked = asked_of(setting.recipe, f"--data_dir={values.data_dir}", *options)
-        jobs.append(functools.partial(train_row, folder, asked))
-    on_cores(chosen_cores(values.cores), jobs)
+        asked[folder] = asked_of(setting.recipe, f"--data_dir={values.data_dir}", *options)
+    train_rows(asked, chosen_cores(values.cores))
     measured = {"data_dir": values.data_dir, "num_captions": values.num_captions, "cache_dir": values.cache_dir}
     evaluated = {key: evaluate_run(folder, **measured) for key, folder in folders.items()}
     print(markdown(evaluated, values.rows, seeds))

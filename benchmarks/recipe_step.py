@@ -25,10 +25,23 @@ def parse_side(text):
     name, colon, arguments = text.partition(":")
     if not colon or not name.strip() or not arguments.strip():
         raise UserError(f"--side: {text!r} is not NAME: --flag=value ...")
+    return name.strip(), split_flags(f"--side {name}", arguments)
+
+
+def parse_sides(texts):
+    """{name: arguments} of every `--side`, two or more, each with a name of its own."""
+    sides = dict(map(parse_side, texts))
+    if len(sides) < 2 or len(sides) < len(texts):
+        raise UserError("--side: give two or more, each with a name of its own")
+    return sides
+
+
+def split_flags(flag, text):
+    """The flags in a text as a shell splits them. Raises `UserError` that names the flag which holds the text."""
     try:
-        return name.strip(), shlex.split(arguments)
+        return shlex.split(text)
     except ValueError as error:
-        raise UserError(f"--side {name}: {error}") from None
+        raise UserError(f"{flag}: {error}") from None
 
 
 def report(seconds, firsts):
@@ -56,11 +69,8 @@ def define_flags():
 def main():
     """Measures and prints."""
     values = flags.FLAGS
-    given = [parse_side(text) for text in values.side]
-    names = [name for name, _ in given]
-    if len(given) < 2 or len(set(names)) < len(names):
-        raise UserError("--side: give two or more, each with a name of its own")
-    sides = {name: (WORKER, {"arguments": arguments, "name": name}) for name, arguments in given}
+    given = parse_sides(values.side)
+    sides = {name: (WORKER, {"arguments": arguments, "name": name}) for name, arguments in given.items()}
     options = {"stage": values.stage, "steps": values.steps, "threads": values.threads}
     options |= {"clock": CLOCK_KEYS[values.clock]}
     print("\n".join(report(*measure(sides, options, values.turns))))

@@ -1,6 +1,7 @@
 """The trainings of a comparison: each started once, resumed, refused where its flags changed, several at a time."""
 
 import concurrent.futures
+import functools
 import json
 import os
 import queue
@@ -127,6 +128,11 @@ def train(run_dir, asked):
     if subprocess.run([sys.executable, "-m", "t2i_kd.train", *asked, f"--run_dir={run_dir}"]).returncode:
         raise UserError(f"--run_dir: training {run_dir} failed")
     write_file_atomically(note, json.dumps(asked, indent=2).encode("utf-8"))
+
+
+def train_rows(rows, cores):
+    """`train_row` of {folder: its flags}, `on_cores`."""
+    on_cores(cores, [functools.partial(train_row, folder, asked) for folder, asked in rows.items()])
 
 
 def train_row(folder, asked):
