@@ -7,6 +7,7 @@ terms; the moving average of the weights.
 
 import json
 import sys
+import types
 from pathlib import Path
 
 import keras
@@ -23,6 +24,7 @@ from t2i_kd.training.determinism import make_deterministic
 from t2i_kd.training.loop import StagePlan, train_stage
 from t2i_kd.training.mirrored_generator import build_generator
 from t2i_kd.training.projected import ProjectedDiscriminators, build_projection, default_taps
+from t2i_kd.training.text_to_image import build_student
 from t2i_kd.training.trainer import restored
 
 
@@ -90,10 +92,13 @@ def main(options):
         return Batches(dataset, {"text": vectors}, batch_size, 0, first, last, noise_dim=NOISE_DIM, flip=True)
 
     text = keras.Input((text_dim,), name="text")
+    encoder = keras.Model({"text": text}, keras.layers.Identity()(text))
+    condition = types.SimpleNamespace(inputs={"text": text})
+    network = build_student(condition, encoder, generator)
     stage = SDNStage("stage", ADVERSARIAL, 10**6, learning_rate=LEARNING_RATE)
     trainer = SDNAdversarialTrainer(
-        generator,
-        keras.Model({"text": text}, keras.layers.Identity()(text)),
+        network,
+        encoder,
         discriminators,
         None,
         stage,

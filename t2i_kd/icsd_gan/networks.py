@@ -165,7 +165,7 @@ class Discriminator(keras.layers.Layer):
     def __init__(self, side, text_dim, channels):
         super().__init__(name=f"discriminator_{side}")
         image = keras.Input((side, side, 3))
-        features = keras.layers.Rescaling([1 / HALF_RANGE] * 3, [-1.0] * 3)(image)
+        features = keras.layers.Rescaling(1 / HALF_RANGE, -1.0, dtype="float32")(image)
         for index in range(int(math.log2(side // SMALLEST_MAP))):
             width = channels * min(1 << index, LARGEST_GROWTH)
             features = self._convolution(features, width, 4, f"down{index + 1}", strides=2)

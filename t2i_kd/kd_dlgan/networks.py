@@ -136,7 +136,7 @@ class Discriminator(SpectrallyNormalised):
         check_side(side)
         super().__init__(name="discriminator")
         image = keras.Input((side, side, 3), name="image")
-        features = keras.layers.Rescaling([1 / HALF_RANGE] * 3, [-1.0] * 3)(image)
+        features = keras.layers.Rescaling(1 / HALF_RANGE, -1.0, dtype="float32")(image)
         halvings = int(math.log2(side // LAST_SIDE))
         for index in range(halvings + 2):
             channels_here = width(channels, side >> index)

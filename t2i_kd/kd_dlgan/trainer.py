@@ -32,7 +32,7 @@ from t2i_kd.training.projected import (
 )
 from t2i_kd.training.seed_diversity import check_seed_diversity, second_images, seed_diversity_of
 from t2i_kd.training.system import evenly
-from t2i_kd.training.text_to_image import JOINT_EMBEDDING, TextToImageSystem, text_network
+from t2i_kd.training.text_to_image import JOINT_EMBEDDING, TextToImageSystem, generator_inputs, text_network
 
 OBJECTIVE = "kd_dlgan"
 WEIGHTS = ("agkd_weight", "cgkd_weight", "diversity_weight")
@@ -109,14 +109,20 @@ class KDDLGANTrainer(AdversarialTrainer):
 
     def generate(self, batch):
         """The generated image, the text vector, which has no gradient, and what discriminator and teacher see of it."""
-        image = self.generator({name: batch[name] for name in self.generator.input}, training=True)["image"]
-        text = self.text_network({name: batch[name] for name in self.text_network.input}, training=False)
+        generator = self.generator.get_layer("generator")
+        given = generator_inputs(self.text_network, generator, batch)
+        image = generator(given, training=True)["image"]
         augmented = self.augmented(image, batch, real=False)
-        outputs = {"image": image, "text": ops.stop_gradient(text), **self.seen(augmented)}
+        outputs = {"image": image, "text": ops.stop_gradient(given["text"]), **self.seen(augmented)}
+        outputs |= self.drawn_again(generator, given)
         if self.teacher is not None:
             vector = self.teacher(augmented if self.kd.teacher_sees == "augmented" else image, training=False)
             outputs[VECTOR] = vector if self.kd.diversity_weight else ops.stop_gradient(vector)
         return outputs
+
+    def drawn_again(self, generator, given):
+        """{name: images}: further ones that the generator draws of what it was given, for a term of its loss."""
+        return {}
 
     def seen(self, images):
         """{name: tensor}: what the discriminator reads of augmented images."""
@@ -235,12 +241,9 @@ class ProjectedKDDLGANTrainer(KDDLGANTrainer):
     def layers_of(discriminator):
         return discriminator.heads
 
-    def generate(self, batch):
-        """As `KDDLGANTrainer`'s; with a `seed_diversity` also `second`, see `second_images`."""
-        generated = super().generate(batch)
-        if self.seed_diversity is not None:
-            generated |= second_images(self.generator, batch)
-        return generated
+    def drawn_again(self, generator, given):
+        """With a `seed_diversity` its `second`, see `second_images`."""
+        return {} if self.seed_diversity is None else second_images(generator, given)
 
     def generator_terms(self, batch, generated):
         """As `KDDLGANTrainer`'s; with a `seed_diversity` its hinge and its share are terms of their own, unweighted."""

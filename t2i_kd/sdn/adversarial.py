@@ -16,6 +16,7 @@ from t2i_kd.metrics.tap_errors import tap_errors
 from t2i_kd.training.adversarial import AdversarialTrainer, as_arrays
 from t2i_kd.training.batch_captions import BatchCaptions
 from t2i_kd.training.seed_diversity import second_images
+from t2i_kd.training.text_to_image import generator_inputs
 
 ADVERSARIAL = "adversarial"
 
@@ -55,13 +56,14 @@ class SDNAdversarialTrainer(AdversarialTrainer):
 
         With a `seed_diversity` also `second`; see `second_images`.
         """
-        image = self.generator({name: batch[name] for name in self.generator.input}, training=True)["image"]
-        text = self.text_network({name: batch[name] for name in self.text_network.input}, training=False)
+        generator = self.generator.get_layer("generator")
+        given = generator_inputs(self.text_network, generator, batch)
+        image = generator(given, training=True)["image"]
         projected = self.projected.features(self.augmented(image, batch, real=False))
         features = {f"projected_{tap}": values for tap, values in projected.items()}
-        generated = {"image": image, "text": ops.stop_gradient(text), **features}
+        generated = {"image": image, "text": ops.stop_gradient(given["text"]), **features}
         if self.seed_diversity is not None:
-            generated |= second_images(self.generator, batch)
+            generated |= second_images(generator, given)
         return generated
 
     def _features(self, generated):

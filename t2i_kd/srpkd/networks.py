@@ -396,7 +396,7 @@ def build_discriminator(resolution, channels=64, layers=3, norm="instance", cond
     make = _Layers(norm)
     width = 6 if conditional else 3
     image = keras.Input((resolution, resolution, width))
-    features = keras.layers.Rescaling([1 / HALF_RANGE] * width, [-1.0] * width, name=f"{name}_centred")(image)
+    features = keras.layers.Rescaling(1 / HALF_RANGE, -1.0, dtype="float32", name=f"{name}_centred")(image)
     for index in range(layers + 1):
         growth = channels * min(1 << index, LARGEST_GROWTH)
         features = keras.layers.ZeroPadding2D(1, name=f"{name}_pad{index}")(features)

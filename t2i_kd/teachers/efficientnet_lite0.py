@@ -165,7 +165,7 @@ class _Layers:
     def taps(self, image, groups):
         """{tap: map} of the image, the stem and so many groups of blocks."""
         taps = {"image": image}
-        scaled = keras.layers.Rescaling([1 / 128] * 3, [-127 / 128] * 3, name="preprocessing")(image)
+        scaled = keras.layers.Rescaling(1 / 128, -127 / 128, dtype="float32", name="preprocessing")(image)
         features = self.convolution(scaled, STEM_CHANNELS, "stem", "_conv_stem", "_bn0", window=3, stride=2)
         taps["stem"] = features
         block = 0

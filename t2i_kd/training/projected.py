@@ -177,7 +177,10 @@ def enlarged_teacher(teacher, side, read):
     """
     network = load_teacher(teacher, read)
     image = keras.Input((side, side, 3), name="image")
-    enlarged = keras.layers.UpSampling2D(read // side, interpolation="bilinear")(image) if read > side else image
+    enlarged = image
+    if read > side:
+        # Of bfloat16 pixels Keras interpolates in float32, and clips the result, which takes as long again.
+        enlarged = keras.layers.UpSampling2D(read // side, interpolation="bilinear", dtype="float32")(image)
     network = keras.Model(image, network(enlarged), name=f"teacher_{side}")
     network.trainable = False
     return network
@@ -238,7 +241,7 @@ def build_projection(teacher, scales, mixing, seed):
     coarser = None
     for tap, scale in reversed(scales.items()):
         channels = teacher.output[tap].shape[-1]
-        features = keras.layers.Rescaling([1 / scale] * channels, name=f"{tap}_scaled")(teacher.output[tap])
+        features = keras.layers.Rescaling(1 / scale, name=f"{tap}_scaled")(teacher.output[tap])
         if mixing != "none":
             features = mix(features, mixed_channels(channels), f"{tap}_mixed")
         if mixing == "scales" and coarser is not None:

@@ -416,6 +416,21 @@ def text_network(network):
     return keras.Model(inputs, text, name="text_network")
 
 
+def generator_inputs(text_network, generator, batch):
+    """What a student's generator reads, its captions encoded once for all that reads them in a step.
+
+    Args:
+        text_network: of `text_network`.
+        generator: the student's layer `generator`.
+        batch: {name: tensor [batch, ...]}, what the student reads among it.
+
+    Returns:
+        {"text": float [batch, text_dim], with its gradient, and "noise", where the generator reads it}.
+    """
+    text = text_network({name: batch[name] for name in text_network.input}, training=True)
+    return {name: text if name == "text" else keras.ops.convert_to_tensor(batch[name]) for name in generator.input}
+
+
 def freeze(network, patterns):
     """Makes all of a student's layers trainable but those whose names fit one of the patterns.
 
