@@ -29,13 +29,18 @@ def recipe_of(arguments):
     return recipe_flags.from_flags(systems.find(system).recipe, flags.FLAGS, system)
 
 
-def main(options):
-    """Trains as long as it is told to."""
+def train(options, folder, called):
+    """Trains the stage from its first step on and without an end.
+
+    Args:
+        options: `arguments`, `stage` and `steps`, as this module has them.
+        folder: for what a run writes.
+        called: function of `TrainingOptions` that gives what the loop calls every `steps` steps.
+    """
     make_deterministic()
     system = systems.build(recipe_of(options["arguments"]))
     system.prepare()
     (stage,) = [each for each in system.recipe.stages if each.name == options["stage"]]
-    # From the first step on, and without an end.
     plan = StagePlan(stage, 0, 10**6)
     training = dataclasses.replace(
         system.recipe.training, checkpoint_every=10**9, sample_every=options["steps"], log_every=10, measure_every=0
@@ -43,9 +48,16 @@ def main(options):
     with system.policy():
         system.before_stage(plan)
         batches = functools.partial(system.batches, plan)
-        first = {"batch_size": training.batch_size, "dtype_policy": training.dtype_policy}
-        folder = Path(options["folder"]) / options["name"]
-        train_stage(plan, system.own_trainer(plan), batches, training, folder, Turns(first, options["steps"]))
+        train_stage(plan, system.own_trainer(plan), batches, training, folder, called(training))
+
+
+def main(options):
+    """Trains as long as it is told to."""
+
+    def turns(training):
+        return Turns({"batch_size": training.batch_size, "dtype_policy": training.dtype_policy}, options["steps"])
+
+    train(options, Path(options["folder"]) / options["name"], turns)
 
 
 if __name__ == "__main__":
