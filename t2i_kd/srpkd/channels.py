@@ -8,6 +8,7 @@ Source: students that start from the pruned teacher are GAN Compression's (Li et
 of structured pruning (Fang et al., "DepGraph", CVPR 2023).
 """
 
+import itertools
 import math
 from dataclasses import dataclass
 
@@ -40,13 +41,14 @@ class Channels:
     Attributes:
         reads: {name of a convolution or dense layer: int [channels] of what it reads}.
         gives: {name of a layer or operation: int [channels] of what it gives}; those that no rule knows are missing.
-        sliced: {name of an operation that takes a part of the channels: (int [channels] of what it reads, the slice)}.
+        cut: {name of an operation that takes parts of the channels: (int [channels] of what it reads, the places of
+            that axis between which its parts lie)}.
         whole: the numbers that are never left out.
     """
 
     reads: dict
     gives: dict
-    sliced: dict
+    cut: dict
     whole: frozenset
 
     def groups(self):
@@ -93,7 +95,7 @@ def channels_of(network):
     Raises:
         UserError: naming --teacher, for a network that uses a layer twice.
     """
-    numbers, found, reads, gives, slices = _Numbers(), {}, {}, {}, {}
+    numbers, found, reads, gives, cut = _Numbers(), {}, {}, {}, {}
     for operation in network.operations:
         outputs = keras.tree.flatten(operation.output)
         if isinstance(operation, keras.layers.InputLayer):
@@ -108,8 +110,11 @@ def channels_of(network):
         given = [found[id(each)] for each in inputs]
         if makes_channels(operation):
             reads[operation.name], carried = given[0], numbers.new(outputs[0].shape[-1])
-        elif type(operation).__name__ == "GetItem" and (part := _slice_of_channels(operation)):
-            slices[operation.name], carried = (given[0], part), given[0][part]
+        elif edges := _edges(operation):
+            cut[operation.name] = given[0], edges
+            for output, part in zip(outputs, itertools.pairwise(edges), strict=True):
+                found[id(output)] = given[0][slice(*part)]
+            continue
         else:
             carried = _carried(operation, given, numbers)
         if carried is None:
@@ -123,7 +128,7 @@ def channels_of(network):
     return Channels(
         {name: numbers.resolved(each) for name, each in reads.items()},
         {name: numbers.resolved(each) for name, each in gives.items()},
-        {name: (numbers.resolved(each), part) for name, (each, part) in slices.items()},
+        {name: (numbers.resolved(each), edges) for name, (each, edges) in cut.items()},
         frozenset(map(numbers.first, numbers.whole)),
     )
 
@@ -177,6 +182,15 @@ def _joined(operation, given, numbers):
 
 def _arguments(operation):
     return operation._inbound_nodes[0].arguments.args
+
+
+def _edges(operation):
+    """The places of the last axis between which lie the parts that an operation takes; None where it does otherwise."""
+    kind = type(operation).__name__
+    if kind == "Split" and operation.axis in (-1, len(operation.input.shape) - 1):
+        return np.cumsum([0, *(each.shape[-1] for each in operation.output)]).tolist()
+    part = _slice_of_channels(operation) if kind == "GetItem" else None
+    return part and part.indices(operation.input.shape[-1])[:2]
 
 
 def _slice_of_channels(operation):
@@ -317,10 +331,11 @@ def narrowed(network, share, starts_from_it=True):
     def copied(operation):
         # The configuration of a frozen teacher's layer would freeze the student's.
         name, config = operation.name, thawed(operation.get_config())
-        if name in channels.sliced:
-            numbers, part = channels.sliced[name]
-            places = _places(numbers, kept)
-            start, stop = (int(np.searchsorted(places, edge)) for edge in part.indices(len(numbers))[:2])
+        if name in channels.cut:
+            numbers, edges = channels.cut[name]
+            start, *between, stop = np.searchsorted(_places(numbers, kept), edges).tolist()
+            if type(operation).__name__ == "Split":
+                return lambda tensor: keras.ops.split(tensor, between, axis=-1)
             return lambda tensor, key: tensor[..., start:stop]
         if makes_channels(operation):
             config["units" if isinstance(operation, keras.layers.Dense) else "filters"] = width(name)

@@ -18,7 +18,21 @@ def mirrored(**options):
     return mirrored_generator.build_generator(32, 6, 1 / 32, 2, "he", "centred", **options)
 
 
+def in_parts():
+    """A stranger's: channels sliced and gated, then split unevenly and put together in another order."""
+    given = {"text": keras.Input((6,)), "noise": keras.Input((2,))}
+    features = keras.layers.Dense(8 * 8 * 8, name="first")(keras.layers.Concatenate()(list(given.values())))
+    features = keras.layers.Conv2D(16, 3, padding="same", name="wide")(keras.layers.Reshape((8, 8, 8))(features))
+    features = features[..., :8] * keras.ops.sigmoid(features[..., 8:])
+    features = keras.layers.Conv2D(12, 3, padding="same", name="uneven")(features)
+    first, second, third = keras.ops.split(features, [2, 8], axis=-1)
+    features = keras.layers.Concatenate()([third, first, second])
+    image = keras.layers.Conv2D(3, 3, padding="same", name="image_linear")(features)
+    return keras.Model(given, {"image": keras.layers.Rescaling([50.0] * 3)(image)})
+
+
 GENERATORS = {
+    "in_parts": in_parts,
     "mirrored": mirrored,
     "modulated": lambda: mirrored(modulation=True),
     "factored": lambda: mirrored(head_rank=8),
@@ -37,7 +51,7 @@ def numbers(network):
 
 
 @pytest.mark.parametrize(
-    "name", ["modulated", "icsd_gan", *(pytest.param(each, marks=pytest.mark.slow) for each in MORE)]
+    "name", ["in_parts", "modulated", "icsd_gan", *(pytest.param(each, marks=pytest.mark.slow) for each in MORE)]
 )
 def test_channels_that_do_nothing_are_left_out(name):
     """Of a generator whose every second channel is zero everywhere, half the channels give the same images."""
