@@ -3,13 +3,15 @@
     python -m benchmarks.recipe_step --side="single: --flagfile=A.flags"
         --side="half: --flagfile=A.flags --dtype_policy=mixed_bfloat16" [--stage=gan] [--threads=1 --clock=processor]
 
-A side is a name and what one types after `python -m t2i_kd.train`. Each trains the stage in a process of its own, in
-the real stage loop with its input pipeline, checkpoints left out, and waits while the others work; a ratio is the
-median over the turns of neighbouring pairs, the first side's below.
+A side is a name and what one types after `python -m t2i_kd.train`; with `NAME@FOLDER` it is the code in that folder, a
+checkout of another version, that trains. Each trains the stage in a process of its own, in the real stage loop with its
+input pipeline, checkpoints left out, and waits while the others work; a ratio is the median over the turns of
+neighbouring pairs, the first side's below.
 """
 
 import shlex
 import statistics
+from pathlib import Path
 
 from absl import flags
 
@@ -59,7 +61,9 @@ def report(seconds, firsts):
 
 def define_flags():
     """Defines this command's flags."""
-    flags.DEFINE_multi_string("side", [], "NAME: flags of t2i_kd.train; repeated, two or more")
+    flags.DEFINE_multi_string(
+        "side", [], "NAME: flags of t2i_kd.train, or NAME@FOLDER: for the code there; repeated, two or more"
+    )
     flags.DEFINE_string("stage", "gan", "the stage that is trained, of every side")
     flags.DEFINE_integer("turns", 7, "of each side", 1)
     flags.DEFINE_integer("steps", 3, "in a turn", 1)
@@ -69,8 +73,14 @@ def define_flags():
 def main():
     """Measures and prints."""
     values = flags.FLAGS
-    given = parse_sides(values.side)
-    sides = {name: (WORKER, {"arguments": arguments, "name": name}) for name, arguments in given.items()}
+    sides = {}
+    for side, arguments in parse_sides(values.side).items():
+        name, _, tree = side.partition("@")
+        if tree and not (Path(tree) / "benchmarks").is_dir():
+            raise UserError(f"--side {name}: {tree} is no checkout of this project")
+        if name in sides:
+            raise UserError(f"--side: {name} is there twice")
+        sides[name] = WORKER, {"arguments": arguments, "name": name, "tree": tree}
     options = {"stage": values.stage, "steps": values.steps, "threads": values.threads}
     options |= {"clock": CLOCK_KEYS[values.clock]}
     print("\n".join(report(*measure(sides, options, values.turns))))

@@ -39,9 +39,20 @@ def test_a_line_compares_with_the_first_side():
 @pytest.mark.slow
 def test_two_precisions_are_compared_and_one_side_is_not_enough():
     command = [sys.executable, "-m", "benchmarks.recipe_step", "--stage=one", "--turns=1", "--steps=1"]
-    sides = [f"--side={name}: {SIDES} --dtype_policy={name}" for name in ("float32", "mixed_bfloat16")]
+    sides = [
+        f"--side=float32@{ROOT}: {SIDES} --dtype_policy=float32",
+        f"--side=mixed_bfloat16: {SIDES} --dtype_policy=mixed_bfloat16",
+    ]
     done = subprocess.run([*command, *sides], capture_output=True, text=True, cwd=ROOT)
     lines = [re.sub(r"[\d.]+ ms.*", "", line) for line in done.stdout.splitlines()]
     assert lines == ["float32 (float32): ", "mixed_bfloat16 (mixed_bfloat16): "], done.stderr
+    for tree, line in (
+        ("nowhere", "--side old: nowhere is no checkout of this project"),
+        (".", "--side: old is there twice"),
+    ):
+        done = subprocess.run(
+            [*command, f"--side=old@{tree}: --seed=1", "--side=old: --seed=1"], capture_output=True, text=True, cwd=ROOT
+        )
+        assert (done.returncode, done.stderr) == (2, f"error: {line}\n")
     done = subprocess.run([*command, sides[0]], capture_output=True, text=True, cwd=ROOT)
     assert (done.returncode, done.stderr) == (2, "error: --side: give two or more, each with a name of its own\n")
