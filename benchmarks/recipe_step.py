@@ -4,9 +4,9 @@
         --side="half: --flagfile=A.flags --dtype_policy=mixed_bfloat16" [--stage=gan] [--threads=1 --clock=processor]
 
 A side is a name and what one types after `python -m t2i_kd.train`; with `NAME@FOLDER` it is the code in that folder, a
-checkout of another version, that trains. Each trains the stage in a process of its own, in the real stage loop with its
-input pipeline, checkpoints left out, and waits while the others work; a ratio is the median over the turns of
-neighbouring pairs, the first side's below.
+checkout of another version, that trains; flagfiles are this folder's. Each trains the stage in a process of its own, in
+the real stage loop with its input pipeline, checkpoints left out, and waits while the others work; a ratio is the
+median over the turns of neighbouring pairs, the first side's below.
 """
 
 import shlex

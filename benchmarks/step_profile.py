@@ -99,8 +99,7 @@ def totals(threads, steps):
                 continue
             seconds[kind] += own / PICOSECONDS / steps
             calls[kind] += 1 / steps
-            if GRAPH in name:
-                parts[part_of(name.partition("#")[0])] += own / PICOSECONDS / steps
+            parts[part_of(name.partition("#")[0]) if GRAPH in name else kind] += own / PICOSECONDS / steps
     return {kind: (taken, calls[kind]) for kind, taken in seconds.most_common()}, dict(parts.most_common())
 
 
@@ -132,7 +131,9 @@ def profile(arguments, stage, steps):
     with tempfile.TemporaryDirectory() as folder:
         options = {"arguments": arguments, "stage": stage, "steps": steps, "folder": folder}
         worker = [sys.executable, "-m", "benchmarks.profile_worker", json.dumps(options)]
-        done = subprocess.run(worker, env=os.environ | thread_limits(1), capture_output=True, text=True)
+        # Its processor's step: of a GPU's the profile has other planes.
+        environment = os.environ | thread_limits(1) | {"CUDA_VISIBLE_DEVICES": "-1"}
+        done = subprocess.run(worker, env=environment, capture_output=True, text=True)
         if done.returncode:
             raise UserError(f"--training: {' '.join(done.stderr.split())[-400:]}")
         with quiet.standard_error_held():
@@ -153,7 +154,10 @@ def main():
     """Profiles and prints."""
     values = flags.FLAGS
     space = profile(split_flags("--training", values.training), values.stage, values.steps)
-    print(markdown(*totals(spans_of(space), values.steps), values.rows))
+    kinds, parts = totals(spans_of(space), values.steps)
+    if not parts:
+        raise UserError("--training: the profile has no operation of a TensorFlow graph; leave --jit_compile out")
+    print(markdown(kinds, parts, values.rows))
 
 
 if __name__ == "__main__":

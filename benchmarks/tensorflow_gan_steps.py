@@ -15,6 +15,7 @@ import numpy as np
 
 from benchmarks.steps import BETA_2, CHANNELS, EMA, LEARNING_RATE, NOISE_DIM, peak
 from benchmarks.tensorflow_steps import IMAGES, Turns, large_convolution, operations, random_images, random_teacher
+from t2i_kd.conditions.base import Input
 from t2i_kd.data.batches import Batches
 from t2i_kd.metrics.tap_errors import tap_scales
 from t2i_kd.options import GanOptions, TrainingOptions
@@ -93,7 +94,7 @@ def main(options):
 
     text = keras.Input((text_dim,), name="text")
     encoder = keras.Model({"text": text}, keras.layers.Identity()(text))
-    condition = types.SimpleNamespace(inputs={"text": text})
+    condition = types.SimpleNamespace(inputs={"text": Input((text_dim,), "float32")})
     network = build_student(condition, encoder, generator)
     stage = SDNStage("stage", ADVERSARIAL, 10**6, learning_rate=LEARNING_RATE)
     trainer = SDNAdversarialTrainer(

@@ -62,16 +62,18 @@ class Worker:
     Args:
         name: a key of `WORKERS`.
         options: of the worker, see `benchmarks/tensorflow_steps.py`; `tree`, the folder whose code it runs, where
-            that is not the one of this process.
+            that is not this process's. Paths are relative to this process's folder all the same.
         log: open file for its standard error.
     """
 
     def __init__(self, name, options, log):
         command = [sys.executable, "-m", WORKERS[name], json.dumps(options)]
         self.name, self.log, self.clock = name, log, options["clock"]
-        place = {"cwd": options.get("tree") or None}
+        environment = os.environ | thread_limits(options["threads"])
+        if options.get("tree"):
+            environment |= {"PYTHONPATH": os.path.abspath(options["tree"]), "PYTHONSAFEPATH": "1"}
         pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": log, "text": True}
-        self.process = subprocess.Popen(command, env=os.environ | thread_limits(options["threads"]), **place, **pipes)
+        self.process = subprocess.Popen(command, env=environment, **pipes)
 
     def answer(self):
         """The next answer, a dict."""

@@ -40,7 +40,8 @@ class Channels:
 
     Attributes:
         reads: {name of a convolution or dense layer: int [channels] of what it reads}.
-        gives: {name of a layer or operation: int [channels] of what it gives}; those that no rule knows are missing.
+        gives: {name of a layer or operation: int [channels] of what it gives}; those that no rule knows, and
+            those in `cut`, are missing.
         cut: {name of an operation that takes parts of the channels: (int [channels] of what it reads, the places of
             that axis between which its parts lie)}.
         whole: the numbers that are never left out.
@@ -187,10 +188,15 @@ def _arguments(operation):
 def _edges(operation):
     """The places of the last axis between which lie the parts that an operation takes; None where it does otherwise."""
     kind = type(operation).__name__
-    if kind == "Split" and operation.axis in (-1, len(operation.input.shape) - 1):
-        return np.cumsum([0, *(each.shape[-1] for each in operation.output)]).tolist()
+    if _is_split(operation) and operation.axis in (-1, len(operation.input.shape) - 1):
+        return np.cumsum([0, *(each.shape[-1] for each in keras.tree.flatten(operation.output))]).tolist()
     part = _slice_of_channels(operation) if kind == "GetItem" else None
     return part and part.indices(operation.input.shape[-1])[:2]
+
+
+def _is_split(operation):
+    """Whether it is `keras.ops.split`, and no stranger's layer of that name."""
+    return type(operation).__name__ == "Split" and not isinstance(operation, keras.Layer)
 
 
 def _slice_of_channels(operation):
@@ -321,7 +327,7 @@ def narrowed(network, share, starts_from_it=True):
         is trainable, also where the network is frozen.
 
     Raises:
-        UserError: naming --channel_share, where nothing becomes smaller.
+        UserError: naming --channel_share, where nothing becomes smaller, or nothing is left of a part of the channels.
     """
     # Nothing would teach the twin's other outputs, such as the images of earlier stages.
     network = keras.Model(network.input, {IMAGE: network.output[IMAGE]}, name=network.name)
@@ -334,8 +340,13 @@ def narrowed(network, share, starts_from_it=True):
         if name in channels.cut:
             numbers, edges = channels.cut[name]
             start, *between, stop = np.searchsorted(_places(numbers, kept), edges).tolist()
-            if type(operation).__name__ == "Split":
-                return lambda tensor: keras.ops.split(tensor, between, axis=-1)
+            widths = np.diff([start, *between, stop])
+            if not widths.all():
+                raise UserError(f"--channel_share: {share:g} leaves no channel of a part that {name} takes")
+            if _is_split(operation):
+                # A count where it can be: runtimes have faster kernels for equal parts.
+                parts = len(widths) if len(set(widths)) == 1 else between
+                return lambda tensor: keras.ops.split(tensor, parts, axis=-1)
             return lambda tensor, key: tensor[..., start:stop]
         if makes_channels(operation):
             config["units" if isinstance(operation, keras.layers.Dense) else "filters"] = width(name)

@@ -26,11 +26,11 @@ from t2i_kd.srpkd.trainer import (
     HostTrainer,
     TaughtGenerator,
 )
-from t2i_kd.student import NOISE, load_student, noise_width
+from t2i_kd.student import load_student, noise_width
 from t2i_kd.teachers import run
 from t2i_kd.training.precision import FLOAT32
 from t2i_kd.training.system import KEPT_ITEMS, System, evenly
-from t2i_kd.training.text_to_image import build_student, text_network, text_rows
+from t2i_kd.training.text_to_image import build_student, generator_inputs, text_network, text_rows
 
 OBJECTIVES = (COMPRESS, COMPRESS_GAN)
 GENERATOR = "generator"
@@ -58,7 +58,7 @@ class CompressionTrainer(DistilTrainer):
         return self.student.variables + [each for layer in self.generator.adaptors for each in layer.variables]
 
     def inputs(self, batch):
-        return read(self.text, batch)
+        return read(self.text, self.generator.network, batch)
 
 
 class CompressionGANTrainer(HostTrainer):
@@ -77,7 +77,7 @@ class CompressionGANTrainer(HostTrainer):
 
     def generate(self, batch):
         """Both generators' images of the batch's captions and noise."""
-        return self.generator.taught(read(self.text, batch))
+        return self.generator.taught(read(self.text, self.generator.network, batch))
 
     def discriminator_terms(self, batch, generated):
         """Half the sum of the losses on the teacher's and on the student's images."""
@@ -90,10 +90,10 @@ class CompressionGANTrainer(HostTrainer):
         return self.gan.gan_weight * fooled + taught, {"gan": fooled, **terms}
 
 
-def read(text, batch):
-    """A generator's inputs for a batch: {"text": vector of the captions, "noise": where there is any}."""
-    given = {"text": ops.stop_gradient(text({name: batch[name] for name in text.input}, training=False))}
-    return given | {name: batch[name] for name in (NOISE,) if name in batch}
+def read(text, generator, batch):
+    """What a generator reads of a batch: {"text": vector of the captions, without a gradient, and "noise", if any}."""
+    given = generator_inputs(text, generator, batch, training=False)
+    return given | {"text": ops.stop_gradient(given["text"])}
 
 
 class Compression(SRPKD):

@@ -66,7 +66,7 @@ class InstanceNormalization(keras.layers.Layer):
         noise = ops.square(ROUNDING * mean) + SMALLEST_VARIANCE
         # Quotients and products alone: tf2onnx gets the shapes of a comparison wrong here. One number a channel first,
         # so that a whole map is multiplied once.
-        normalised = centred * (variance / ((variance + noise) * ops.sqrt(variance + self.epsilon)))
+        normalised = centred * (variance / (variance + noise) / ops.sqrt(variance + self.epsilon))
         if self.affine:
             normalised = normalised * ops.cast(self.gamma, "float32") + ops.cast(self.beta, "float32")
         return ops.cast(normalised, self.compute_dtype)

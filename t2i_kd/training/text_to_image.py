@@ -407,7 +407,15 @@ def build_student(condition, encoder, generator, whiten=False):
 
 
 def text_network(network):
-    """A `keras.Model` from a student's text inputs to the text vector that its generator reads; weights are shared."""
+    """A `keras.Model` from a student's text inputs to the text vector that its generator reads; weights are shared.
+
+    Raises:
+        UserError: where the student has further layers, which would be left out.
+    """
+    known = ("text_encoder", "text_whitening", "generator")
+    layers = [each.name for each in network.layers if not isinstance(each, keras.layers.InputLayer)]
+    if others := [name for name in layers if name not in known]:
+        raise UserError(f"student: a stage would leave out its layers {', '.join(others)}; it knows {', '.join(known)}")
     inputs = {name: keras.Input(each.shape[1:], dtype=each.dtype, name=name) for name, each in network.input.items()}
     inputs.pop("noise", None)
     text = network.get_layer("text_encoder")(dict(inputs))
@@ -416,18 +424,19 @@ def text_network(network):
     return keras.Model(inputs, text, name="text_network")
 
 
-def generator_inputs(text_network, generator, batch):
+def generator_inputs(encoder, generator, batch, training=True):
     """What a student's generator reads, its captions encoded once for all that reads them in a step.
 
     Args:
-        text_network: of `text_network`.
-        generator: the student's layer `generator`.
+        encoder: a student's `text_network`.
+        generator: its layer `generator`.
         batch: {name: tensor [batch, ...]}, what the student reads among it.
+        training: whether the encoder is trained, for all that reads its vectors, discriminators, too.
 
     Returns:
         {"text": float [batch, text_dim], with its gradient, and "noise", where the generator reads it}.
     """
-    text = text_network({name: batch[name] for name in text_network.input}, training=True)
+    text = encoder({name: batch[name] for name in encoder.input}, training=training)
     return {name: text if name == "text" else keras.ops.convert_to_tensor(batch[name]) for name in generator.input}
 
 

@@ -36,11 +36,31 @@ def test_a_line_compares_with_the_first_side():
     ]
 
 
+def test_a_side_runs_the_code_of_its_folder(tmp_path):
+    """A stub there answers the batch size 77; the flagfile is found from here."""
+    (tmp_path / "benchmarks").mkdir()
+    (tmp_path / "benchmarks" / "__init__.py").touch()
+    (tmp_path / "benchmarks" / "recipe_worker.py").write_text(
+        "import json, os, sys\n"
+        "assert os.path.exists('pipelines')\n"
+        "print(json.dumps({'batch_size': 77, 'dtype_policy': 'float32'}), flush=True)\n"
+        "for _ in sys.stdin:\n"
+        "    print(json.dumps({'seconds': 1.0, 'processor_seconds': 1.0}), flush=True)\n"
+    )
+    command = [sys.executable, "-m", "benchmarks.recipe_step", "--turns=1"]
+    sides = [f"--side={name}@{tmp_path}: --seed=1" for name in ("one", "two")]
+    done = subprocess.run([*command, *sides], capture_output=True, text=True, cwd=ROOT)
+    assert done.stdout.splitlines() == [
+        "one (float32): 1000 ms a step, 77.0 images/s",
+        "two (float32): 1000 ms a step, 77.0 images/s, 1.00 (1.00 to 1.00) times as long as one",
+    ], done.stderr
+
+
 @pytest.mark.slow
 def test_two_precisions_are_compared_and_one_side_is_not_enough():
     command = [sys.executable, "-m", "benchmarks.recipe_step", "--stage=one", "--turns=1", "--steps=1"]
     sides = [
-        f"--side=float32@{ROOT}: {SIDES} --dtype_policy=float32",
+        f"--side=float32: {SIDES} --dtype_policy=float32",
         f"--side=mixed_bfloat16: {SIDES} --dtype_policy=mixed_bfloat16",
     ]
     done = subprocess.run([*command, *sides], capture_output=True, text=True, cwd=ROOT)

@@ -103,6 +103,14 @@ def projected():
     return trainer, tensors(system.batches(system.plans[0], 0, 1)[0])
 
 
+@pytest.mark.parametrize("host", ["plain", "projected"])
+def test_the_step_draws_what_the_student_draws(host, request):
+    trainer, batch = request.getfixturevalue(host)
+    student = trainer.generator
+    drawn = student({name: batch[name] for name in student.input}, training=True)["image"]
+    np.testing.assert_allclose(trainer.generate(batch)["image"], drawn, rtol=1e-4, atol=1e-2)
+
+
 def part(path):
     """To which part of the networks a variable belongs."""
     if "feature_head" in path:

@@ -22,6 +22,7 @@ from t2i_kd.recipe_flags import parse_stage
 from t2i_kd.sdn import SDNOptions, SDNRecipe, SDNStage
 from t2i_kd.sdn.trainer import SDN
 from t2i_kd.training.batch_captions import BatchCaptions
+from t2i_kd.training.text_to_image import text_network
 
 RNG = np.random.default_rng(0)
 IMAGES = RNG.integers(0, 256, (8, 32, 32, 3), np.uint8)
@@ -80,6 +81,26 @@ def test_the_heads_take_real_images_for_real_and_their_gradients_reach_the_gener
     for name in ("caption_of_generated", "same_seeds", *(f"generator_{name}" for name in real)):
         gradient = tape.gradient(terms[name], kernel)
         assert gradient is not None and np.any(gradient), name
+
+
+def test_a_step_encodes_its_captions_once_and_draws_what_the_student_draws(monkeypatch):
+    stage = "seed_diversity_weight=2 seed_diversity_target=0.9"
+    system, trainer, batch = trainer_of(changed(stage, student={"whiten_text": True}))
+    (gru,) = [layer for layer in system.network.get_layer("text_encoder").layers if layer.name.startswith("gru")]
+    encoded, call = [], gru.call
+    monkeypatch.setattr(gru, "call", lambda *given, **named: encoded.append(given) or call(*given, **named))
+    generated = trainer.generate(batch)
+    assert len(encoded) == 1 and generated["second"].shape[0] == 1
+    drawn = system.network({name: batch[name] for name in system.network.input}, training=True)["image"]
+    np.testing.assert_allclose(generated["image"], drawn, rtol=1e-4, atol=1e-2)
+
+
+def test_a_layer_that_a_stage_would_leave_out_is_refused():
+    network = trainer_of(changed())[0].network
+    text = keras.layers.UnitNormalization(name="adapter")(network.get_layer("text_encoder")(network.input["tokens"]))
+    outputs = network.get_layer("generator")({"text": text, "noise": network.input["noise"]})
+    with pytest.raises(UserError, match="a stage would leave out its layers adapter"):
+        text_network(keras.Model(network.input, outputs))
 
 
 def test_none_of_an_images_own_captions_is_a_wrong_one():

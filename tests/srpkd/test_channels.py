@@ -20,12 +20,13 @@ def mirrored(**options):
 
 def in_parts():
     """A stranger's: channels sliced and gated, then split unevenly and put together in another order."""
+    keras.utils.set_random_seed(0)
     given = {"text": keras.Input((6,)), "noise": keras.Input((2,))}
     features = keras.layers.Dense(8 * 8 * 8, name="first")(keras.layers.Concatenate()(list(given.values())))
     features = keras.layers.Conv2D(16, 3, padding="same", name="wide")(keras.layers.Reshape((8, 8, 8))(features))
     features = features[..., :8] * keras.ops.sigmoid(features[..., 8:])
-    features = keras.layers.Conv2D(12, 3, padding="same", name="uneven")(features)
-    first, second, third = keras.ops.split(features, [2, 8], axis=-1)
+    features = keras.layers.Conv2D(24, 3, padding="same", name="uneven")(features)
+    first, second, third = keras.ops.split(features, [8, 18], axis=-1)
     features = keras.layers.Concatenate()([third, first, second])
     image = keras.layers.Conv2D(3, 3, padding="same", name="image_linear")(features)
     return keras.Model(given, {"image": keras.layers.Rescaling([50.0] * 3)(image)})
@@ -102,13 +103,46 @@ def test_random_weights_are_drawn_anew_and_zeros_stay():
     assert not any(each.any() for each in small.get_layer("conv3_4_scale").get_weights())
 
 
-@pytest.mark.slow
-def test_a_saved_and_narrowed_network_can_be_narrowed_again(tmp_path):
-    small = narrowed(GENERATORS["icsd_gan"](), 0.5)
-    small.save(tmp_path / "small.keras")
-    smaller = narrowed(keras.models.load_model(tmp_path / "small.keras"), 0.5)
-    assert smaller.count_params() < small.count_params() / 1.5
-    assert smaller(numbers(smaller))["image"].shape == (2, 32, 32, 3)
+def saved(network, path):
+    network.save(path)
+    return keras.models.load_model(path)
+
+
+@pytest.mark.parametrize("name", ["in_parts", pytest.param("icsd_gan", marks=pytest.mark.slow)])
+def test_a_saved_and_narrowed_network_can_be_narrowed_again(name, tmp_path):
+    """Slices of channels are those of students that earlier versions saved."""
+    whole = saved(GENERATORS[name](), tmp_path / "whole.keras")
+    small = saved(narrowed(whole, 0.5), tmp_path / "small.keras")
+    smaller = narrowed(small, 0.5)
+    assert smaller.count_params() < small.count_params() / 1.5 < whole.count_params() / 2
+    assert smaller(numbers(smaller))["image"].shape == whole(numbers(whole))["image"].shape
+
+
+def test_equal_parts_stay_a_count_and_no_part_becomes_empty():
+    parts = [each.indices_or_sections for each in narrowed(GENERATORS["icsd_gan"](), 0.5).operations if is_split(each)]
+    assert parts and set(parts) == {2}
+    network = in_parts()
+    kernel, bias = network.get_layer("uneven").get_weights()
+    kernel[..., :8] = 0
+    network.get_layer("uneven").set_weights([kernel, bias])
+    with pytest.raises(UserError, match=r"--channel_share: 0\.25 leaves no channel of a part that split"):
+        narrowed(network, 0.25)
+
+
+def is_split(operation):
+    return type(operation).__name__ == "Split"
+
+
+def test_a_strangers_layer_named_split_stays_whole():
+    class Split(keras.layers.Layer):
+        def call(self, inputs):
+            return inputs[..., ::-1]
+
+    text = keras.Input((4,), name="text")
+    hidden = Split()(keras.layers.Dense(8, name="free")(text))
+    image = keras.layers.Reshape((2, 2, 3), name="image")(keras.layers.Dense(12, name="pixels")(hidden))
+    channels = channels_of(keras.Model({"text": text}, {"image": image}))
+    assert not channels.cut and set(channels.gives["free"].tolist()) <= channels.whole
 
 
 def test_layers_within_layers_of_a_frozen_network_are_trainable():

@@ -2,14 +2,20 @@
 
 import json
 
+import keras
 import pytest
 
 import t2i_kd
 from t2i_kd import api
+from t2i_kd.dtype_policy import dtype_policy
 from t2i_kd.errors import UserError
+from t2i_kd.icsd_gan.networks import Discriminator as StageDiscriminator
+from t2i_kd.kd_dlgan.networks import Discriminator
 from t2i_kd.options import DataOptions, TeacherOptions, TextOptions, TrainingOptions
 from t2i_kd.sdn import SDNOptions, SDNRecipe, SDNStage
+from t2i_kd.srpkd.networks import build_discriminator
 from t2i_kd.training import precision
+from t2i_kd.training.projected import enlarged_teacher
 
 
 def recipe_of(policy):
@@ -78,3 +84,23 @@ def test_workers_would_each_find_their_own(tmp_path):
     with pytest.raises(UserError, match="--dtype_policy=auto: the workers"):
         api.train(recipe_of("auto"), tmp_path / "run", distribute="multi_worker")
     assert not (tmp_path / "run").exists()
+
+
+NETWORKS = {
+    "through a teacher": lambda: enlarged_teacher(TeacherOptions(teacher="efficientnet_lite0"), 16, 32),
+    "of BigGAN": lambda: Discriminator(16, 4, 2).trunk,
+    "of a stage": lambda: StageDiscriminator(8, 4, 2).trunk,
+    "PatchGAN": lambda: build_discriminator(32, 2, 2, "instance"),
+}
+
+
+@pytest.mark.parametrize("name", NETWORKS)
+def test_pixels_are_scaled_in_float32_whatever_the_policy(name):
+    """In bfloat16 that took longer than a convolution, and rounded pixels twice."""
+    with dtype_policy("mixed_bfloat16"):
+        layers = NETWORKS[name]()._flatten_layers()
+    kinds = (keras.layers.Rescaling, keras.layers.UpSampling2D)
+    scaling = [each for each in layers if isinstance(each, kinds)]
+    convolutions = [each for each in layers if isinstance(each, keras.layers.Conv2D)]
+    assert scaling and {each.compute_dtype for each in scaling} == {"float32"}
+    assert convolutions[0].compute_dtype == "bfloat16"
