@@ -16,7 +16,7 @@ import numpy as np
 from benchmarks.steps import BETA_2, CHANNELS, EMA, LEARNING_RATE, NOISE_DIM, peak
 from benchmarks.tensorflow_steps import IMAGES, Turns, large_convolution, operations, random_images, random_teacher
 from t2i_kd.conditions.base import Input
-from t2i_kd.data.batches import Batches
+from t2i_kd.data.batches import Batches, caption_numbers
 from t2i_kd.metrics.tap_errors import tap_scales
 from t2i_kd.options import GanOptions, TrainingOptions
 from t2i_kd.sdn import SDNStage
@@ -89,8 +89,10 @@ def main(options):
     discriminators = ProjectedDiscriminators(projection, text_dim, CHANNELS)
     vectors = np.random.default_rng(1).standard_normal((IMAGES, text_dim), np.float32)
 
+    inputs = {"text": vectors} | caption_numbers(dataset)
+
     def batches(first, last):
-        return Batches(dataset, {"text": vectors}, batch_size, 0, first, last, noise_dim=NOISE_DIM, flip=True)
+        return Batches(dataset, inputs, batch_size, 0, first, last, noise_dim=NOISE_DIM, flip=True)
 
     text = keras.Input((text_dim,), name="text")
     encoder = keras.Model({"text": text}, keras.layers.Identity()(text))

@@ -74,9 +74,16 @@ def test_both_sides_lose_the_same(dtype_policy):
 
 
 @pytest.mark.slow
-def test_the_tensorflow_side_trains_when_told_and_ends_with_its_input(tmp_path):
-    options = json.dumps(SMALL | {"objective": "perceptual", "cached": True, "folder": str(tmp_path)})
-    command = [sys.executable, "-m", train_step.WORKERS["tensorflow"], options]
+@pytest.mark.parametrize(
+    ("worker", "own"),
+    [
+        ("tensorflow", {"objective": "perceptual", "cached": True}),
+        ("tensorflow_gan", {"objective": "adversarial"}),
+    ],
+)
+def test_the_tensorflow_side_trains_when_told_and_ends_with_its_input(worker, own, tmp_path):
+    options = json.dumps(SMALL | own | {"folder": str(tmp_path)})
+    command = [sys.executable, "-m", train_step.WORKERS[worker], options]
     done = subprocess.run(command, input="go\ngo\n", capture_output=True, text=True, cwd=ROOT)
     answers = [json.loads(line) for line in done.stdout.splitlines() if line.startswith("{")]
     assert answers[0]["loss"] > 0 and answers[0]["peak"] > 0, done.stderr
