@@ -86,7 +86,7 @@ def train(
     if max_minutes and distribute == "multi_worker":
         raise UserError("--max_minutes: the workers of --distribute=multi_worker would not stop at one step")
     if recipe.training.dtype_policy == AUTO and distribute == "multi_worker":
-        raise UserError("--dtype_policy=auto: the workers of --distribute=multi_worker might each find another one")
+        raise UserError("--dtype_policy=auto: the workers of multi_worker might each find another; name one")
     recipe = as_begun(run_dir, recipe)
     keep_freed_memory()
     strategy = make_strategy(distribute)
