@@ -94,12 +94,13 @@ def totals(threads, steps):
     seconds, calls, parts = collections.Counter(), collections.Counter(), collections.Counter()
     for spans in threads:
         for name, own in own_times(spans):
-            kind = kind_of(name.partition("#")[0])
+            node, taken = name.partition("#")[0], own / PICOSECONDS / steps
+            kind = kind_of(node)
             if kind is None:
                 continue
-            seconds[kind] += own / PICOSECONDS / steps
+            seconds[kind] += taken
             calls[kind] += 1 / steps
-            parts[part_of(name.partition("#")[0]) if GRAPH in name else kind] += own / PICOSECONDS / steps
+            parts[part_of(node) if GRAPH in node else kind] += taken
     return {kind: (taken, calls[kind]) for kind, taken in seconds.most_common()}, dict(parts.most_common())
 
 

@@ -32,7 +32,7 @@ from t2i_kd.training.projected import (
 )
 from t2i_kd.training.seed_diversity import check_seed_diversity, second_images, seed_diversity_of
 from t2i_kd.training.system import evenly
-from t2i_kd.training.text_to_image import JOINT_EMBEDDING, TextToImageSystem, generator_inputs, text_network
+from t2i_kd.training.text_to_image import GENERATOR, JOINT_EMBEDDING, TextToImageSystem, generator_inputs, text_network
 
 OBJECTIVE = "kd_dlgan"
 WEIGHTS = ("agkd_weight", "cgkd_weight", "diversity_weight")
@@ -109,7 +109,7 @@ class KDDLGANTrainer(AdversarialTrainer):
 
     def generate(self, batch):
         """The generated image, the text vector, which has no gradient, and what discriminator and teacher see of it."""
-        generator = self.generator.get_layer("generator")
+        generator = self.generator.get_layer(GENERATOR)
         given = generator_inputs(self.text_network, generator, batch)
         image = generator(given, training=True)["image"]
         augmented = self.augmented(image, batch, real=False)

@@ -16,7 +16,7 @@ from t2i_kd.metrics.tap_errors import tap_errors
 from t2i_kd.training.adversarial import AdversarialTrainer, as_arrays
 from t2i_kd.training.batch_captions import BatchCaptions
 from t2i_kd.training.seed_diversity import second_images
-from t2i_kd.training.text_to_image import generator_inputs
+from t2i_kd.training.text_to_image import GENERATOR, generator_inputs
 
 ADVERSARIAL = "adversarial"
 
@@ -56,7 +56,7 @@ class SDNAdversarialTrainer(AdversarialTrainer):
 
         With a `seed_diversity` also `second`; see `second_images`.
         """
-        generator = self.generator.get_layer("generator")
+        generator = self.generator.get_layer(GENERATOR)
         given = generator_inputs(self.text_network, generator, batch)
         image = generator(given, training=True)["image"]
         projected = self.projected.features(self.augmented(image, batch, real=False))

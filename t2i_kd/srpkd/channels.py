@@ -187,10 +187,9 @@ def _arguments(operation):
 
 def _edges(operation):
     """The places of the last axis between which lie the parts that an operation takes; None where it does otherwise."""
-    kind = type(operation).__name__
     if _is_split(operation) and operation.axis in (-1, len(operation.input.shape) - 1):
         return np.cumsum([0, *(each.shape[-1] for each in keras.tree.flatten(operation.output))]).tolist()
-    part = _slice_of_channels(operation) if kind == "GetItem" else None
+    part = _slice_of_channels(operation) if type(operation).__name__ == "GetItem" else None
     return part and part.indices(operation.input.shape[-1])[:2]
 
 

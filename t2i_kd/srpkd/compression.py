@@ -30,12 +30,16 @@ from t2i_kd.student import load_student, noise_width
 from t2i_kd.teachers import run
 from t2i_kd.training.precision import FLOAT32
 from t2i_kd.training.system import KEPT_ITEMS, System, evenly
-from t2i_kd.training.text_to_image import build_student, generator_inputs, text_network, text_rows
+from t2i_kd.training.text_to_image import (
+    GENERATOR,
+    TEXT_LAYERS,
+    build_student,
+    generator_inputs,
+    text_network,
+    text_rows,
+)
 
 OBJECTIVES = (COMPRESS, COMPRESS_GAN)
-GENERATOR = "generator"
-# Layers between a caption and the generator; a student has its teacher's.
-TEXT_LAYERS = ("text_encoder", "text_whitening")
 # A map of more channels than an image has.
 IMAGE_CHANNELS = 3
 

@@ -45,6 +45,9 @@ SIDES = re.compile(
 HEALTH_BATCH = 64
 # What a DS-SJE stage leaves beside the vocabulary, for another run's --text_weights.
 TEXT_WEIGHTS_FILE = "text_encoder.weights.h5"
+# A student's layers: those between a caption and the generator, and the generator.
+TEXT_LAYERS = ("text_encoder", "text_whitening")
+GENERATOR = "generator"
 
 
 class TextToImageSystem(System):
@@ -396,7 +399,7 @@ def build_student(condition, encoder, generator, whiten=False):
         `keras.Model`; see `Student.network`. Its layers `text_encoder` and `generator` are models themselves.
     """
     inputs = {name: keras.Input(each.shape, dtype=each.dtype, name=name) for name, each in condition.inputs.items()}
-    encoder.name, generator.name = "text_encoder", "generator"
+    encoder.name, generator.name = "text_encoder", GENERATOR
     text = encoder(dict(inputs))
     if whiten:
         text = keras.layers.Dense(text.shape[-1], name="text_whitening")(text)
@@ -412,7 +415,7 @@ def text_network(network):
     Raises:
         UserError: where the student has further layers, which would be left out.
     """
-    known = ("text_encoder", "text_whitening", "generator")
+    known = (*TEXT_LAYERS, GENERATOR)
     layers = [each.name for each in network.layers if not isinstance(each, keras.layers.InputLayer)]
     if others := [name for name in layers if name not in known]:
         raise UserError(f"student: a stage would leave out its layers {', '.join(others)}; it knows {', '.join(known)}")
@@ -451,7 +454,7 @@ def freeze(network, patterns):
         UserError: for a pattern that fits no layer, or when nothing is left to train.
     """
     layers = [layer for layer in network.layers if layer.name.startswith("text_")]
-    layers += network.get_layer("generator").layers
+    layers += network.get_layer(GENERATOR).layers
     for pattern in patterns:
         fitting = [layer for layer in layers if fnmatch.fnmatchcase(layer.name, pattern)]
         if not fitting:

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from benchmarks.step_profile import kind_of, markdown, own_times, part_of, totals
+from tests.benchmarks.test_recipe_step import SIDES
 
 ROOT = Path(__file__).resolve().parents[2]
 STEP = "__inference/StatefulPartitionedCall/"
@@ -73,12 +74,8 @@ def test_both_tables_add_up_to_the_step():
 
 @pytest.mark.slow
 def test_a_recipes_step_is_profiled():
-    training = (
-        "--dataset=captioned_shapes --resolution=32 --text_encoder=gru --text_dim=8 --word_dim=4 --text_length=8 "
-        "--teacher=none --width=0.0625 --batch_size=4 '--stage=one: objective=mirrored steps=5 tap_weights=image:1'"
-    )
     command = [sys.executable, "-m", "benchmarks.step_profile", "--stage=one", "--steps=2"]
-    done = subprocess.run([*command, f"--training={training}"], capture_output=True, text=True, cwd=ROOT)
+    done = subprocess.run([*command, f"--training={SIDES}"], capture_output=True, text=True, cwd=ROOT)
     assert done.returncode == 0, done.stderr
     assert re.search(r"^\| Conv2DBackpropFilter\w* \|", done.stdout, re.M), done.stdout
     assert re.search(r"^\| gradient of student_1 \|", done.stdout, re.M), done.stdout
