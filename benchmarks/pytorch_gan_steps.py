@@ -6,24 +6,23 @@ gradient of what is not trained, the average by one `lerp` over all weights; `co
 
 import json
 import sys
-from pathlib import Path
 
-import numpy as np
 import torch
 from torch import nn
 from torch.nn import functional
 
 from benchmarks.pytorch_steps import (
     BLOCKS,
-    LAYOUT,
     Student,
     Teacher,
     convolution,
     dense,
     in_precision,
-    large_convolution,
+    pictures,
+    read_start,
+    train,
 )
-from benchmarks.steps import BETA_2, EMA, LEARNING_RATE, Turn, answer, peak
+from benchmarks.steps import BETA_2, EMA, LEARNING_RATE
 
 SMALLEST = 1e-12
 
@@ -87,15 +86,25 @@ class Head(nn.Module):
         features = features.float()
         return self.score(features).flatten(1), features.mean((2, 3))
 
-    @torch.no_grad()
     def normalise(self):
-        """One step of the power iteration for each kernel, which is then divided by its largest singular value."""
-        for index, layer in enumerate((*self.layers, self.score, self.text)):
-            matrix = layer.weight.flatten(1)
-            left = functional.normalize(self.vectors[index] @ matrix, dim=0, eps=SMALLEST)
-            along = matrix @ left
-            self.vectors[index] = functional.normalize(along, dim=0, eps=SMALLEST)
-            layer.weight /= (along @ self.vectors[index]).clamp(min=SMALLEST)
+        """See `normalise`."""
+        normalise((*self.layers, self.score, self.text), self.vectors)
+
+
+@torch.no_grad()
+def normalise(layers, vectors):
+    """One step of the power iteration for each kernel, which is then divided by its largest singular value.
+
+    Args:
+        layers: of convolutions and dense layers.
+        vectors: list of each kernel's left singular vector as far as it is known, moved in place.
+    """
+    for index, layer in enumerate(layers):
+        matrix = layer.weight.flatten(1)
+        right = functional.normalize(vectors[index] @ matrix, dim=0, eps=SMALLEST)
+        along = matrix @ right
+        vectors[index] = functional.normalize(along, dim=0, eps=SMALLEST)
+        layer.weight /= (along @ vectors[index]).clamp(min=SMALLEST)
 
 
 def scores(places, mean, projected):
@@ -122,22 +131,23 @@ def generator_loss(heads, generated, text):
     )
 
 
+def descend(optimizer, parameters, loss):
+    """Moves parameters down a loss's gradient."""
+    for parameter, gradient in zip(parameters, torch.autograd.grad(loss, parameters), strict=True):
+        parameter.grad = gradient
+    optimizer.step()
+
+
 def main(options):
     """Trains as long as it is told to."""
-    with np.load(Path(options["folder"]) / "start.npz") as stored:
-        start = {name: stored[name] for name in stored.files}
-
-    def under(prefix):
-        return {name.removeprefix(prefix): value for name, value in start.items() if name.startswith(prefix)}
-
-    policy = options["dtype_policy"]
+    under, policy = read_start(options["folder"]), options["dtype_policy"]
     scales = {tap: float(value) for tap, value in under("scale/").items()}
     projection = Projection(under("teacher/"), scales).requires_grad_(False)
     heads = nn.ModuleList(Head(under(f"head/{tap}/"), policy) for tap in reversed(scales))
     generator = Generator(under("student/"), options["resolution"] // 32)
-    image = torch.from_numpy(start["batch/image"]).permute(0, 3, 1, 2).float().contiguous(memory_format=LAYOUT)
-    text = torch.from_numpy(start["batch/text"])
-    given = torch.cat([text, torch.from_numpy(start["batch/noise"])], 1)
+    batch = under("batch/")
+    image, text, noise = pictures(batch["image"]), torch.from_numpy(batch["text"]), torch.from_numpy(batch["noise"])
+    given = torch.cat([text, noise], 1)
     weights, judged = list(generator.parameters()), list(heads.parameters())
     averages = [weight.detach().clone() for weight in weights]
     optimizers = [
@@ -157,11 +167,6 @@ def main(options):
     draw, look = compile_it(draw), compile_it(look)
     losses = [compile_it(each) for each in (generator_loss, discriminator_loss)]
 
-    def descend(optimizer, parameters, loss):
-        for parameter, gradient in zip(parameters, torch.autograd.grad(loss, parameters), strict=True):
-            parameter.grad = gradient
-        optimizer.step()
-
     def step():
         made = draw(given)
         for head in heads:
@@ -173,12 +178,7 @@ def main(options):
         torch._foreach_lerp_(averages, [weight.detach() for weight in weights], 1 - EMA)
         return loss.item() + own.item()
 
-    answer(loss=first_loss(draw, look, heads, text, given), peak=peak(large_convolution(policy), options["clock"]))
-    while True:
-        turn = Turn(options["steps"])
-        for _ in range(options["steps"]):
-            step()
-        turn.over()
+    train(step, first_loss(draw, look, heads, text, given), options)
 
 
 @torch.no_grad()

@@ -126,19 +126,35 @@ def large_convolution(dtype_policy):
     return torch.no_grad()(lambda: functional.conv2d(image, kernel, padding=1))
 
 
+def read_start(folder):
+    """What the other side wrote, as a function: of a prefix, {name without it: array}."""
+    with np.load(Path(folder) / "start.npz") as stored:
+        start = {name: stored[name] for name in stored.files}
+    return lambda prefix: {name.removeprefix(prefix): value for name, value in start.items() if name.startswith(prefix)}
+
+
+def pictures(array):
+    """uint8 [batch, height, width, 3] as PyTorch has it: float32 [batch, 3, height, width], channels last."""
+    return torch.from_numpy(array).permute(0, 3, 1, 2).float().contiguous(memory_format=LAYOUT)
+
+
+def train(step, loss, options):
+    """Answers the first loss, and takes steps as long as it is told to."""
+    answer(loss=loss, peak=peak(large_convolution(options["dtype_policy"]), options["clock"]))
+    while True:
+        turn = Turn(options["steps"])
+        for _ in range(options["steps"]):
+            step()
+        turn.over()
+
+
 def main(options):
     """Trains as long as it is told to."""
-    with np.load(Path(options["folder"]) / "start.npz") as stored:
-        start = {name: stored[name] for name in stored.files}
-    weights = {
-        kind: {name.removeprefix(kind): value for name, value in start.items() if name.startswith(kind)}
-        for kind in ("student/", "teacher/")
-    }
-    scales = {name.removeprefix("scale/"): float(value) for name, value in start.items() if name.startswith("scale/")}
-    teacher = Teacher(weights["teacher/"]).requires_grad_(False)
-    student = Student(weights["student/"], options["resolution"] // 32)
-    image = torch.from_numpy(start["batch/image"]).permute(0, 3, 1, 2).float().contiguous(memory_format=LAYOUT)
-    text = torch.from_numpy(start["batch/text"])
+    under = read_start(options["folder"])
+    scales = {tap: float(value) for tap, value in under("scale/").items()}
+    teacher = Teacher(under("teacher/")).requires_grad_(False)
+    student, batch = Student(under("student/"), options["resolution"] // 32), under("batch/")
+    image, text = pictures(batch["image"]), torch.from_numpy(batch["text"])
     optimizer = torch.optim.Adam(student.parameters(), LEARNING_RATE, eps=1e-7, fused=True)
     loss_function = torch.compile(loss_of) if options["compiled"] else loss_of
 
@@ -151,12 +167,7 @@ def main(options):
         optimizer.step()
         return loss.item()
 
-    answer(loss=step(), peak=peak(large_convolution(options["dtype_policy"]), options["clock"]))
-    while True:
-        turn = Turn(options["steps"])
-        for _ in range(options["steps"]):
-            step()
-        turn.over()
+    train(step, step(), options)
 
 
 if __name__ == "__main__":

@@ -14,7 +14,16 @@ import keras
 import numpy as np
 
 from benchmarks.steps import BETA_2, CHANNELS, EMA, LEARNING_RATE, NOISE_DIM, peak
-from benchmarks.tensorflow_steps import IMAGES, Turns, large_convolution, operations, random_images, random_teacher
+from benchmarks.tensorflow_steps import (
+    IMAGES,
+    Turns,
+    large_convolution,
+    layer_values,
+    operations,
+    random_images,
+    random_teacher,
+    write_start,
+)
 from t2i_kd.conditions.base import Input
 from t2i_kd.data.batches import Batches, caption_numbers
 from t2i_kd.metrics.tap_errors import tap_scales
@@ -50,21 +59,22 @@ def step_operations(generator, discriminators, batch_size):
     return 3 * own + 3 * seen + 8 * heads
 
 
-def write_start(path, generator, discriminators, scales, batch):
-    """Writes what the other side starts from."""
-    values = {f"batch/{name}": value for name, value in batch.items()}
-    values |= {f"scale/{tap}": scales[tap] for tap in discriminators.projection.output}
-    parts = {"student": [generator], "teacher": [discriminators.projection]}
+def start_values(generator, discriminators, scales):
+    """{name: array} that the other side starts from, beside the batch."""
+    values = {f"scale/{tap}": scales[tap] for tap in discriminators.projection.output}
+    values |= layer_values("student", generator.layers)
+    values |= layer_values("teacher", discriminators.projection.layers)
     for tap, head in zip(discriminators.projection.output, discriminators.heads, strict=True):
-        parts[f"head/{tap}"] = [head.trunk, head.text]
-        for layer, vector in zip(head.normalised, head.vectors, strict=True):
-            values[f"head/{tap}/{layer.name.removeprefix(head.name + '_')}/vector"] = np.asarray(vector)
-    for kind, models in parts.items():
-        for layer in (layer for model in models for layer in model.layers if layer.weights):
-            name = layer.name.removeprefix(f"discriminator_{kind.removeprefix('head/')}_")
-            for part, value in zip(("kernel", "bias"), layer.get_weights(), strict=False):
-                values[f"{kind}/{name}/{part}"] = value
-    np.savez(path, **values)
+        values |= layer_values(f"head/{tap}", head.normalised, head.vectors, f"{head.name}_")
+    return values
+
+
+def captioned_student(generator, text_dim):
+    """(a student of text vectors, its encoder, which leaves them as they are)."""
+    text = keras.Input((text_dim,), name="text")
+    encoder = keras.Model({"text": text}, keras.layers.Identity()(text))
+    condition = types.SimpleNamespace(inputs={"text": Input((text_dim,), "float32")})
+    return build_student(condition, encoder, generator), encoder
 
 
 def first_loss(trainer, batch):
@@ -73,6 +83,20 @@ def first_loss(trainer, batch):
         trainer.prepare_discriminators()
         generated = trainer.generate(batch)
         return sum(float(each(batch, generated)[0]) for each in (trainer.discriminator_terms, trainer.generator_terms))
+
+
+def train(trainer, stage, batches, options, first):
+    """Trains a stage in the real loop, halted between turns; `first` is answered after its first step."""
+    training = TrainingOptions(
+        batch_size=options["batch_size"],
+        checkpoint_every=10**9,
+        log_every=10,
+        sample_every=options["steps"],
+        ema=trainer.ema,
+        **options.get("training", {}),
+    )
+    plan, folder = StagePlan(stage, 0, stage.steps), Path(options["folder"])
+    train_stage(plan, trainer, batches, training, folder, Turns(first, options["steps"]))
 
 
 def main(options):
@@ -94,10 +118,7 @@ def main(options):
     def batches(first, last):
         return Batches(dataset, inputs, batch_size, 0, first, last, noise_dim=NOISE_DIM, flip=True)
 
-    text = keras.Input((text_dim,), name="text")
-    encoder = keras.Model({"text": text}, keras.layers.Identity()(text))
-    condition = types.SimpleNamespace(inputs={"text": Input((text_dim,), "float32")})
-    network = build_student(condition, encoder, generator)
+    network, encoder = captioned_student(generator, text_dim)
     stage = SDNStage("stage", ADVERSARIAL, 10**6, learning_rate=LEARNING_RATE)
     trainer = SDNAdversarialTrainer(
         network,
@@ -110,23 +131,14 @@ def main(options):
         GanOptions(beta_2=BETA_2),
         EMA,
     )
-    folder, batch = Path(options["folder"]), batches(0, 1)[0]
-    write_start(folder / "start.npz", generator, discriminators, scales, batch)
+    batch = batches(0, 1)[0]
+    write_start(options["folder"], batch, start_values(generator, discriminators, scales))
     first = {
         "operations": step_operations(generator, discriminators, batch_size),
         "peak": peak(large_convolution(), options["clock"]),
         "loss": first_loss(trainer, batch),
     }
-    training = TrainingOptions(
-        batch_size=batch_size,
-        checkpoint_every=10**9,
-        log_every=10,
-        sample_every=options["steps"],
-        ema=EMA,
-        **options.get("training", {}),
-    )
-    plan = StagePlan(stage, 0, stage.steps)
-    train_stage(plan, trainer, batches, training, folder, Turns(first, options["steps"]))
+    train(trainer, stage, batches, options, first)
 
 
 if __name__ == "__main__":

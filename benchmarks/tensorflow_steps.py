@@ -76,16 +76,28 @@ def large_convolution():
     return tf.function(lambda: tf.nn.conv2d(image, kernel, 1, "SAME"))
 
 
-def write_start(path, network, teacher, scales, batch):
-    """Writes what the other side starts from."""
-    values = {f"batch/{name}": value for name, value in batch.items() if name != "features"}
-    values |= {f"scale/{name}": value for name, value in scales.items()}
-    for kind, model in (("student", network), ("teacher", teacher)):
-        for layer in model.layers:
-            if layer.weights:
-                for part, value in zip(("kernel", "bias"), layer.get_weights(), strict=True):
-                    values[f"{kind}/{layer.name}/{part}"] = value
-    np.savez(path, **values)
+def layer_values(kind, layers, vectors=(), prefix=""):
+    """{"KIND/LAYER/WEIGHT": array} of layers for the other side.
+
+    Args:
+        kind: what the names begin with.
+        layers: list of layers; those without weights are left out.
+        vectors: the power iteration's vector of each layer, named `vector`, where they are normalised.
+        prefix: what is left out of a layer's name, which begins with it.
+    """
+    values = {}
+    for layer in layers:
+        name = layer.name.removeprefix(prefix)
+        values |= {f"{kind}/{name}/{weight.name}": np.asarray(weight) for weight in layer.weights}
+    for layer, vector in zip(layers if vectors else (), vectors, strict=True):
+        values[f"{kind}/{layer.name.removeprefix(prefix)}/vector"] = np.asarray(vector)
+    return values
+
+
+def write_start(folder, batch, values):
+    """Writes what the other side starts from: the batch and {name: array}."""
+    values |= {f"batch/{name}": value for name, value in batch.items() if name != "features"}
+    np.savez(Path(folder) / "start.npz", **values)
 
 
 class Turns:
@@ -132,8 +144,10 @@ def main(options):
     def batches(first, last):
         return Batches(dataset, {"text": vectors}, batch_size, 0, first, last, flip=True, features=features)
 
-    folder, batch = Path(options["folder"]), batches(0, 1)[0]
-    write_start(folder / "start.npz", network, teacher, scales, batch)
+    folder, batch = options["folder"], batches(0, 1)[0]
+    values = {f"scale/{name}": value for name, value in scales.items()}
+    values |= layer_values("student", network.layers) | layer_values("teacher", teacher.layers)
+    write_start(folder, batch, values)
     first = {
         "operations": step_operations(options["objective"], network, teacher, batch_size),
         "peak": peak(large_convolution(), options["clock"]),

@@ -1,8 +1,8 @@
 """What a training step costs: this project's beside the same networks and losses in PyTorch, by turns, in one run.
 
     pip install -e ".[benchmarks]"
-    python -m benchmarks.train_step [--objectives=mirrored,perceptual,adversarial] [--resolution=64] [--batch_size=8]
-        [--width=1] [--dtype_policy=mixed_bfloat16]
+    python -m benchmarks.train_step [--objectives=mirrored,perceptual,adversarial,kd_dlgan,cycle_gan]
+        [--resolution=64] [--batch_size=8] [--width=1] [--dtype_policy=mixed_bfloat16]
 
 Each side trains in a process of its own and waits while the other works; a ratio is the median over the turns of
 neighbouring pairs. TensorFlow's side is `train_stage`, the loop of `python -m t2i_kd.train`, with its input pipeline,
@@ -31,9 +31,14 @@ WORKERS = {
     "pytorch": "benchmarks.pytorch_steps",
     "tensorflow_gan": "benchmarks.tensorflow_gan_steps",
     "pytorch_gan": "benchmarks.pytorch_gan_steps",
+    "tensorflow_kd_dlgan": "benchmarks.tensorflow_kd_dlgan_steps",
+    "pytorch_kd_dlgan": "benchmarks.pytorch_kd_dlgan_steps",
+    "tensorflow_cycle_gan": "benchmarks.tensorflow_cycle_gan_steps",
+    "pytorch_cycle_gan": "benchmarks.pytorch_cycle_gan_steps",
     "recipe": "benchmarks.recipe_worker",
 }
-ADVERSARIAL = "adversarial"
+# Objectives of two optimizers -> what their workers' names end with.
+ADVERSARIAL = {"adversarial": "gan", "kd_dlgan": "kd_dlgan", "cycle_gan": "cycle_gan"}
 # Sides of the other objectives alone.
 NOT_ADVERSARIAL = ("tensorflow_cached", "tensorflow_keras_adam")
 # --clock -> the key of a worker's answer.
@@ -166,10 +171,13 @@ def sides(frameworks, objective):
         if name not in SIDES:
             raise UserError(f"--frameworks: {name!r} is none of {', '.join(SIDES)}")
     chosen = {name: SIDES[name] for name in SIDES if name in frameworks or name == "tensorflow"}
-    if objective != ADVERSARIAL:
+    if objective not in ADVERSARIAL:
         return chosen
+    ending = ADVERSARIAL[objective]
     return {
-        name: (f"{worker}_gan", further) for name, (worker, further) in chosen.items() if name not in NOT_ADVERSARIAL
+        name: (f"{worker}_{ending}", further)
+        for name, (worker, further) in chosen.items()
+        if name not in NOT_ADVERSARIAL
     }
 
 
@@ -186,7 +194,9 @@ def define_clock():
 
 def define_flags():
     """Defines this command's flags."""
-    flags.DEFINE_list("objectives", ["mirrored", "perceptual"], "the stages that are measured; also adversarial")
+    flags.DEFINE_list(
+        "objectives", ["mirrored", "perceptual"], f"the stages that are measured; also {', '.join(ADVERSARIAL)}"
+    )
     flags.DEFINE_list("frameworks", MEASURED, f"the sides that are measured, of {', '.join(SIDES)}")
     flags.DEFINE_integer("resolution", 64, "side of the pictures", 32)
     flags.DEFINE_integer("batch_size", 8, "pictures in a step", 1)

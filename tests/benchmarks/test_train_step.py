@@ -50,6 +50,7 @@ def test_unknown_sides_are_named():
         "pytorch": "pytorch_gan",
         "pytorch_compiled": "pytorch_gan",
     }
+    assert train_step.sides(["pytorch"], "kd_dlgan")["pytorch"] == ("pytorch_kd_dlgan", {"compiled": False})
 
 
 def test_operations_are_counted_as_in_a_hand_calculation():
@@ -65,7 +66,7 @@ def test_operations_are_counted_as_in_a_hand_calculation():
 @pytest.mark.skipif(importlib.util.find_spec("torch") is None, reason="PyTorch is not installed")
 @pytest.mark.parametrize("dtype_policy", ["float32", "mixed_bfloat16"])
 def test_both_sides_lose_the_same(dtype_policy):
-    for objective in ("mirrored", "perceptual", "adversarial"):
+    for objective in ("mirrored", "perceptual", *train_step.ADVERSARIAL):
         names = train_step.sides(["tensorflow", "pytorch"], objective)
         options = SMALL | {"objective": objective, "dtype_policy": dtype_policy}
         seconds, firsts = train_step.measure(names, options, 1)
@@ -79,6 +80,8 @@ def test_both_sides_lose_the_same(dtype_policy):
     [
         ("tensorflow", {"objective": "perceptual", "cached": True}),
         ("tensorflow_gan", {"objective": "adversarial"}),
+        ("tensorflow_kd_dlgan", {"objective": "kd_dlgan"}),
+        ("tensorflow_cycle_gan", {"objective": "cycle_gan"}),
     ],
 )
 def test_the_tensorflow_side_trains_when_told_and_ends_with_its_input(worker, own, tmp_path):
