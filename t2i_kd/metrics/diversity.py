@@ -112,9 +112,10 @@ def measure(context):
         UserError: naming `--num_captions` or the data set, where there are too few pictures.
     """
     check(context)
-    generated, reference = context.num_captions, len(context.split("test"))
+    of_generated, reference = context.activations("generated"), len(context.split("test"))
+    generated = len(of_generated)
     captions = min(CAPTIONS_OVER_SEEDS, generated)
-    of_generated, over_seeds = context.activations("generated"), distance_over_seeds(_drawn_again(context, captions))
+    over_seeds = distance_over_seeds(_drawn_again(context, captions))
     between = f"diversity_captions_{context.features_name}_n{generated}"
     within = f"diversity_seeds_{context.features_name}_n{captions}x{SEEDS}"
 

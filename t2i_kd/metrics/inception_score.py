@@ -94,8 +94,8 @@ def measure(context):
         UserError: naming `--num_captions` for fewer than 100 pictures, or `--extractor` where it is no classifier.
     """
     check(context)
-    generated, reference = context.num_captions, len(context.split("test"))
-    probabilities = context.probabilities("generated")
+    probabilities, reference = context.probabilities("generated"), len(context.split("test"))
+    generated = len(probabilities)
     line = f"inception_score_{context.features_name}_n{generated}_splits{SPLITS}"
 
     def statistic(generated_weights, reference_weights):

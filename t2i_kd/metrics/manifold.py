@@ -103,8 +103,8 @@ def measure(context):
         UserError: naming `--num_captions` or the data set, where there are too few pictures.
     """
     check(context)
-    generated, reference = context.num_captions, len(context.split("test"))
-    found = manifold_contributions(context.activations("generated"), context.activations("reference"))
+    activations = [context.activations(kind) for kind in ("generated", "reference")]
+    found, (generated, reference) = manifold_contributions(*activations), map(len, activations)
     suffix = f"{context.features_name}_n{generated}_n{reference}"
 
     def statistic(generated_weights, reference_weights):

@@ -108,6 +108,15 @@ def test_without_targets_the_teacher_alone_compares(run):
     assert next(iter(found["teacher_distance"]["final student"]["values"])) == "mae_32_n2"
 
 
+def test_manifolds_name_the_sources_that_there_were(run):
+    """Fewer than `num_captions` were asked for: names and protocol count the pictures that were generated."""
+    of_both = from_image_pairs(SIDES[0], SIDES[1], make_photos(8, SIDE, SIDE, 5), make_photos(7, SIDE, SIDE, 6), False)
+    found = evaluated(run, of_both, "manifold", num_captions=300)["manifold"]["final student"]
+    assert {name.partition("_")[0] for name in found["values"]} == {"precision", "density", "recall", "coverage"}
+    assert all(name.endswith("_n7_n8") for name in found["values"])
+    assert (found["protocol"]["generated"], found["protocol"]["reference"]) == (7, 8)
+
+
 @pytest.mark.parametrize(
     ("dataset", "metric", "words"),
     [
