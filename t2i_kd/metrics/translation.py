@@ -74,9 +74,11 @@ class TranslationContext(EvaluationContext):
 
     def check_counts(self, metric, fewest):
         """Raises `UserError` where sources or target pictures are fewer than a metric needs."""
-        for flag, count in (("--num_captions", len(self.pairs)), ("--dataset", len(self.split("test")))):
+        asked, there = len(self.pairs), len(self.sources("test"))
+        counts = [("--dataset", "target", len(self.split("test"))), ("--dataset", "source", there)]
+        for flag, kind, count in [*counts, ("--num_captions", "source", asked)]:
             if count < fewest:
-                raise UserError(f"{flag}: {metric} needs at least {fewest} pictures, not {count}")
+                raise UserError(f"{flag}: {metric} needs at least {fewest} held-out {kind} pictures, not {count}")
 
     def protocol(self):
         """What every protocol says: the student and its resolution, sources and targets, and the seed."""

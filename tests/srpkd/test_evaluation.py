@@ -21,6 +21,8 @@ SIDE, COUNT = 32, 4
 SIDES = [make_photos(COUNT, SIDE, SIDE, seed) for seed in range(4)]
 PAIRS = from_image_pairs(*SIDES)
 UNPAIRED = from_image_pairs(*SIDES, paired=False)
+FEW_SOURCES = from_image_pairs(*SIDES[:2], make_photos(8, SIDE, SIDE, 5), SIDES[3], paired=False)
+MORE = from_image_pairs(*SIDES[:2], make_photos(8, SIDE, SIDE, 5), make_photos(7, SIDE, SIDE, 6), paired=False)
 CAPTIONED = from_arrays(SIDES[0], ["a photo"] * COUNT, SIDES[2], ["a photo"] * COUNT)
 
 
@@ -110,8 +112,7 @@ def test_without_targets_the_teacher_alone_compares(run):
 
 def test_manifolds_name_the_sources_that_there_were(run):
     """Fewer than `num_captions` were asked for: names and protocol count the pictures that were generated."""
-    of_both = from_image_pairs(SIDES[0], SIDES[1], make_photos(8, SIDE, SIDE, 5), make_photos(7, SIDE, SIDE, 6), False)
-    found = evaluated(run, of_both, "manifold", num_captions=300)["manifold"]["final student"]
+    found = evaluated(run, MORE, "manifold", num_captions=300)["manifold"]["final student"]
     assert {name.partition("_")[0] for name in found["values"]} == {"precision", "density", "recall", "coverage"}
     assert all(name.endswith("_n7_n8") for name in found["values"])
     assert (found["protocol"]["generated"], found["protocol"]["reference"]) == (7, 8)
@@ -123,12 +124,19 @@ def test_manifolds_name_the_sources_that_there_were(run):
         (UNPAIRED, "ssim", "--metrics: ssim compares pairs, and arrays has none"),
         (PAIRS, "r_precision", "--metrics: r_precision is for students that read captions; for those of images: frech"),
         (CAPTIONED, "kernel", "has no target pictures; teacher_distance needs none"),
+        (PAIRS, "manifold", "--dataset: manifold needs at least 6 held-out target pictures, not 4"),
+        (FEW_SOURCES, "manifold", "--dataset: manifold needs at least 6 held-out source pictures, not 4"),
     ],
 )
 def test_what_cannot_be_measured_is_named(dataset, metric, words, run):
     with pytest.raises(UserError) as caught:
         evaluated(run, dataset, metric)
     assert words in str(caught.value) and "\n" not in str(caught.value)
+
+
+def test_fewer_sources_than_a_metric_needs_name_the_flag_that_asked_for_them(run):
+    with pytest.raises(UserError, match="--num_captions: manifold needs at least 6 held-out source pictures, not 5"):
+        evaluated(run, MORE, "manifold", num_captions=5)
 
 
 def test_a_student_that_no_generator_taught_has_no_distance_to_it(run):
