@@ -4,6 +4,7 @@ As one writes PyTorch for speed: channels last, fused Adams, one pass of the hea
 gradient of what is not trained, the average by one `lerp` over all weights; `compiled` adds `torch.compile`.
 """
 
+import contextlib
 import json
 import sys
 
@@ -75,8 +76,7 @@ class Head(nn.Module):
         names = sorted(name for name in every if name.startswith(("down", "last")))
         self.layers = nn.ModuleList(convolution(weights, name, 2 if name.startswith("down") else 1) for name in names)
         self.score = convolution(weights, "score")
-        self.text = nn.Linear(*weights["text/kernel"].shape, bias=False)
-        self.text.weight.data = torch.from_numpy(weights["text/kernel"].T.copy())
+        self.text = dense(weights, "text")
         self.vectors = [torch.from_numpy(weights[f"{name}/vector"]) for name in (*names, "score", "text")]
 
     def forward(self, features):
@@ -138,6 +138,37 @@ def descend(optimizer, parameters, loss):
     optimizer.step()
 
 
+def adams(beta_1, beta_2, *groups):
+    """An Adam for each list of parameters."""
+    return [torch.optim.Adam(group, LEARNING_RATE, (beta_1, beta_2), eps=1e-7, fused=True) for group in groups]
+
+
+def compiled_or_not(options):
+    """What makes a function fast: `torch.compile`, or nothing."""
+    return torch.compile if options["compiled"] else lambda function: function
+
+
+@contextlib.contextmanager
+def untrained(network):
+    """Within it a network's weights have no gradient: a compiled function computes all that there are."""
+    network.requires_grad_(False)
+    yield
+    network.requires_grad_(True)
+
+
+@contextlib.contextmanager
+def as_they_were(*networks):
+    """Gives networks, with the vectors of their power iterations, the values back, at its end, that they had."""
+    kept = [{name: value.clone() for name, value in each.state_dict().items()} for each in networks]
+    normalised = [part for each in networks for part in each.modules() if hasattr(part, "vectors")]
+    vectors = [list(part.vectors) for part in normalised]
+    yield
+    for each, values in zip(networks, kept, strict=True):
+        each.load_state_dict(values)
+    for part, values in zip(normalised, vectors, strict=True):
+        part.vectors = values
+
+
 def main(options):
     """Trains as long as it is told to."""
     under, policy = read_start(options["folder"]), options["dtype_policy"]
@@ -150,9 +181,7 @@ def main(options):
     given = torch.cat([text, noise], 1)
     weights, judged = list(generator.parameters()), list(heads.parameters())
     averages = [weight.detach().clone() for weight in weights]
-    optimizers = [
-        torch.optim.Adam(each, LEARNING_RATE, (0.0, BETA_2), eps=1e-7, fused=True) for each in (weights, judged)
-    ]
+    optimizer, head_optimizer = adams(0.0, BETA_2, weights, judged)
 
     def draw(given):
         with in_precision(policy):
@@ -163,37 +192,27 @@ def main(options):
         with in_precision(policy):
             return projection(image)
 
-    compile_it = torch.compile if options["compiled"] else lambda function: function
-    draw, look = compile_it(draw), compile_it(look)
-    losses = [compile_it(each) for each in (generator_loss, discriminator_loss)]
+    fast = compiled_or_not(options)
+    draw, look, of_heads, of_generator = map(fast, (draw, look, discriminator_loss, generator_loss))
 
     def step():
         made = draw(given)
         for head in heads:
             head.normalise()
-        loss = losses[1](heads, look(), [each.detach() for each in made], text)
-        descend(optimizers[1], judged, loss)
-        own = losses[0](heads, made, text)
-        descend(optimizers[0], weights, own)
+        loss = of_heads(heads, look(), [each.detach() for each in made], text)
+        descend(head_optimizer, judged, loss)
+        with untrained(heads):
+            own = of_generator(heads, made, text)
+            descend(optimizer, weights, own)
         torch._foreach_lerp_(averages, [weight.detach() for weight in weights], 1 - EMA)
         return loss.item() + own.item()
 
-    train(step, first_loss(draw, look, heads, text, given), options)
-
-
-@torch.no_grad()
-def first_loss(draw, look, heads, text, given):
-    """Both losses at the weights that both sides start from, after the heads are normalised; all is as it was then."""
-    kept = {name: value.clone() for name, value in heads.state_dict().items()}
-    vectors = [list(head.vectors) for head in heads]
-    for head in heads:
-        head.normalise()
-    made = draw(given)
-    loss = discriminator_loss(heads, look(), made, text) + generator_loss(heads, made, text)
-    heads.load_state_dict(kept)
-    for head, each in zip(heads, vectors, strict=True):
-        head.vectors = each
-    return loss.item()
+    with torch.no_grad(), as_they_were(heads):
+        for head in heads:
+            head.normalise()
+        made = draw(given)
+        loss = discriminator_loss(heads, look(), made, text) + generator_loss(heads, made, text)
+    train(step, loss.item(), options)
 
 
 if __name__ == "__main__":

@@ -12,7 +12,7 @@ import torch
 from torch import nn
 from torch.nn import functional
 
-from benchmarks.pytorch_gan_steps import descend, normalise
+from benchmarks.pytorch_gan_steps import adams, as_they_were, compiled_or_not, descend, normalise, untrained
 from benchmarks.pytorch_steps import (
     LAYOUT,
     Teacher,
@@ -23,24 +23,27 @@ from benchmarks.pytorch_steps import (
     read_start,
     train,
 )
-from benchmarks.steps import BETA_2, EMA, KD_WEIGHTS, LEARNING_RATE
+from benchmarks.steps import BETA_2, EMA, KD_WEIGHTS
 
 EPSILON = 1e-5
 FIRST_SIDE = 4
 
 
-def layers_of(weights, order=None):
-    """An `nn.ModuleDict` of all convolutions and dense layers among {"layer/weight": array}."""
+def layers_of(weights, **orders):
+    """An `nn.ModuleDict` of all convolutions and dense layers among {"layer/weight": array}.
+
+    Args:
+        weights: see above.
+        orders: of a dense layer's outputs, by its name; see `dense`.
+    """
+
+    def layer(name):
+        if weights[f"{name}/kernel"].ndim == 4:
+            return convolution(weights, name)
+        return dense(weights, name, orders.get(name))
+
     names = dict.fromkeys(name.partition("/")[0] for name in weights if name.endswith("/kernel"))
-    orders = order or {}
-    return nn.ModuleDict(
-        {
-            name: convolution(weights, name)
-            if weights[f"{name}/kernel"].ndim == 4
-            else dense(weights, name, orders.get(name))
-            for name in names
-        }
-    )
+    return nn.ModuleDict({name: layer(name) for name in names})
 
 
 class Generator(nn.Module):
@@ -51,7 +54,7 @@ class Generator(nn.Module):
         units = weights["first/bias"].size
         # Keras reads the first map as [side, side, channels], PyTorch as [channels, side, side].
         order = np.arange(units).reshape(FIRST_SIDE, FIRST_SIDE, -1).transpose(2, 0, 1).ravel()
-        self.layers = layers_of(weights, {"first": order})
+        self.layers = layers_of(weights, first=order)
         sides = {int(name.split("_")[1]) for name in self.layers if name.startswith("block_")}
         self.blocks = [f"block_{side}" for side in sorted(sides)]
         for name in [name.partition("/")[0] for name in weights if name.endswith("/moving_mean")]:
@@ -81,7 +84,8 @@ class Generator(nn.Module):
             kept = functional.interpolate(self.layers[f"{block}_shortcut"](features), scale_factor=2.0)
             features = self.layers[f"{block}_b_conv"](change) + kept
         features = functional.relu(self.normalised(features, "last_bn", self.gamma, self.beta))
-        return 127.5 * (1 + torch.tanh(self.layers["rgb"](features).float()))
+        with torch.autocast("cpu", enabled=False):
+            return 127.5 * (1 + torch.tanh(self.layers["rgb"](features.float())))
 
 
 class Discriminator(nn.Module):
@@ -89,16 +93,14 @@ class Discriminator(nn.Module):
 
     def __init__(self, weights, side):
         super().__init__()
-        self.layers, self.text = layers_of({n: w for n, w in weights.items() if not n.startswith("text/")}), None
-        self.text = nn.Linear(*weights["text/kernel"].shape, bias=False)
-        self.text.weight.data = torch.from_numpy(weights["text/kernel"].T.copy())
+        self.layers = layers_of(weights)
         self.blocks = sorted({name.partition("_")[0] for name in self.layers if name.startswith("block")})
         self.halving = self.blocks[: (side // 8).bit_length() - 1]
-        self.vectors = [torch.from_numpy(weights[f"{name}/vector"]) for name in (*self.layers, "text")]
+        self.vectors = [torch.from_numpy(weights[f"{name}/vector"]) for name in self.layers]
 
     def normalise(self):
         """Gives every kernel the spectral norm 1."""
-        normalise([*self.layers.values(), self.text], self.vectors)
+        normalise(self.layers.values(), self.vectors)
 
     def trunk(self, image):
         """The ReLU of the last map, summed over its places."""
@@ -115,7 +117,7 @@ class Discriminator(nn.Module):
 
     def scores(self, seen, text):
         """Of a trunk's features with a text."""
-        return self.layers["score"](seen) + (self.text(text) * seen).sum(1, keepdim=True)
+        return self.layers["score"](seen) + (self.layers["text"](text) * seen).sum(1, keepdim=True)
 
 
 class FeatureHead(nn.Module):
@@ -186,9 +188,7 @@ def main(options):
     weights, judged = list(generator.parameters()), [*discriminator.parameters(), *head.parameters()]
     averaged = [*weights, *generator.buffers()]
     averages = [each.detach().clone() for each in averaged]
-    optimizers = [
-        torch.optim.Adam(each, LEARNING_RATE, (0.0, BETA_2), eps=1e-7, fused=True) for each in (weights, judged)
-    ]
+    optimizer, judging_optimizer = adams(0.0, BETA_2, weights, judged)
 
     def draw(text, noise):
         with in_precision(policy):
@@ -199,42 +199,31 @@ def main(options):
         with in_precision(policy):
             return tower_of(teacher, image)
 
-    compile_it = torch.compile if options["compiled"] else lambda function: function
-    draw, look = compile_it(draw), compile_it(look)
-    losses = [compile_it(each) for each in (discriminator_loss, generator_loss)]
+    fast = compiled_or_not(options)
+    draw, look, of_discriminator, of_generator = map(fast, (draw, look, discriminator_loss, generator_loss))
 
-    def of_discriminator(made):
+    def judge(made):
         vectors = look(torch.cat([image, made]))
-        return losses[0](discriminator, head, image, made, vectors, text, prompts, policy)
+        return of_discriminator(discriminator, head, image, made, vectors, text, prompts, policy)
 
     def step():
         made = draw(text, noise)
         discriminator.normalise()
         head.normalise()
-        loss = of_discriminator(made.detach())
-        descend(optimizers[1], judged, loss)
-        own = losses[1](discriminator, made, text, policy)
-        descend(optimizers[0], weights, own)
+        loss = judge(made.detach())
+        descend(judging_optimizer, judged, loss)
+        with untrained(discriminator):
+            own = of_generator(discriminator, made, text, policy)
+            descend(optimizer, weights, own)
         torch._foreach_lerp_(averages, [each.detach() for each in averaged], 1 - EMA)
         return loss.item() + own.item()
 
-    @torch.no_grad()
-    def first_loss():
-        """Both losses where both sides start from, after the kernels are normalised; all is as it was then."""
-        networks = (generator, discriminator, head)
-        kept = [{name: value.clone() for name, value in each.state_dict().items()} for each in networks]
-        vectors = [list(each.vectors) for each in (discriminator, head)]
+    with torch.no_grad(), as_they_were(generator, discriminator, head):
         discriminator.normalise()
         head.normalise()
         made = draw(text, noise)
-        loss = of_discriminator(made) + losses[1](discriminator, made, text, policy)
-        for each, values in zip(networks, kept, strict=True):
-            each.load_state_dict(values)
-        for each, own in zip((discriminator, head), vectors, strict=True):
-            each.vectors = own
-        return loss.item()
-
-    train(step, first_loss(), options)
+        loss = judge(made) + of_generator(discriminator, made, text, policy)
+    train(step, loss.item(), options)
 
 
 if __name__ == "__main__":

@@ -15,6 +15,7 @@ from torch import nn
 from torch.nn import functional
 
 from benchmarks.steps import CLIPNORM, LEARNING_RATE, PEAK_SHAPE, Turn, answer, peak
+from t2i_kd.training.memory import keep_freed_memory
 
 # Convolutions of VGG19's blocks.
 BLOCKS = (2, 2, 4, 4, 4)
@@ -34,12 +35,13 @@ def convolution(weights, name, stride=1):
 
 
 def dense(weights, name, order=None):
-    """A dense layer with the given weights, stored [in, out]; `order` rearranges its outputs."""
-    kernel, bias = weights[f"{name}/kernel"], weights[f"{name}/bias"]
-    layer = nn.Linear(*kernel.shape)
+    """A dense layer with given weights, stored [in, out], with a bias or without; `order` rearranges its outputs."""
+    kernel, bias = weights[f"{name}/kernel"], weights.get(f"{name}/bias")
+    layer = nn.Linear(*kernel.shape, bias=bias is not None)
     order = slice(None) if order is None else order
     layer.weight.data = torch.from_numpy(kernel.T[order].copy())
-    layer.bias.data = torch.from_numpy(bias[order].copy())
+    if bias is not None:
+        layer.bias.data = torch.from_numpy(bias[order].copy())
     return layer
 
 
@@ -93,7 +95,8 @@ class Student(nn.Module):
             names = [f"conv{block}_{index}" for index in range(count - 1, 0, -1)]
             for name in [*names, f"pool{block - 1}"] if block > 1 else names:
                 taps[name] = features = functional.relu(self.layers[name](features))
-        taps["image"] = 127.5 * (1 + self.layers["image_linear"](features))
+        with torch.autocast("cpu", enabled=False):
+            taps["image"] = 127.5 * (1 + self.layers["image_linear"](features.float()))
         return taps
 
 
@@ -139,7 +142,8 @@ def pictures(array):
 
 
 def train(step, loss, options):
-    """Answers the first loss, and takes steps as long as it is told to."""
+    """Answers the first loss, and takes steps as long as it is told to, with the other side's ways of memory."""
+    keep_freed_memory()
     answer(loss=loss, peak=peak(large_convolution(options["dtype_policy"]), options["clock"]))
     while True:
         turn = Turn(options["steps"])

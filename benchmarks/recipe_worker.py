@@ -12,12 +12,12 @@ from pathlib import Path
 
 from absl import flags
 
-from benchmarks.tensorflow_steps import Turns
+from benchmarks.tensorflow_steps import Turns, train_halted
 from t2i_kd import recipe_flags, systems
 from t2i_kd.command_line import expanded
 from t2i_kd.train import define_flags
 from t2i_kd.training.determinism import make_deterministic
-from t2i_kd.training.loop import StagePlan, train_stage
+from t2i_kd.training.loop import StagePlan
 
 
 def recipe_of(arguments):
@@ -48,7 +48,7 @@ def train(options, folder, called):
     with system.policy():
         system.before_stage(plan)
         batches = functools.partial(system.batches, plan)
-        train_stage(plan, system.own_trainer(plan), batches, training, folder, called(training))
+        train_halted(plan, system.own_trainer(plan), batches, training, folder, called(training))
 
 
 def main(options):

@@ -11,11 +11,11 @@ BETA_2, EMA, NOISE_DIM, CHANNELS = 0.99, 0.999, 64, 32
 # Of KD-DLGAN's step: fields of `KDDLGANOptions`, and how many prompts there are.
 KD_WEIGHTS = {"agkd_weight": 0.5, "agkd_length": 10.0, "cgkd_weight": 0.01}
 HEAD_UNITS, PROMPTS = 256, 10
-# Of SRPKD's: fields of `DistillationOptions` and of `HostOptions`, Adam's first decay, residual blocks.
+# Of SRPKD's: fields of `DistillationOptions` and of `HostOptions`, Adam's decays, residual blocks, the two generators.
 DISTILLATION_WEIGHTS = {"output_weight": 10.0, "relation_weight": 30.0}
 HOST = {"cycle_weight": 10.0, "identity_weight": 0.5, "pool_size": 50}
-BETA_1, RESIDUAL_BLOCKS = 0.5, 6
-# The channels of both at width 1, of SRPKD the teacher's; its student has half as many.
+BETA_1, HOST_BETA_2, RESIDUAL_BLOCKS, NAMES = 0.5, 0.999, 6, ("forward", "backward")
+# The channels of KD-DLGAN's networks and of SRPKD's teachers and discriminators at width 1; its students have half.
 WIDEST = 64
 # Key of an answer -> the clock it is taken from.
 CLOCKS = {"seconds": time.perf_counter, "processor_seconds": time.process_time}

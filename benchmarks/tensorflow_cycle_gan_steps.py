@@ -11,7 +11,17 @@ import sys
 import keras
 import numpy as np
 
-from benchmarks.steps import BETA_1, DISTILLATION_WEIGHTS, HOST, LEARNING_RATE, RESIDUAL_BLOCKS, WIDEST, peak
+from benchmarks.steps import (
+    BETA_1,
+    DISTILLATION_WEIGHTS,
+    HOST,
+    HOST_BETA_2,
+    LEARNING_RATE,
+    NAMES,
+    RESIDUAL_BLOCKS,
+    WIDEST,
+    peak,
+)
 from benchmarks.tensorflow_gan_steps import first_loss, train
 from benchmarks.tensorflow_steps import (
     IMAGES,
@@ -28,8 +38,6 @@ from t2i_kd.srpkd import DistillationOptions, HostOptions, SrpkdRecipe
 from t2i_kd.srpkd.networks import build_discriminator, build_generator, default_tap
 from t2i_kd.srpkd.trainer import CYCLE_GAN, UNIFORMS, CycleGANTrainer, Generators, ImagePool, TaughtGenerator
 from t2i_kd.training.determinism import make_deterministic
-
-NAMES = ("forward", "backward")
 
 
 def step_operations(generator, teacher, discriminator, batch_size):
@@ -52,7 +60,7 @@ def main(options):
     recipe = SrpkdRecipe(
         data=DataOptions(resolution=side),
         distillation=DistillationOptions(distil_generators="both", **DISTILLATION_WEIGHTS),
-        host=HostOptions(beta_1=BETA_1, **HOST),
+        host=HostOptions(beta_1=BETA_1, beta_2=HOST_BETA_2, **HOST),
         training=TrainingOptions(batch_size=batch_size),
     )
     tap, values, taught, teachers = default_tap("resnet", side), {}, [], []

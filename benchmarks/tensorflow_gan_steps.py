@@ -22,6 +22,7 @@ from benchmarks.tensorflow_steps import (
     operations,
     random_images,
     random_teacher,
+    train_halted,
     write_start,
 )
 from t2i_kd.conditions.base import Input
@@ -31,7 +32,7 @@ from t2i_kd.options import GanOptions, TrainingOptions
 from t2i_kd.sdn import SDNStage
 from t2i_kd.sdn.adversarial import ADVERSARIAL, SDNAdversarialTrainer
 from t2i_kd.training.determinism import make_deterministic
-from t2i_kd.training.loop import StagePlan, train_stage
+from t2i_kd.training.loop import StagePlan
 from t2i_kd.training.mirrored_generator import build_generator
 from t2i_kd.training.projected import ProjectedDiscriminators, build_projection, default_taps
 from t2i_kd.training.text_to_image import build_student
@@ -78,7 +79,7 @@ def captioned_student(generator, text_dim):
 
 
 def first_loss(trainer, batch):
-    """Both losses at the weights that both sides start from, after the heads are normalised."""
+    """Both losses at the weights that both sides start from, after what precedes a step of the discriminators."""
     with restored(trainer.variables):
         trainer.prepare_discriminators()
         generated = trainer.generate(batch)
@@ -96,7 +97,7 @@ def train(trainer, stage, batches, options, first):
         **options.get("training", {}),
     )
     plan, folder = StagePlan(stage, 0, stage.steps), Path(options["folder"])
-    train_stage(plan, trainer, batches, training, folder, Turns(first, options["steps"]))
+    train_halted(plan, trainer, batches, training, folder, Turns(first, options["steps"]))
 
 
 def main(options):

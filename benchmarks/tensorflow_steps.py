@@ -6,6 +6,7 @@ turn, `turns`, `folder`, where it writes `start.npz` (weights, scales and the fi
 `TrainingOptions`.
 """
 
+import contextlib
 import json
 import sys
 import types
@@ -20,11 +21,13 @@ from t2i_kd.metrics.tap_errors import tap_scales
 from t2i_kd.options import TrainingOptions
 from t2i_kd.sdn import SDNStage
 from t2i_kd.sdn.trainer import SDNTrainer
+from t2i_kd.srpkd.networks import multiply_adds
 from t2i_kd.teachers.vgg19 import CONVOLUTIONS, build_vgg19
 from t2i_kd.training import optimizer
 from t2i_kd.training.determinism import make_deterministic
 from t2i_kd.training.feature_cache import CachedFeatures
 from t2i_kd.training.loop import StagePlan, train_stage
+from t2i_kd.training.memory import keep_freed_memory
 from t2i_kd.training.mirrored_generator import build_generator
 
 IMAGES = 64
@@ -53,12 +56,7 @@ def random_images(count, resolution):
 
 def operations(network, batch_size):
     """Floating point operations of a network's forward pass as it is written: 2 a multiplication."""
-    count = 0
-    for layer in network.layers:
-        if isinstance(layer, keras.layers.Conv2D | keras.layers.Dense):
-            places = np.prod(layer.output.shape[1:-1], dtype=int)
-            count += 2 * batch_size * int(places) * int(np.prod(layer.kernel.shape))
-    return count
+    return 2 * batch_size * multiply_adds(network)
 
 
 def step_operations(objective, network, teacher, batch_size):
@@ -120,6 +118,16 @@ class Turns:
         self.turn = Turn(self.steps)
 
 
+def train_halted(plan, trainer, batches, training, folder, called):
+    """`train_stage` in a process that treats memory as `python -m t2i_kd.train` does.
+
+    `called` is called every `sample_every` steps and draws nothing, so that no averages are put in the weights' place.
+    """
+    keep_freed_memory()
+    trainer.averaged = contextlib.nullcontext
+    train_stage(plan, trainer, batches, training, folder, called)
+
+
 def main(options):
     """Trains as long as it is told to."""
     if options.get("keras_adam"):
@@ -163,7 +171,7 @@ def main(options):
     plan = StagePlan(stage, 0, stage.steps)
     trainer = SDNTrainer(network, teacher, stage, scales, plan.steps)
     first["loss"] = float(trainer.loss_terms(batch)[0])
-    train_stage(plan, trainer, batches, training, folder, Turns(first, options["steps"]))
+    train_halted(plan, trainer, batches, training, folder, Turns(first, options["steps"]))
 
 
 if __name__ == "__main__":

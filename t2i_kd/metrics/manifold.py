@@ -104,7 +104,8 @@ def measure(context):
     """
     check(context)
     activations = [context.activations(kind) for kind in ("generated", "reference")]
-    found, (generated, reference) = manifold_contributions(*activations), map(len, activations)
+    found = manifold_contributions(*activations)
+    generated, reference = map(len, activations)
     suffix = f"{context.features_name}_n{generated}_n{reference}"
 
     def statistic(generated_weights, reference_weights):

@@ -152,22 +152,22 @@ class TaughtGenerator(keras.layers.Layer):
         """The image of a source, in training. Args: source: float [batch, side, side, 3] in 0-255."""
         return self.network({SOURCE: source}, training=True)[IMAGE]
 
-    def taught(self, inputs, beside=None):
+    def taught(self, inputs, targets=None):
         """What the losses need: {"NAME/image", "NAME/tap0", ...}, with the teacher's where there is one.
 
         Args:
             inputs: {name: tensor [batch, ...]} of the generator and of the teacher, such as {"source": float [batch,
                 side, side, 3] in 0-255}.
-            beside: as many others of which the generator makes "NAME/beside" in the same pass, which is faster than two
-                and the same where no layer looks at a whole batch; None: none.
+            targets: as many further inputs, a CycleGAN's targets, of which the same pass makes "NAME/same"; not of a
+                network with batch norm. None: none.
         """
-        if beside is None:
+        if targets is None:
             found, outputs = self.student(inputs, training=True), {}
         else:
-            both = {name: ops.concatenate([values, beside[name]]) for name, values in inputs.items()}
+            both = {name: ops.concatenate([values, targets[name]]) for name, values in inputs.items()}
             halves = {name: ops.split(values, 2) for name, values in self.student(both, training=True).items()}
             found = {name: own for name, (own, _) in halves.items()}
-            outputs = {f"{self.name}/beside": halves[IMAGE][1]}
+            outputs = {f"{self.name}/same": halves[IMAGE][1]}
         outputs[f"{self.name}/{IMAGE}"] = found[IMAGE]
         if self.others.teacher is None:
             return outputs
@@ -389,8 +389,8 @@ class CycleGANTrainer(HostTrainer):
         terms["cycle"] += absolute_error(generated["cycled_target"], target)
         loss = self.gan.gan_weight * terms["gan"] + self.gan.cycle_weight * terms["cycle"]
         if self.gan.identity_weight:
-            terms["identity"] = absolute_error(generated["forward/beside"], target)
-            terms["identity"] += absolute_error(generated["backward/beside"], source)
+            terms["identity"] = absolute_error(generated["forward/same"], target)
+            terms["identity"] += absolute_error(generated["backward/same"], source)
             loss += self.gan.identity_weight * self.gan.cycle_weight * terms["identity"]
         for each in (self.generator.forward, self.generator.backward):
             taught, found = each.terms(generated, batch["uniforms"][:, -1:])
