@@ -110,8 +110,11 @@ def scaled(one, other):
     return np.abs(np.asarray(one, "float64") - np.asarray(other, "float64")).mean() / 127.5
 
 
-def test_cyclegans_losses_are_those_of_the_definition():
-    made = recipe("cycle_gan", identity_weight=0.25, cycle_weight=7.0, gan_weight=2.0)
+@pytest.mark.parametrize(("identity_weight", "norm"), [(0.25, "instance"), (0.0, "batch")])
+def test_cyclegans_losses_are_those_of_the_definition(identity_weight, norm):
+    made = recipe(
+        "cycle_gan", identity_weight=identity_weight, discriminator_norm=norm, cycle_weight=7.0, gan_weight=2.0
+    )
     system, trainer, batch = prepared(made, SIDES)
     generated = trainer.generate(batch)
     x, y = (np.asarray(batch[name], "float32") for name in ("source", "image"))
@@ -119,14 +122,16 @@ def test_cyclegans_losses_are_those_of_the_definition():
         lambda images, n=network: np.asarray(n({"source": images}, training=True)["image"])
         for network in (system.network, system.inverse)
     )
-    d_y, d_x = (lambda images, n=network: np.asarray(n(images), "float64") for network in trainer.discriminators)
+    d_y, d_x = (
+        lambda images, n=network: np.asarray(n(images, training=True), "float64") for network in trainer.discriminators
+    )
     loss, terms = trainer.generator_terms(batch, generated)
     gan = np.square(1 - d_y(g(x))).mean() + np.square(1 - d_x(f(y))).mean()
     cycle = scaled(f(g(x)), x) + scaled(g(f(y)), y)
     identity = scaled(g(y), y) + scaled(f(x), x)
-    assert float(loss) == pytest.approx(2 * gan + 7 * cycle + 0.25 * 7 * identity, rel=1e-4)
-    found = {name: float(value) for name, value in terms.items()}
-    assert found == pytest.approx({"gan": gan, "cycle": cycle, "identity": identity}, rel=1e-4)
+    assert float(loss) == pytest.approx(2 * gan + 7 * cycle + identity_weight * 7 * identity, rel=1e-4)
+    found, expected = {name: float(value) for name, value in terms.items()}, {"gan": gan, "cycle": cycle}
+    assert found == pytest.approx(expected | ({"identity": identity} if identity_weight else {}), rel=1e-4)
     loss, _ = trainer.discriminator_terms(batch, generated)
     expected = sum(
         (np.square(1 - d(real)).mean() + np.square(d(fake)).mean()) / 2
