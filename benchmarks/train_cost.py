@@ -6,7 +6,7 @@
 
 Every sweep starts from 64 px, batch 8, width 1, or that of `--width`, and changes one of them; `--out` collects, one
 line a measurement. The step is that of `benchmarks.train_step`, without cached features, on one thread, timed by the
-processor's clock; `--objectives=mirrored,perceptual,adversarial` has the GAN's, too.
+processor's clock; `--objectives=adversarial,kd_dlgan,cycle_gan` has those of GANs.
 """
 
 import json
@@ -22,7 +22,13 @@ from t2i_kd.errors import UserError
 START = {"resolution": 64, "batch_size": 8, "width": 1.0}
 SWEEPS = {"batch_size": (2, 8, 32), "resolution": (32, 64, 128), "width": (0.25, 0.5, 1.0)}
 # Objective -> what its stage is called.
-OBJECTIVES = {"mirrored": "Stage I", "perceptual": "Stage II", "adversarial": "Adversarial stage"}
+OBJECTIVES = {
+    "mirrored": "Stage I",
+    "perceptual": "Stage II",
+    "adversarial": "Adversarial stage",
+    "kd_dlgan": "KD-DLGAN",
+    "cycle_gan": "CycleGAN with a teacher",
+}
 LABELS = {"batch_size": "pictures in a step", "resolution": "side in pixels", "width": "width"}
 
 
