@@ -8,7 +8,6 @@ identity, the pool.
 import json
 import sys
 
-import keras
 import numpy as np
 
 from benchmarks.steps import (
@@ -20,24 +19,15 @@ from benchmarks.steps import (
     NAMES,
     RESIDUAL_BLOCKS,
     WIDEST,
-    peak,
 )
-from benchmarks.tensorflow_gan_steps import first_loss, train
-from benchmarks.tensorflow_steps import (
-    IMAGES,
-    large_convolution,
-    layer_values,
-    operations,
-    random_images,
-    write_start,
-)
+from benchmarks.tensorflow_gan_steps import train
+from benchmarks.tensorflow_steps import IMAGES, begin, layer_values, operations, random_images
 from t2i_kd.data.translation_batches import TranslationBatches
 from t2i_kd.options import DataOptions, TrainingOptions
 from t2i_kd.recipe import Stage
 from t2i_kd.srpkd import DistillationOptions, HostOptions, SrpkdRecipe
 from t2i_kd.srpkd.networks import build_discriminator, build_generator, default_tap
 from t2i_kd.srpkd.trainer import CYCLE_GAN, UNIFORMS, CycleGANTrainer, Generators, ImagePool, TaughtGenerator
-from t2i_kd.training.determinism import make_deterministic
 
 
 def step_operations(generator, teacher, discriminator, batch_size):
@@ -53,9 +43,7 @@ def step_operations(generator, teacher, discriminator, batch_size):
 
 def main(options):
     """Trains as long as it is told to."""
-    make_deterministic()
-    keras.config.set_dtype_policy(options["dtype_policy"])
-    keras.utils.set_random_seed(0)
+    begin(options)
     side, batch_size, channels = options["resolution"], options["batch_size"], round(WIDEST * options["width"])
     recipe = SrpkdRecipe(
         data=DataOptions(resolution=side),
@@ -86,14 +74,9 @@ def main(options):
     def batches(first, last):
         return TranslationBatches(*sides, False, side, batch_size, 0, first, last, True, UNIFORMS)
 
-    batch = batches(0, 1)[0]
-    write_start(options["folder"], batch, values)
-    first = {
-        "operations": step_operations(taught[0].network, teachers[0], discriminators[0], batch_size),
-        "peak": peak(large_convolution(), options["clock"]),
-        "loss": first_loss(trainer, batch),
-    }
-    train(trainer, Stage("stage", CYCLE_GAN, 10**6, learning_rate=LEARNING_RATE), batches, options, first)
+    stage = Stage("stage", CYCLE_GAN, 10**6, learning_rate=LEARNING_RATE)
+    cost = step_operations(taught[0].network, teachers[0], discriminators[0], batch_size)
+    train(trainer, stage, batches, options, values, cost)
 
 
 if __name__ == "__main__":

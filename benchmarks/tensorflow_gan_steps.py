@@ -17,6 +17,7 @@ from benchmarks.steps import BETA_2, CHANNELS, EMA, LEARNING_RATE, NOISE_DIM, pe
 from benchmarks.tensorflow_steps import (
     IMAGES,
     Turns,
+    begin,
     large_convolution,
     layer_values,
     operations,
@@ -31,7 +32,6 @@ from t2i_kd.metrics.tap_errors import tap_scales
 from t2i_kd.options import GanOptions, TrainingOptions
 from t2i_kd.sdn import SDNStage
 from t2i_kd.sdn.adversarial import ADVERSARIAL, SDNAdversarialTrainer
-from t2i_kd.training.determinism import make_deterministic
 from t2i_kd.training.loop import StagePlan
 from t2i_kd.training.mirrored_generator import build_generator
 from t2i_kd.training.projected import ProjectedDiscriminators, build_projection, default_taps
@@ -86,8 +86,24 @@ def first_loss(trainer, batch):
         return sum(float(each(batch, generated)[0]) for each in (trainer.discriminator_terms, trainer.generator_terms))
 
 
-def train(trainer, stage, batches, options, first):
-    """Trains a stage in the real loop, halted between turns; `first` is answered after its first step."""
+def train(trainer, stage, batches, options, values, step_operations):
+    """Writes what the other side starts from, and trains a stage in the real loop, halted between turns.
+
+    Args:
+        trainer: `AdversarialTrainer`.
+        stage: its stage.
+        batches: function of (first step, last step) that gives the batches.
+        options: of the worker.
+        values: {name: array} of the networks, for the other side.
+        step_operations: of a step, which is answered with the first loss.
+    """
+    batch = batches(0, 1)[0]
+    write_start(options["folder"], batch, values)
+    first = {
+        "operations": step_operations,
+        "peak": peak(large_convolution(), options["clock"]),
+        "loss": first_loss(trainer, batch),
+    }
     training = TrainingOptions(
         batch_size=options["batch_size"],
         checkpoint_every=10**9,
@@ -102,9 +118,7 @@ def train(trainer, stage, batches, options, first):
 
 def main(options):
     """Trains as long as it is told to."""
-    make_deterministic()
-    keras.config.set_dtype_policy(options["dtype_policy"])
-    keras.utils.set_random_seed(0)
+    begin(options)
     resolution, batch_size, text_dim = options["resolution"], options["batch_size"], options["text_dim"]
     generator = build_generator(
         resolution, text_dim, options["width"], NOISE_DIM, "looks_linear", "centred", modulation=True
@@ -132,14 +146,8 @@ def main(options):
         GanOptions(beta_2=BETA_2),
         EMA,
     )
-    batch = batches(0, 1)[0]
-    write_start(options["folder"], batch, start_values(generator, discriminators, scales))
-    first = {
-        "operations": step_operations(generator, discriminators, batch_size),
-        "peak": peak(large_convolution(), options["clock"]),
-        "loss": first_loss(trainer, batch),
-    }
-    train(trainer, stage, batches, options, first)
+    values = start_values(generator, discriminators, scales)
+    train(trainer, stage, batches, options, values, step_operations(generator, discriminators, batch_size))
 
 
 if __name__ == "__main__":

@@ -20,17 +20,15 @@ from benchmarks.steps import (
     NOISE_DIM,
     PROMPTS,
     WIDEST,
-    peak,
 )
-from benchmarks.tensorflow_gan_steps import captioned_student, first_loss, train
+from benchmarks.tensorflow_gan_steps import captioned_student, train
 from benchmarks.tensorflow_steps import (
     IMAGES,
-    large_convolution,
+    begin,
     layer_values,
     operations,
     random_images,
     random_teacher,
-    write_start,
 )
 from t2i_kd.data.batches import Batches
 from t2i_kd.kd_dlgan import KDDLGANOptions, KDDLGANRecipe
@@ -39,7 +37,6 @@ from t2i_kd.kd_dlgan.objective import unit_rows
 from t2i_kd.kd_dlgan.trainer import OBJECTIVE, KDDLGANTrainer, Teaching
 from t2i_kd.options import GanOptions, TrainingOptions
 from t2i_kd.recipe import SeedDiversityStage
-from t2i_kd.training.determinism import make_deterministic
 
 
 def random_tower(resolution, width):
@@ -64,9 +61,7 @@ def step_operations(generator, tower, discriminator, batch_size):
 
 def main(options):
     """Trains as long as it is told to."""
-    make_deterministic()
-    keras.config.set_dtype_policy(options["dtype_policy"])
-    keras.utils.set_random_seed(0)
+    begin(options)
     resolution, batch_size, text_dim = options["resolution"], options["batch_size"], options["text_dim"]
     channels, rng = round(WIDEST * options["width"]), np.random.default_rng(1)
     generator = build_generator(resolution, text_dim, NOISE_DIM, channels)
@@ -86,17 +81,11 @@ def main(options):
         gan=GanOptions(beta_2=BETA_2), training=TrainingOptions(ema=EMA), kd=KDDLGANOptions(**KD_WEIGHTS)
     )
     trainer = KDDLGANTrainer(network, encoder, discriminator, Teaching(tower, prompts, head), recipe)
-    batch, values = batches(0, 1)[0], {"prompts": prompts}
+    values = {"prompts": prompts}
     values |= layer_values("generator", generator.layers) | layer_values("tower", tower.layers)
     for each in (discriminator, head):
         values |= layer_values(each.name, each.normalised, each.vectors, f"{each.name}_")
-    write_start(options["folder"], batch, values)
-    first = {
-        "operations": step_operations(generator, tower, discriminator, batch_size),
-        "peak": peak(large_convolution(), options["clock"]),
-        "loss": first_loss(trainer, batch),
-    }
-    train(trainer, stage, batches, options, first)
+    train(trainer, stage, batches, options, values, step_operations(generator, tower, discriminator, batch_size))
 
 
 if __name__ == "__main__":

@@ -33,6 +33,13 @@ from t2i_kd.training.mirrored_generator import build_generator
 IMAGES = 64
 
 
+def begin(options):
+    """Makes a worker compute as training does, in its options' precision and from one seed."""
+    make_deterministic()
+    keras.config.set_dtype_policy(options["dtype_policy"])
+    keras.utils.set_random_seed(0)
+
+
 def random_teacher(resolution, width):
     """VGG19 with weights that keep the size of its maps; speed does not depend on which."""
     teacher = build_vgg19(resolution, width)
@@ -132,9 +139,7 @@ def main(options):
     """Trains as long as it is told to."""
     if options.get("keras_adam"):
         optimizer.TensorFlowAdam = keras.optimizers.Adam
-    make_deterministic()
-    keras.config.set_dtype_policy(options["dtype_policy"])
-    keras.utils.set_random_seed(0)
+    begin(options)
     resolution, batch_size, width = options["resolution"], options["batch_size"], options["width"]
     teacher = random_teacher(resolution, width)
     network = build_generator(

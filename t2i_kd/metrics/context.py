@@ -109,10 +109,14 @@ class EvaluationContext:
         return self.shared(key, lambda: load_extractor(self))
 
     def check_counts(self, metric, fewest):
-        """Raises `UserError` where captions, or pictures of the test split, are fewer than a metric needs."""
-        for flag, count in (("--num_captions", self.num_captions), ("--dataset", len(self.split("test")))):
+        """Raises `UserError` where there are fewer pictures of a kind than a metric needs."""
+        for flag, pictures, count in self.counts():
             if count < fewest:
-                raise UserError(f"{flag}: {metric} needs at least {fewest} pictures, not {count}")
+                raise UserError(f"{flag}: {metric} needs at least {fewest} {pictures}, not {count}")
+
+    def counts(self):
+        """[(flag, what pictures they are, how many)]: those to generate, and those of the test split."""
+        return [("--num_captions", "pictures", self.num_captions), ("--dataset", "pictures", len(self.split("test")))]
 
     def check_different(self, metric):
         """Raises `UserError` where a metric of sets would be given the same generated picture several times.

@@ -72,13 +72,14 @@ class TranslationContext(EvaluationContext):
         """The sources of `pairs`, a reader."""
         return Chosen(self.sources("test"), [index for index, _ in self.pairs])
 
-    def check_counts(self, metric, fewest):
-        """Raises `UserError` where sources or target pictures are fewer than a metric needs."""
-        asked, there = len(self.pairs), len(self.sources("test"))
-        counts = [("--dataset", "target", len(self.split("test"))), ("--dataset", "source", there)]
-        for flag, kind, count in [*counts, ("--num_captions", "source", asked)]:
-            if count < fewest:
-                raise UserError(f"{flag}: {metric} needs at least {fewest} held-out {kind} pictures, not {count}")
+    def counts(self):
+        """As an `EvaluationContext` has it: targets, sources that there are, and sources that are asked for."""
+        sources = "held-out source pictures"
+        return [
+            ("--dataset", "held-out target pictures", len(self.split("test"))),
+            ("--dataset", sources, len(self.sources("test"))),
+            ("--num_captions", sources, len(self.pairs)),
+        ]
 
     def protocol(self):
         """What every protocol says: the student and its resolution, sources and targets, and the seed."""
